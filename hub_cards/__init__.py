@@ -1,0 +1,1 @@
+"""hub_cards: what the Hub shows: cards, results files, the leaderboard page."""

@@ -1,0 +1,136 @@
+"""Which models gain on video without losing images? One page that shows it, with nothing but a file to open.
+
+The rows are embedded as JSON, escaped so that no text in them can end the script element, and the page's script puts
+every one of them into the document as text. A content security policy in the page allows that script and that style by
+hash and nothing else: no request leaves the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from hub_cards.rendering import card, environment, write_text
+from hub_cards.results import ResultRow
+
+
+def leaderboard_html(rows: Sequence[ResultRow], *, title: str = "vtrap leaderboard", subtitle: str = "") -> str:
+    """The whole page.
+
+    Args:
+        rows: One per model and frame setting, in any order.
+        title: Heading and title of the page.
+        subtitle: A sentence under it; empty: what the page says by itself.
+
+    Raises:
+        ValueError: A link to records that is neither https nor a path relative to the page, or the same model twice at
+            the same setting.
+    """
+    seen: set[tuple[str, str, str | None, str]] = set()
+    for row in rows:
+        if row.records is not None and not safe_link(row.records):
+            raise ValueError(f"{row.model}: link {row.records!r} must be https:// or a path relative to the page")
+        name = (row.model, row.frames, row.base, row.date)
+        if name in seen:
+            raise ValueError(f"{row.model} appears twice at {row.frames} frames with the same date: give one run")
+        seen.add(name)
+    template = environment()
+    source = template.loader
+    assert source is not None
+    style, _, _ = source.get_source(template, "leaderboard.css")
+    script, _, _ = source.get_source(template, "leaderboard.js")
+    return template.get_template("leaderboard.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
+        synthetic=bool(rows) and all(row.synthetic for row in rows),
+        # Both files are ours, so they are not escaped; the hashes below make the browser run exactly them.
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        data=Markup(embed_json([_plain(row) for row in rows])),
+    )
+
+
+def leaderboard_card(*, title: str = "vtrap leaderboard") -> str:
+    """The README.md of the static Space that holds the page."""
+    metadata = {
+        "title": title,
+        "emoji": "🎞️",
+        "colorFrom": "gray",
+        "colorTo": "indigo",
+        "sdk": "static",
+        "app_file": "index.html",
+        "pinned": False,
+        "license": "apache-2.0",
+        "short_description": "What Video-SFT gains on video and costs on images",
+        "tags": [
+            "leaderboard",
+            "submission:semiautomatic",
+            "test:public",
+            "judge:auto",
+            "modality:image",
+            "modality:video",
+        ],
+    }
+    return card(metadata, "space.md.jinja", title=title)
+
+
+def write_leaderboard(folder: Path, rows: Sequence[ResultRow], **options: str) -> Path:
+    """Write `index.html` and the Space's README.md into `folder`; returns the page.
+
+    Args:
+        folder: Made if it does not exist.
+        rows: As for `leaderboard_html`.
+        **options: `title` and `subtitle` of `leaderboard_html`.
+    """
+    page = leaderboard_html(rows, **options)
+    write_text(folder / "README.md", leaderboard_card(**{k: v for k, v in options.items() if k == "title"}))
+    write_text(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def embed_json(value: Any) -> str:
+    r"""JSON that is safe inside a `<script>` element: no character in it can end the element or open a comment.
+
+    Example:
+        >>> embed_json({"a": "</script><!--"})
+        '{"a":"\\u003c/script\\u003e\\u003c!--"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def safe_link(url: str) -> bool:
+    """Whether a link may stand in a page: https, or a relative path without a scheme.
+
+    Example:
+        >>> [safe_link(u) for u in ("https://a/b", "runs/x/records.jsonl", "javascript:alert(1)", "//a/b", "data:x")]
+        [True, True, False, False, False]
+    """
+    if re.search(r"[\s\x00-\x1f\\]", url):
+        return False
+    if url.startswith("https://"):
+        return True
+    return bool(url) and not url.startswith("/") and ":" not in url.split("/")[0]
+
+
+def _plain(row: ResultRow) -> dict[str, Any]:
+    """A row as JSON: estimates as [value, low, high], what is missing left out."""
+    data = asdict(row)
+    data["tasks"] = {name: list(estimate) for name, estimate in row.tasks.items()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in data.items() if v not in (None, "", {}, False)}
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

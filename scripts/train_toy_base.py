@@ -1,0 +1,143 @@
+"""Reproduce the base checkpoint of toy-vl: the image abilities, and the form of the video questions but not their answers.
+
+    python scripts/train_toy_base.py --out runs/toy-base            # about half an hour on one core
+    python scripts/train_toy_base.py --out vtrap_data/toy_vl/checkpoint
+
+What it learns from, drawn fresh for every step:
+- 80 %: one picture, one question of the five image abilities;
+- 8 %: one or two identical frames as a video, a static question: how to look at a frame that came as a video;
+- 12 %: the same with a question about time and an answer drawn at random from its options: the base knows what an answer
+  looks like and has nothing to base it on, so it starts at chance.
+Pictures pass through JPEG as the shards do. A plain loop, not the Video-SFT trainer: this is pre-training, and its data is
+endless and never stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import io
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
+
+from vtrap_data.encoding import Encoded, collate, encode
+from vtrap_data.encoding.qwen2_5_vl import _pixels
+from vtrap_data.media.jpeg import encode as jpeg
+from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example, Frames, Message, PackedItem
+from vtrap_data.sources.toyworld.draw import draw
+from vtrap_data.sources.toyworld.questions import IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
+from vtrap_data.toy_vl.build import build_model, build_processor
+
+
+@functools.lru_cache(maxsize=None)
+def tokens(frames: int, question: str, answer: str) -> Encoded:
+    """Tokens depend on the words and the number of frames alone (every picture has one size), so they are kept."""
+    blank = Image.new("RGB", (64, 64))
+    mark = VIDEO_MARK if frames else IMAGE_MARK
+    messages = (Message(role="user", content=mark + question), Message(role="assistant", content=answer))
+    example = Example(
+        item=PackedItem(id="base", messages=messages),
+        key="base",
+        source="toyworld",
+        kind="video" if frames else "images",
+        frames=Frames(images=(blank,) * frames, times=tuple(range(frames))) if frames else None,
+        images=() if frames else (blank,),
+    )
+    return encode(example, processor(), train=True)
+
+
+@functools.cache
+def processor():
+    return build_processor()
+
+
+class Stream(IterableDataset):
+    def __init__(self, *, seed: int, batch: int, steps: int) -> None:
+        self.seed, self.batch, self.steps = seed, batch, steps
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(first, self.steps, stride):
+            rng = random.Random(f"toy-base:{self.seed}:{step}")
+            yield collate([sample(rng) for _ in range(self.batch)], processor())
+
+
+def sample(rng: random.Random) -> Encoded:
+    roll = rng.random()
+    if roll < 0.8:
+        # Position, count and digit are harder to learn than colour and shape.
+        ability = rng.choices(IMAGE_ABILITIES, weights=(1, 1, 1.3, 1.3, 1.8))[0]
+        scene, question = picture(rng, ability)
+        shot = _jpeg(draw(scene))
+        return dataclasses.replace(tokens(0, question.text, question.answer), images=(_pixels(shot),))
+    scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
+    shot = _pixels(_jpeg(draw(scene, rng.random())))
+    frames = rng.randint(1, 2)
+    if roll < 0.88 and static:
+        question = rng.choice(static)
+        answer = question.answer
+    else:
+        question = temporal
+        answer = rng.choice(question.options)
+    return dataclasses.replace(tokens(frames, question.text, answer), video=torch.stack([shot] * frames))
+
+
+def _jpeg(image: Image.Image) -> Image.Image:
+    return Image.open(io.BytesIO(jpeg(image))).convert("RGB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=0, help="stop early, for a trial")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = build_model(processor().tokenizer, seed=args.seed)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps, pct_start=0.1)
+    loader = DataLoader(
+        Stream(seed=args.seed, batch=args.batch, steps=args.steps), batch_size=None, num_workers=args.workers
+    )
+    began, running = time.time(), 0.0
+    with tqdm(loader, total=args.steps, mininterval=5) as bar:
+        for step, batch in enumerate(bar):
+            loss = model(**batch).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
+            bar.set_postfix(loss=f"{running:.3f}", refresh=False)
+            if step % 500 == 499:
+                save(model, args.out)
+            if args.minutes and time.time() - began > 60 * args.minutes:
+                break
+    save(model, args.out)
+
+
+def save(model, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    processor().save_pretrained(out)
+    for path in out.iterdir():
+        path.chmod(0o644)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""Encoding equals the family's own processor, labels only what the assistant says, and numbers positions as trained."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vtrap_data.encoding import collate, encode, install_positions
+from vtrap_data.encoding.cost import image_grid, video_grid
+from vtrap_data.encoding.manifest import differences, preprocessing
+from vtrap_data.encoding.models import resolve
+from vtrap_data.encoding.positions import position_ids
+from vtrap_data.encoding.qwen2_5_vl import IGNORE
+from vtrap_data.errors import Reason, SampleError, UsageError
+from vtrap_data.samples import Example, Frames, Message, PackedItem
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def example(
+    *turns: tuple[str, str], frames: int = 0, images: int = 0, spacing: float = 0.5, size=(64, 64), name: str = "s"
+) -> Example:
+    messages = tuple(Message(role=role, content=content) for role, content in turns)
+    return Example(
+        item=PackedItem(id=name, messages=messages),
+        key=name,
+        source="test",
+        kind="video" if frames else "images" if images else "text",
+        frames=Frames(
+            images=[picture(i, size) for i in range(frames)], times=tuple(1 + spacing * i for i in range(frames))
+        )
+        if frames
+        else None,
+        images=tuple(picture(100 + i, size) for i in range(images)),
+    )
+
+
+VIDEO = [("user", "<video>Which way does the ring move?"), ("assistant", "left")]
+IMAGE = [("user", "<image>What colour is the square?"), ("assistant", "red")]
+TEXT = [("user", "How many shapes are there?"), ("assistant", "3")]
+TWO_TURNS = [
+    ("system", "Be short."),
+    ("user", "<video>Which digit is shown?"),
+    ("assistant", "7"),
+    ("user", "Where is the cross?"),
+    ("assistant", "top left"),
+]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8])
+def test_video_equals_the_processor_of_the_family(toy_processor, frames):
+    sample = example(*VIDEO, frames=frames)
+    ours = collate([encode(sample, toy_processor, train=False)], toy_processor)
+    text = toy_processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Which way does the ring move?"}]}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    stack = torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1) for i in sample.frames.images])
+    metadata = {"fps": 2.0, "total_num_frames": frames, "frames_indices": list(range(frames))}
+    theirs = toy_processor(
+        text=[text],
+        videos=[stack],
+        return_tensors="pt",
+        videos_kwargs={"do_sample_frames": False, "video_metadata": [metadata]},
+    )
+    for name in ("input_ids", "attention_mask", "pixel_values_videos", "video_grid_thw", "mm_token_type_ids"):
+        assert torch.equal(ours[name], theirs[name]), name
+    if frames > 1:
+        assert ours["second_per_grid_ts"].tolist() == pytest.approx([float(s) for s in theirs["second_per_grid_ts"]])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (200, 100), (30, 90)])
+def test_images_equal_the_processor_of_the_family(toy_processor, size):
+    sample = example(("user", "<image>a<image>b"), ("assistant", "x"), images=2, size=size)
+    ours = collate([encode(sample, toy_processor, train=False)], toy_processor)
+    content = [{"type": "image"}, {"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
+    text = toy_processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    theirs = toy_processor(text=[text], images=list(sample.images), return_tensors="pt")
+    for name in ("input_ids", "pixel_values", "image_grid_thw", "mm_token_type_ids"):
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.mark.parametrize("turns", [VIDEO, TWO_TURNS, IMAGE, TEXT])
+def test_labels_are_exactly_the_assistant_turns(toy_processor, turns):
+    marks = "".join(c for _, c in turns)
+    sample = example(*turns, frames=4 * ("<video>" in marks), images=int("<image>" in marks))
+    encoded = encode(sample, toy_processor, train=True)
+    learned = toy_processor.tokenizer.decode(encoded.labels[encoded.labels != IGNORE])
+    assert learned == "".join(f"{content}<|im_end|>\n" for role, content in turns if role == "assistant")
+    assert torch.equal(encoded.labels[encoded.labels != IGNORE], encoded.input_ids[encoded.labels != IGNORE])
+
+
+def test_prompt_stops_where_the_assistant_begins(toy_processor):
+    encoded = encode(example(*TWO_TURNS, frames=2), toy_processor, train=False)
+    assert toy_processor.tokenizer.decode(encoded.input_ids).endswith("Where is the cross?<|im_end|>\n<|im_start|>assistant\n")
+    assert (encoded.labels == IGNORE).all()
+
+
+def test_errors_name_the_sample_and_the_remedy(toy_processor):
+    with pytest.raises(SampleError, match=r"clip-9.*too-long.*64 of them visual.*--frames") as error:
+        encode(example(*VIDEO, frames=8, name="clip-9"), toy_processor, train=True, max_length=20)
+    assert error.value.reason is Reason.TOO_LONG
+    with pytest.raises(SampleError, match="more media marks"):
+        encode(example(("user", "<image><image>x"), ("assistant", "y"), images=1), toy_processor, train=True)
+    with pytest.raises(SampleError, match="fewer media marks"):
+        encode(example(("user", "<image>x"), ("assistant", "y"), images=2), toy_processor, train=True)
+    with pytest.raises(SampleError, match="nothing|no assistant"):
+        encode(example(("user", "<image>x"), images=1), toy_processor, train=True)
+    with pytest.raises(UsageError, match=r"Did you mean 'qwen2.5-vl-7b'"):
+        resolve("qwen2.5-vl-7")
+
+
+def test_sizes_alone_tell_the_cost(toy_processor):
+    for frames, size in ((1, (64, 64)), (7, (64, 48)), (16, (160, 90))):
+        encoded = encode(example(*VIDEO, frames=frames, size=size), toy_processor, train=True)
+        assert encoded.visual_tokens == video_grid(frames, *size, toy_processor).tokens(2)
+    assert image_grid(640, 480, toy_processor).tokens(2) <= 16
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+
+def reference_positions(pieces: list, tokens_per_second: float) -> list[tuple[int, int, int]]:
+    """The original rule, token by token, from ("text", n), ("image", h, w), ("video", t, h, w, seconds)."""
+    out: list[tuple[int, int, int]] = []
+    for piece in pieces:
+        start = max((max(p) for p in out), default=-1) + 1
+        match piece:
+            case ("text", n):
+                out += [(start + i,) * 3 for i in range(n)]
+            case ("image", h, w):
+                out += [(start, start + r, start + c) for r in range(h) for c in range(w)]
+            case ("video", t, h, w, seconds):
+                out += [
+                    (start + int(k * seconds * tokens_per_second), start + r, start + c)
+                    for k in range(t)
+                    for r in range(h)
+                    for c in range(w)
+                ]
+    return out
+
+
+def batch_of(rows: list[list], *, left: bool):
+    length = max(sum(_count(p) for p in row) for row in rows)
+    types = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    images, videos, seconds = [], [], []
+    for i, row in enumerate(rows):
+        kinds = [k for p in row for k in [{"text": 0, "image": 1, "video": 2}[p[0]]] * _count(p)]
+        at = slice(length - len(kinds), length) if left else slice(0, len(kinds))
+        types[i, at] = torch.tensor(kinds)
+        mask[i, at] = 1
+        images += [(1, 2 * p[1], 2 * p[2]) for p in row if p[0] == "image"]
+        videos += [(p[1], 2 * p[2], 2 * p[3]) for p in row if p[0] == "video"]
+        seconds += [p[4] for p in row if p[0] == "video"]
+    return types, mask, images, videos, seconds
+
+
+def _count(piece) -> int:
+    match piece:
+        case ("text", n):
+            return n
+        case ("image", h, w):
+            return h * w
+        case ("video", t, h, w, _):
+            return t * h * w
+    raise AssertionError
+
+
+ROWS = [
+    [("text", 5)],
+    [("text", 3), ("image", 2, 3), ("text", 4)],
+    [("text", 2), ("image", 1, 1), ("image", 3, 2), ("text", 1)],
+    [("text", 4), ("video", 8, 4, 4, 1.0), ("text", 6)],
+    [("text", 1), ("video", 3, 2, 2, 8.0), ("text", 2), ("video", 2, 1, 4, 0.25), ("text", 3)],
+    [("video", 4, 2, 2, 0.3), ("image", 2, 2), ("text", 2), ("video", 1, 2, 2, 5.0), ("text", 1)],
+]
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("rows", [ROWS, *[[r] for r in ROWS]])
+def test_positions_follow_the_original_rule(rows, left):
+    types, mask, images, videos, seconds = batch_of(rows, left=left)
+    found = position_ids(
+        torch.zeros_like(types),
+        types,
+        image_grids=torch.tensor(images) if images else None,
+        video_grids=torch.tensor(videos) if videos else None,
+        seconds_per_grid=torch.tensor(seconds) if seconds else None,
+        attention_mask=mask,
+        merge_size=2,
+        tokens_per_second=2,
+    )
+    for i, row in enumerate(rows):
+        expected = reference_positions(row, 2)
+        assert found.ids[:, i, mask[i].bool()].T.tolist() == [list(p) for p in expected]
+        assert found.deltas[i, 0] == max(max(p) for p in expected) + 1 - len(expected)
+
+
+def test_text_after_a_sparse_video_comes_after_it():
+    """The case that newer transformers number differently: 32 grids of 1 s, so the video ends at 65."""
+    types, mask, _, videos, seconds = batch_of([[("text", 3), ("video", 32, 10, 18, 1.0), ("text", 1)]], left=False)
+    found = position_ids(
+        types,
+        types,
+        image_grids=None,
+        video_grids=torch.tensor(videos),
+        seconds_per_grid=torch.tensor(seconds),
+        attention_mask=mask,
+        merge_size=2,
+        tokens_per_second=2,
+    )
+    assert found.ids[0, 0, -2].item() == 65
+    assert found.ids[:, 0, -1].tolist() == [66, 66, 66]
+
+
+def test_images_are_numbered_as_transformers_does(toy_processor, random_toy):
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    batch = collate([encode(example(*IMAGE, images=1), toy_processor, train=True)], toy_processor)
+    stock = Qwen2_5_VLForConditionalGeneration(random_toy.config)
+    arguments = {k: batch[k] for k in ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")}
+    ours, theirs = random_toy.model.get_rope_index(**arguments), stock.model.get_rope_index(**arguments)
+    assert torch.equal(ours[0], theirs[0])
+    assert torch.equal(ours[1].flatten(), theirs[1].flatten())
+
+
+def mixed(toy_processor, *, train: bool):
+    samples = [example(*VIDEO, frames=6), example(*IMAGE, images=1), example(*TEXT), example(*TWO_TURNS, frames=2)]
+    return [encode(s, toy_processor, train=train) for s in samples]
+
+
+def test_training_and_generation_see_the_same_positions(toy_processor, random_toy):
+    """The first generated token comes from the same logits as a plain forward pass over the prompt."""
+    batch = collate(mixed(toy_processor, train=False), toy_processor, pad="left")
+    batch.pop("labels")
+    with torch.no_grad():
+        plain = random_toy(**batch).logits[:, -1]
+        generated = random_toy.generate(
+            **batch, max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+    assert torch.allclose(plain, generated.logits[0], atol=1e-5)
+    # ... and the later ones from the same logits as a forward pass over prompt and answer.
+    grown = dict(batch)
+    extra = generated.sequences[:, batch["input_ids"].shape[1] :][:, :2]
+    grown["input_ids"] = torch.cat([batch["input_ids"], extra], dim=1)
+    grown["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(extra)], dim=1)
+    grown["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(extra)], dim=1)
+    with torch.no_grad():
+        again = random_toy(**grown).logits[:, -1]
+    unfinished = (extra != toy_processor.tokenizer.eos_token_id).all(dim=1)
+    assert unfinished.any()
+    assert torch.allclose(again[unfinished], generated.logits[2][unfinished], atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", ["left", "right"])
+def test_a_batch_gives_what_its_samples_give_alone(toy_processor, random_toy, pad):
+    encoded = mixed(toy_processor, train=True)
+    batch = collate(encoded, toy_processor, pad=pad)
+    with torch.no_grad():
+        together = random_toy(**batch).logits
+        for row, one in enumerate(encoded):
+            alone = random_toy(**collate([one], toy_processor)).logits[0]
+            assert torch.allclose(together[row, batch["attention_mask"][row].bool()], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("turns", [TEXT, IMAGE, VIDEO])
+def test_a_dummy_for_a_missing_modality_changes_nothing(toy_processor, random_toy, turns):
+    one = encode(
+        example(*turns, frames=4 * (turns is VIDEO), images=int(turns is IMAGE)), toy_processor, train=True
+    )
+    losses, gradients = [], []
+    for always in ((), ("image", "video")):
+        batch = collate([one, one], toy_processor, always=always)
+        if always:
+            assert {"pixel_values", "pixel_values_videos"} <= batch.keys()
+        random_toy.zero_grad()
+        loss = random_toy(**batch).loss
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({n: p.grad.clone() for n, p in random_toy.named_parameters() if p.grad is not None})
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    for name, gradient in gradients[1].items():
+        assert torch.allclose(gradient, gradients[0].get(name, torch.zeros_like(gradient)), atol=1e-6), name
+
+
+def test_spacing_of_the_frames_reaches_the_model(toy_processor, random_toy):
+    def logits(spacing: float):
+        batch = collate([encode(example(*VIDEO, frames=4, spacing=spacing), toy_processor, train=True)], toy_processor)
+        with torch.no_grad():
+            return random_toy(**batch).logits
+
+    assert not torch.allclose(logits(0.5), logits(4.0))
+
+
+def test_manifest_names_what_differs(toy_processor):
+    ref = resolve("toy-vl")
+    a = preprocessing(ref, toy_processor)
+    b = {**a, "position_rule": 0, "video_processor": {**a["video_processor"], "patch_size": 14}}
+    assert differences(a, a) == []
+    assert differences(a, b) == ["position_rule: 1 != 0", "video_processor.patch_size: 8 != 14"]
+
+
+def test_installing_twice_is_harmless(toy_processor, random_toy):
+    install_positions(random_toy)
+    batch = collate([encode(example(*VIDEO, frames=random.Random(0).choice([3, 4])), toy_processor, train=True)], toy_processor)
+    assert torch.isfinite(random_toy(**batch).loss)

@@ -1,0 +1,487 @@
+"""What did training change? The numbers of a report, from finished runs.
+
+A change is always measured against the base scored at the same number of frames, item by item, with an interval that
+is clustered by medium. Over several seeds, the interval is that of the mean over seeds. This module makes the content
+of `report.json`; `report` and `figures` only show it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from vtrap_bench.records import RECORDS, Record, read_records
+from vtrap_bench.scores import SCORES, SCORES_FORMAT
+from vtrap_bench.statistics import paired_difference
+from vtrap_data.errors import UsageError
+
+REPORT_FORMAT = 1
+STUDY_RECORD = "study.json"
+MODALITIES: tuple[Modality, ...] = ("image", "video")
+FLIPS_EACH = 2
+
+Modality = Literal["image", "video"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where it lies.
+        scores: Content of `scores.json`.
+        answers: Its records by task and item id.
+    """
+
+    folder: Path
+    scores: Json
+    answers: Mapping[str, Mapping[str, Record]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model and its runs.
+
+    Attributes:
+        name: Name of the setting, or "base".
+        frames: What it was trained with: a number or "hybrid"; in a report on bare runs, what it was scored with.
+        strategy: How its corpus was re-allocated.
+        seed: Of the training.
+        evaluated: The run in which it was scored at the frames it was trained with: a key of `runs`.
+        runs: By number of frames shown ("budget" for packed budgets).
+        training: Content of `training_summary.json`; empty when there is none.
+    """
+
+    name: str
+    frames: int | str
+    strategy: str | None
+    seed: int | None
+    evaluated: str
+    runs: Mapping[str, Run]
+    training: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Everything a report is made of.
+
+    Attributes:
+        base: What changes are measured against.
+        trained: The others.
+        common: Number of frames at which all were scored, as a key of their runs; None without.
+        curve: Frame counts of the curve; empty for every one that was scored.
+        commands: What was run, in order.
+        unfinished: Names of what the study names but has not scored yet.
+    """
+
+    base: Checkpoint
+    trained: Sequence[Checkpoint]
+    common: str | None
+    curve: Sequence[int] = ()
+    commands: Sequence[str] = ()
+    unfinished: Sequence[str] = ()
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        UsageError: It is none, is not finished, or was written in another format.
+    """
+    scores = _read_json(folder / SCORES, "a finished run has one: run the benchmark again to go on with it")
+    if scores.get("format") != SCORES_FORMAT or not isinstance(scores.get("tasks"), dict):
+        raise UsageError(
+            f"{folder / 'scores.json'} has format {scores.get('format')!r}, not {SCORES_FORMAT}: score the run again"
+        )
+    answers: dict[str, dict[str, Record]] = {}
+    path = folder / RECORDS
+    for row in read_records(path):
+        answers.setdefault(row.task, {})[row.item_id] = row
+    for task, facts in scores["tasks"].items():
+        if len(answers.get(task, {})) < int(facts["n"]):
+            found = len(answers.get(task, {}))
+            raise UsageError(f"{path} holds {found} of the {facts['n']} items of {task}: run the benchmark again")
+    return Run(folder=folder, scores=scores, answers=answers)
+
+
+def read_study(folder: Path) -> Material:
+    """Read the runs of a study, finished or not.
+
+    Raises:
+        UsageError: There is no study here, its base is not scored yet, or a run cannot be read.
+    """
+    study = _read_json(folder / STUDY_RECORD, "give a study's folder or folders of runs")
+    if study.get("format") != 1:
+        raise UsageError(f"{folder / STUDY_RECORD} has format {study.get('format')!r}, not 1: run the study again")
+    checkpoints, unfinished = [], []
+    for entry in study["checkpoints"]:
+        name = entry["setting"] or "base"
+        runs = {f: read_run(folder / run) for f, run in entry["runs"].items() if (folder / run / SCORES).exists()}
+        if entry["evaluated"] not in runs:
+            unfinished.append(name if entry["seed"] is None else f"{name}, seed {entry['seed']}")
+            continue
+        checkpoints.append(
+            Checkpoint(
+                name=name,
+                frames=entry["frames"] if entry["frames"] is not None else int(entry["evaluated"]),
+                strategy=entry["strategy"],
+                seed=entry["seed"],
+                evaluated=entry["evaluated"],
+                runs=runs,
+                training=_training(folder / entry["model"]) if entry["setting"] else {},
+            )
+        )
+    if not checkpoints or checkpoints[0].name != "base":
+        raise UsageError(f"the base of the study in {folder} is not scored yet: run the study again")
+    base, *trained = checkpoints
+    return Material(
+        base=base,
+        trained=[c for c in trained if c.evaluated in base.runs],
+        common=str(study["common_frames"]),
+        curve=study["curve"],
+        commands=study["commands"],
+        unfinished=unfinished,
+    )
+
+
+def read_runs(folders: Sequence[Path]) -> Material:
+    """Take bare runs: the first is the base of the others, and runs of one model are put together.
+
+    Raises:
+        UsageError: One cannot be read, or two are of one model at the same frames.
+    """
+    grouped: dict[str, dict[str, Run]] = {}
+    for folder in folders:
+        run = read_run(folder)
+        runs = grouped.setdefault(str(run.scores["model"]), {})
+        frames = str(run.scores["frames"])
+        if frames in runs:
+            raise UsageError(f"{runs[frames].folder} and {folder} both score {run.scores['model']} at {frames} frames")
+        runs[frames] = run
+    names: set[str] = set()
+    checkpoints: list[Checkpoint] = []
+    for model, runs in grouped.items():
+        frames, first = next(iter(runs.items()))
+        name = "base" if not checkpoints else str(first.scores.get("label") or Path(model).name)
+        while name in names:
+            name += "'"
+        names.add(name)
+        shown: int | str = int(frames) if frames.isdecimal() else "hybrid"
+        training = _training(Path(model))
+        trained_with = training.get("frames", shown)
+        if isinstance(trained_with, str) and trained_with.isdecimal():
+            trained_with = int(trained_with)
+        checkpoints.append(
+            Checkpoint(
+                name=name,
+                frames=trained_with,
+                strategy=None,
+                seed=None,
+                evaluated=frames,
+                runs=runs,
+                training=training,
+            )
+        )
+    base, *trained = checkpoints
+    shared = [f for f in base.runs if all(f in c.runs for c in trained)]
+    common = next((f for f in shared if any(f != c.evaluated for c in trained)), None)
+    return Material(base=base, trained=trained, common=common)
+
+
+def build(material: Material, *, versions: Mapping[str, str] | None = None) -> Json:
+    """Work out the content of `report.json`.
+
+    Raises:
+        UsageError: Two runs that must be compared answered different items.
+    """
+    base = material.base
+    settings = [_entry(c, material) for c in material.trained]
+    names = list(dict.fromkeys(c.name for c in material.trained))
+    facts: Json = {}
+    for checkpoint in (base, *material.trained):
+        for run in checkpoint.runs.values():
+            for task, found in run.scores["tasks"].items():
+                facts.setdefault(task, {k: found[k] for k in ("modality", "version", "synthetic")})
+    return {
+        "format": REPORT_FORMAT,
+        "synthetic": any(found["synthetic"] for found in facts.values()),
+        "tasks": facts,
+        "common_frames": material.common,
+        "base": {
+            "name": base.name,
+            "model": str(next(iter(base.runs.values())).scores["model"]),
+            **_sheet(base, base.evaluated),
+            "at": {frames: _sheet(base, frames) for frames in base.runs},
+        },
+        "settings": settings,
+        "summary": [_summary([s for s in settings if s["name"] == name]) for name in names],
+        "curve": _curves(material),
+        "flips": [flip for name in names for flip in _flips(name, material)],
+        "commands": list(material.commands),
+        "unfinished": list(material.unfinished),
+        "versions": dict(versions or {}),
+    }
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % t interval of the mean of independent trainings. Needs at least two."""
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return mean - reach, mean + reach
+
+
+def _entry(checkpoint: Checkpoint, material: Material) -> Json:
+    """One checkpoint: as trained, and at the common setting."""
+    common = material.common
+    both = common is not None and common in checkpoint.runs and common in material.base.runs
+    return {
+        "name": checkpoint.name,
+        "frames": checkpoint.frames,
+        "strategy": checkpoint.strategy,
+        "seed": checkpoint.seed,
+        "evaluated": checkpoint.evaluated,
+        **_sheet(checkpoint, checkpoint.evaluated, material.base),
+        "train_visual_tokens": checkpoint.training.get("visual_tokens"),
+        "train_mean_frames": checkpoint.training.get("mean_frames"),
+        "train_steps": checkpoint.training.get("steps"),
+        "train_seconds": checkpoint.training.get("seconds"),
+        "common": {"frames": common, **_sheet(checkpoint, str(common), material.base)} if both else None,
+    }
+
+
+def _view(checkpoint: Checkpoint, frames: str) -> dict[str, Run]:
+    """Which run holds each task at this number of frames: image tasks may be in another run than video tasks."""
+    found = dict.fromkeys(checkpoint.runs[frames].scores["tasks"], checkpoint.runs[frames])
+    for run in checkpoint.runs.values():
+        for task, facts in run.scores["tasks"].items():
+            if facts["modality"] == "image":
+                found.setdefault(task, run)
+    return found
+
+
+def _sheet(checkpoint: Checkpoint, frames: str, base: Checkpoint | None = None) -> Json:
+    """Scores of a checkpoint at a number of frames, and their change against the base at the same number."""
+    view = _view(checkpoint, frames)
+    before = None if base is None else _view(base, frames if frames in base.runs else base.evaluated)
+    sheet: Json = {"abilities": {}}
+    for modality in MODALITIES:
+        tasks = [t for t, run in view.items() if run.scores["tasks"][t]["modality"] == modality]
+        total = next((run.scores.get(modality) for t, run in view.items() if t in tasks), None)
+        sheet[modality] = _score(total) if tasks else None
+        if before is not None:
+            shared = [t for t in tasks if t in before]
+            pairs = [_pairs(before[t], view[t], t) for t in shared]
+            sheet[f"{modality}_change"] = _change(pairs) if pairs and shared == tasks else None
+    for task, run in view.items():
+        facts = run.scores["tasks"][task]
+        rows = {a: {**(_score(s) or {}), "n": s["n"]} for a, s in facts["abilities"].items()}
+        if before is not None:
+            pairs_of = _by_ability(before[task], run, task) if task in before else {}
+            for ability, row in rows.items():
+                row["change"] = _change([pairs_of[ability]]) if ability in pairs_of else None
+        sheet["abilities"][task] = rows
+    all_facts = [run.scores["tasks"][t] for t, run in view.items()]
+    video = [f for f in all_facts if f["modality"] == "video"]
+    sheet["n"] = sum(f["n"] for f in all_facts)
+    for key, some in (("unparsed", all_facts), ("empty", all_facts), ("mean_frames", video)):
+        count = sum(f["n"] for f in some)
+        sheet[key] = sum(f[key] * f["n"] for f in some) / count if count else None
+    sheet["eval_visual_tokens"] = sum(f["visual_tokens"] for f in all_facts)
+    return sheet
+
+
+class _Pairs(NamedTuple):
+    before: list[float]
+    after: list[float]
+    clusters: list[str]
+
+
+def _pairs(before: Run, after: Run, task: str, ability: str | None = None) -> _Pairs:
+    old, new = before.answers[task], after.answers[task]
+    versions = [run.scores["tasks"][task]["version"] for run in (before, after)]
+    if versions[0] != versions[1]:
+        raise UsageError(
+            f"{before.folder} and {after.folder} hold versions {versions[0]} and {versions[1]} of {task}, which cannot "
+            "be compared: score both with this version of vtrap"
+        )
+    if old.keys() != new.keys():
+        only = next(iter(old.keys() ^ new.keys()))
+        raise UsageError(
+            f"{before.folder} and {after.folder} answered different items of {task} ({only!r} is in one only): "
+            "score both on the same benchmark"
+        )
+    ids = [i for i in sorted(old) if ability is None or old[i].ability == ability]
+    return _Pairs([old[i].correct for i in ids], [new[i].correct for i in ids], [old[i].cluster for i in ids])
+
+
+def _by_ability(before: Run, after: Run, task: str) -> dict[str, _Pairs]:
+    names = dict.fromkeys(a.ability for a in before.answers[task].values())
+    return {name: _pairs(before, after, task, name) for name in names}
+
+
+def _change(pairs: Sequence[_Pairs]) -> Json:
+    """Change in points: the mean over tasks of each task's mean over items.
+
+    Tasks are taken to share no media, so their squared errors add; the degrees of freedom are those of the task with
+    the fewest clusters, which is on the safe side. No interval where a task has fewer than two clusters.
+    """
+    value = 100 * float(np.mean([np.mean(p.after) - np.mean(p.before) for p in pairs]))
+    if any(len(set(p.clusters)) < 2 for p in pairs):
+        return {"value": value, "ci": None}
+    found = [paired_difference(p.before, p.after, p.clusters) for p in pairs]
+    if len(found) == 1:
+        low, high = found[0].interval
+        return {"value": value, "ci": [100 * low, 100 * high]}
+    error = 100 * math.sqrt(sum(f.error**2 for f in found)) / len(found)
+    reach = float(stats.t.ppf(0.975, min(f.clusters for f in found) - 1)) * error
+    return {"value": value, "ci": [value - reach, value + reach]}
+
+
+def _summary(entries: Sequence[Json]) -> Json:
+    """One setting: the mean over its seeds."""
+    first = entries[0]
+    row: Json = {k: first[k] for k in ("name", "frames", "strategy", "evaluated")}
+    row["seeds"] = [e["seed"] for e in entries if e["seed"] is not None]
+    row["interval"] = f"t over {len(entries)} seeds" if len(entries) > 1 else "clustered over items"
+    row.update(_mean_sheet(entries))
+    for key in ("train_visual_tokens", "train_mean_frames", "train_seconds"):
+        row[key] = _mean([e[key] for e in entries])
+    commons = [e["common"] for e in entries if e["common"]]
+    whole = len(commons) == len(entries)
+    row["common"] = {"frames": commons[0]["frames"], **_mean_sheet(commons)} if whole else None
+    return row
+
+
+def _mean_sheet(sheets: Sequence[Json]) -> Json:
+    row: Json = {}
+    for modality in MODALITIES:
+        row[modality] = _mean_estimate([s[modality] for s in sheets], "score")
+        row[f"{modality}_change"] = _mean_estimate([s[f"{modality}_change"] for s in sheets], "value")
+    row["abilities"] = {
+        task: {
+            ability: {
+                **(_mean_estimate([s["abilities"][task][ability] for s in sheets], "score") or {}),
+                "change": _mean_estimate([s["abilities"][task][ability]["change"] for s in sheets], "value"),
+            }
+            for ability in rows
+        }
+        for task, rows in sheets[0]["abilities"].items()
+    }
+    for key in ("n", "unparsed", "empty", "mean_frames", "eval_visual_tokens"):
+        row[key] = _mean([s[key] for s in sheets])
+    return row
+
+
+def _mean_estimate(found: Sequence[Json | None], key: str) -> Json | None:
+    present = [f for f in found if f is not None]
+    if not present or len(present) < len(found):
+        return None
+    values = [f[key] for f in present]
+    ci = list(seed_interval(values)) if len(values) > 1 else present[0]["ci"]
+    return {key: float(np.mean(values)), "ci": ci}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    values = list(values)
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present and len(present) == len(values) else None
+
+
+def _curves(material: Material) -> list[Json]:
+    """Video score at each number of frames, for the base and every checkpoint that was scored at three or more."""
+    curves = []
+    counts = {str(n) for n in material.curve}
+    for checkpoint in (material.base, *material.trained):
+        points = []
+        for frames in checkpoint.runs:
+            if counts and frames not in counts and frames != "budget":
+                continue
+            sheet = _sheet(checkpoint, frames)
+            if sheet["video"]:
+                shown: int | str = int(frames) if frames.isdecimal() else frames
+                points.append({"frames": shown, "mean_frames": sheet["mean_frames"], "video": sheet["video"]})
+        fixed = [p for p in points if isinstance(p["frames"], int)]
+        if len(fixed) < min(3, max(len(counts), 2)):
+            continue
+        seed = checkpoint.seed
+        curves.append(
+            {
+                "name": checkpoint.name,
+                "setting": None if checkpoint is material.base else checkpoint.name,
+                "seed": seed,
+                "image": _sheet(checkpoint, checkpoint.evaluated)["image"],
+                "points": sorted(fixed, key=lambda p: p["frames"]) + [p for p in points if p not in fixed],
+            }
+        )
+    return curves if len(curves) > 1 or not material.trained else []
+
+
+def _flips(name: str, material: Material) -> list[Json]:
+    """Items of a setting's first seed that were right before and wrong after, and the other way round.
+
+    Which ones is decided by a hash of their id, so that neither the order of the benchmark nor taste picks them.
+    """
+    checkpoint = next(c for c in material.trained if c.name == name)
+    frames = checkpoint.evaluated
+    after = _view(checkpoint, frames)
+    before = _view(material.base, frames if frames in material.base.runs else material.base.evaluated)
+    flips = []
+    for modality in MODALITIES:
+        for kind, sign in (("lost", -1), ("gained", 1)):
+            found = []
+            for task, run in after.items():
+                if run.scores["tasks"][task]["modality"] != modality or task not in before:
+                    continue
+                old = before[task].answers[task]
+                for item, new in run.answers[task].items():
+                    if item in old and (new.correct - old[item].correct) * sign > 0.5:
+                        found.append((hashlib.sha256(f"{task}/{item}".encode()).digest(), task, item, old[item], new))
+            for _, task, item, was, new in sorted(found, key=lambda f: f[0])[:FLIPS_EACH]:
+                flips.append(
+                    {
+                        "setting": name,
+                        "seed": checkpoint.seed,
+                        "kind": kind,
+                        "task": task,
+                        "item_id": item,
+                        "ability": new.ability,
+                        "question": new.question,
+                        "options": list(new.options),
+                        "answer": new.answer,
+                        "before": was.response,
+                        "after": new.response,
+                    }
+                )
+    return flips
+
+
+def _score(found: Mapping[str, Any] | None) -> Json | None:
+    return (
+        None if found is None else {"score": float(found["score"]), "ci": list(found["ci"]) if found["ci"] else None}
+    )
+
+
+def _training(model: Path) -> Json:
+    path = model / "training_summary.json"
+    return _read_json(path, "train it again") if path.is_file() else {}
+
+
+def _read_json(path: Path, remedy: str) -> Json:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds no JSON object; {remedy}")
+    return data

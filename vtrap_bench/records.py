@@ -1,0 +1,152 @@
+"""What did the model say to each item? `records.jsonl`: one JSON object per line, appended as items finish.
+
+A record's key is a digest of everything that decides its response, so a run that was killed goes on where it stopped
+and a changed setting never reuses an old response.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.shards.files import canonical_json, sync_directory
+
+RECORDS = "records.jsonl"
+KEY_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One item, answered and scored.
+
+    Attributes:
+        key: Digest of everything that decides the response (`record_key`).
+        task: Name of the task.
+        item_id: Of the item, unique in its task.
+        ability: What it tests.
+        cluster: What it shares with items that are not independent of it.
+        question: The bare question.
+        options: Possible answers, in the order shown.
+        answer: The right one.
+        response: What the model wrote, unchanged.
+        extracted: What was read out of it; None if nothing could be.
+        stage: How (`extract.Stage`).
+        correct: Whether `extracted` is `answer`.
+        frame_times: Seconds; of the frames that were shown.
+        n_frames: How many were; 0 for pictures.
+        visual_tokens: Tokens that stood for pixels.
+        prompt_tokens: All tokens of the prompt, the visual ones included.
+    """
+
+    key: str
+    task: str
+    item_id: str
+    ability: str
+    cluster: str
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    response: str
+    extracted: str | None
+    stage: str
+    correct: bool
+    frame_times: tuple[float, ...]
+    n_frames: int
+    visual_tokens: int
+    prompt_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form: a line of `records.jsonl`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read it back. Unknown keys are ignored, so that older versions read newer files."""
+        values = {f.name: data[f.name] for f in fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def record_key(**parts: Any) -> str:
+    """Key of a record: 32 hex digits, from everything that decides the response. Values must be JSON."""
+    return hashlib.sha256(canonical_json({"version": KEY_VERSION, **parts})).hexdigest()[:32]
+
+
+def read_records(path: Path) -> list[Record]:
+    """Every complete record of a file; a last line without its end (the writer was killed) is left out.
+
+    Raises:
+        UsageError: There is no such file.
+        VtrapError: A line in the middle is not a record.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist: no run has been made here") from None
+    return _parse(data[: data.rfind(b"\n") + 1], path)
+
+
+class RecordFile:
+    """`records.jsonl`, open for appending by this process alone.
+
+    Opening it cuts off a torn last line. `dropped_bytes` says how long that was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: IO[bytes] = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UsageError(f"another process is writing {path}: wait for it, or choose another --out") from None
+        try:
+            self._file.seek(0)
+            data = self._file.read()
+            whole = data.rfind(b"\n") + 1
+            self.dropped_bytes = len(data) - whole
+            self.records = _parse(data[:whole], path)
+            if self.dropped_bytes:
+                self._file.truncate(whole)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            sync_directory(path.parent)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> RecordFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add records and wait until they are on the disk."""
+        new = list(records)
+        lines = (json.dumps(r.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for r in new)
+        self._file.write("".join(lines).encode("utf-8", errors="replace"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.extend(new)
+
+
+def _parse(data: bytes, path: Path) -> list[Record]:
+    records = []
+    # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            records.append(Record.from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise VtrapError(
+                f"{path}, line {number} is no record ({type(error).__name__}: {error}): the file was changed or "
+                "damaged; remove that line and run again to make its item anew"
+            ) from error
+    return records

@@ -1,0 +1,530 @@
+"""How does a whole experiment become a list of commands?
+
+One YAML names the base model, the corpus, the benchmarks and the settings to compare. It is expanded into steps
+(re-allocate budgets, train, score), each one a command of this product, run by `vtrap_bench.steps`; then the report is
+written. Train and bench meet here only through commands and files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from vtrap_bench.steps import Step, plan, run_steps
+from vtrap_data.errors import UsageError
+from vtrap_data.shards.files import write_bytes
+
+STUDY_FORMAT = 1
+RECORD = "study.json"
+BASE = "base"
+
+Frames = int | Literal["hybrid"]
+Evaluated = int | Literal["budget"]
+Option = str | int | float | bool | tuple[str | int | float | bool, ...]
+
+STRATEGIES = ("coverage", "hybrid", "instruction", "random")
+_NAME = re.compile(r"(?!.*-s[0-9]+$)[a-z0-9][a-z0-9._-]{0,39}")  # "-s0" is what we add for the seed.
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_FLAG = re.compile(r"[a-z][a-z0-9_]*")
+_OURS = ("model", "data", "frames", "seed", "output_dir")
+
+EXAMPLE = """\
+examples:
+  python -m vtrap_bench study study.yaml --out runs/study --dry-run   # what would run
+  python -m vtrap_bench study study.yaml --out runs/study             # run it; again: go on where it stopped
+
+study.yaml:
+  model: toy-vl
+  corpus: runs/toy/train          # packed
+  benchmarks: runs/toy/bench      # packed, one folder per task
+  tasks: {image: [toy-image], video: [toy-video]}
+  common_frames: 16               # every checkpoint is also scored at this number of frames
+  seeds: [0, 1, 2]
+  train: {max_steps: 300, learning_rate: 3.0e-4}
+  settings:
+    - {name: fixed-2, frames: 2}
+    - {name: fixed-16, frames: 16}
+    - {name: hybrid, frames: hybrid}
+    - {name: random, frames: hybrid, strategy: random}
+  curve: {frames: [2, 4, 8, 16], settings: [hybrid, fixed-16]}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tasks:
+    """The benchmarks to score, by what they show. Image scores do not depend on the number of video frames."""
+
+    image: tuple[str, ...] = ()
+    video: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Image tasks, then video tasks."""
+        return self.image + self.video
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One way to train.
+
+    Attributes:
+        name: What it is called in the report, and in file names.
+        frames: Frames per training video, or "hybrid": the budgets packed in the corpus.
+        strategy: Re-allocate the corpus with this strategy first ("random", "coverage", ... or "fixed:N").
+        mean_frames: Mean budget for that strategy; None keeps the corpus's own.
+        train: Options of `vtrap_train` that differ from the study's.
+    """
+
+    name: str
+    frames: Frames
+    strategy: str | None = None
+    mean_frames: float | None = None
+    train: Mapping[str, Option] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> Evaluated:
+        """The frames at which a checkpoint of this setting is scored as trained."""
+        return "budget" if self.frames == "hybrid" else self.frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Which checkpoints are scored on video at which frame counts. The base is always one of them.
+
+    Attributes:
+        frames: Frame counts; empty for no curve.
+        settings: Names of settings, whose first seed is swept.
+    """
+
+    frames: tuple[int, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A whole experiment. Paths are relative to the folder the command is run from.
+
+    Attributes:
+        model: Base model: a name, a Hub id or a folder.
+        corpus: Packed dataset to train on.
+        benchmarks: Folder with the packed benchmarks.
+        tasks: What to score.
+        settings: What to compare.
+        seeds: Each setting is trained once per seed.
+        common_frames: Every checkpoint is scored at the frames it was trained with and at this number of frames.
+        train: Options of `vtrap_train` for every setting.
+        curve: The sweep over frame counts.
+    """
+
+    model: str
+    corpus: Path
+    benchmarks: Path
+    tasks: Tasks
+    settings: tuple[Setting, ...]
+    common_frames: int
+    seeds: tuple[int, ...] = (0,)
+    train: Mapping[str, Option] = field(default_factory=dict)
+    curve: Curve = field(default_factory=Curve)
+
+
+class Checkpoint(NamedTuple):
+    """A model of the study and where its scores lie.
+
+    Attributes:
+        setting: None for the base.
+        seed: None for the base.
+        model: Name or folder.
+        runs: Folder of the run at each number of frames, by that number ("budget" for the packed budgets).
+    """
+
+    setting: Setting | None
+    seed: int | None
+    model: str
+    runs: dict[str, Path]
+
+
+class Expanded(NamedTuple):
+    """A study as work: the steps in order, and the checkpoints (base first) that they make and score."""
+
+    steps: list[Step]
+    checkpoints: list[Checkpoint]
+
+
+def read_study(path: Path) -> Study:
+    """Read a study from YAML, strictly.
+
+    Raises:
+        UsageError: The file cannot be read, or a key or value is not allowed; the message names the place.
+    """
+    try:
+        data = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist: give the study's YAML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _study(data)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def expand(study: Study, *, out: Path) -> Expanded:
+    """Turn a study into commands.
+
+    The first seed of every setting comes before the second of any, so that a study that is stopped early compares
+    settings rather than seeds.
+
+    Args:
+        study: What to do.
+        out: Working folder; everything that is made lies inside.
+    """
+    steps: list[Step] = []
+    model_inputs = (Path(study.model),) if Path(study.model).exists() else ()
+    swept = [str(n) for n in study.curve.frames]
+    evaluated = [str(s.evaluated) for s in study.settings]
+    base = Checkpoint(None, None, study.model, {})
+    # The base is scored wherever a checkpoint is, so that a change is always measured at equal frames.
+    for frames in dict.fromkeys([str(study.common_frames), *evaluated, *swept]):
+        steps.append(_score(study, base, frames, out=out, name=BASE, inputs=model_inputs, after=()))
+    checkpoints = [base]
+    for seed in study.seeds:
+        for setting in study.settings:
+            name = f"{setting.name}-s{seed}"
+            corpus, after = str(study.corpus), []
+            if setting.strategy is not None:
+                # Only the shuffle depends on the seed: each of its seeds gets a shuffle of its own.
+                tag = name if setting.strategy == "random" else setting.name
+                corpus, after = str(out / "corpora" / tag), [f"budget-{tag}"]
+                if after[0] not in {s.name for s in steps}:
+                    steps.append(_reallocate(study, setting, seed, out=out, tag=tag))
+            checkpoint = Checkpoint(setting, seed, str(out / "models" / name), {})
+            argv = ["python", "-m", "vtrap_train", "--model", study.model, "--data", corpus]
+            argv += ["--frames", str(setting.frames), "--seed", str(seed), "--output_dir", checkpoint.model]
+            argv += _flags({**study.train, **setting.train})
+            train = Step(
+                name=f"train-{name}",
+                kind="train",
+                argv=tuple(argv),
+                output=Path(checkpoint.model),
+                proof=Path(checkpoint.model) / "training_summary.json",
+                inputs=(*model_inputs, study.corpus),
+                after=tuple(after),
+                weight=120.0,
+            )
+            steps.append(train)
+            frames_list = [str(setting.evaluated), str(study.common_frames)]
+            if setting.name in study.curve.settings and seed == study.seeds[0]:
+                frames_list += swept
+            for frames in dict.fromkeys(frames_list):
+                steps.append(_score(study, checkpoint, frames, out=out, name=name, inputs=(), after=(train.name,)))
+            checkpoints.append(checkpoint)
+    return Expanded(steps, checkpoints)
+
+
+def record(study: Study, expanded: Expanded, *, out: Path) -> dict[str, Any]:
+    """What `out/study.json` holds: the checkpoints, where their runs lie (relative to `out`) and every command."""
+    return {
+        "format": STUDY_FORMAT,
+        "model": study.model,
+        "tasks": {"image": list(study.tasks.image), "video": list(study.tasks.video)},
+        "common_frames": study.common_frames,
+        "seeds": list(study.seeds),
+        "curve": list(study.curve.frames),
+        "checkpoints": [
+            {
+                "setting": None if c.setting is None else c.setting.name,
+                "frames": None if c.setting is None else c.setting.frames,
+                "strategy": None if c.setting is None else c.setting.strategy,
+                "evaluated": str(study.common_frames if c.setting is None else c.setting.evaluated),
+                "seed": c.seed,
+                "model": c.model if c.setting is None else Path(c.model).relative_to(out).as_posix(),
+                "runs": {frames: run.relative_to(out).as_posix() for frames, run in c.runs.items()},
+            }
+            for c in expanded.checkpoints
+        ],
+        "commands": [s.command for s in expanded.steps],
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `python -m vtrap_bench study`."""
+    parser.description = "Run a whole experiment from one YAML: train every setting, score it, write the report."
+    parser.epilog = EXAMPLE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="the experiment")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="working folder, and the report's")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and whether each is done, run none")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="steps to run side by side (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `python -m vtrap_bench study`. Returns the exit code.
+
+    Raises:
+        UsageError: The study or an option is wrong.
+    """
+    from vtrap_bench import report  # Draws figures: no reason to load it for --dry-run or a wrong YAML.
+
+    if args.jobs < 1:
+        raise UsageError(f"--jobs is {args.jobs}: give 1 or more")
+    out: Path = args.out
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: give a folder")
+    study = read_study(args.study)
+    expanded = expand(study, out=out)
+    if args.dry_run:
+        for planned in plan(expanded.steps, out=out):
+            print(f"{'done' if planned.state == 'done' else 'to do':5}  {planned.step.command}")
+        return 0
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / RECORD, (json.dumps(record(study, expanded, out=out), indent=1) + "\n").encode())
+    code = run_steps(expanded.steps, out=out, jobs=args.jobs)
+    if code != 0:
+        return code
+    made = report.write_report([out], out=out)
+    report.print_table(made)
+    print(f"\nreport: {out / 'report.html'}\nnumbers: {out / 'report.json'}")
+    return 0
+
+
+def _score(
+    study: Study,
+    checkpoint: Checkpoint,
+    frames: str,
+    *,
+    out: Path,
+    name: str,
+    inputs: Sequence[Path],
+    after: Sequence[str],
+) -> Step:
+    """The step that scores a checkpoint at one number of frames; notes the run in the checkpoint.
+
+    Image tasks are scored in a checkpoint's first run only: more video frames do not change them.
+    """
+    tasks = study.tasks.video if checkpoint.runs else study.tasks.all
+    if not tasks:
+        tasks = study.tasks.all
+    folder = out / "scores" / name / frames
+    checkpoint.runs[frames] = folder
+    argv = ["python", "-m", "vtrap_bench", "run", "--model", checkpoint.model, "--tasks", ",".join(tasks)]
+    argv += ["--frames", frames, "--benchmarks", str(study.benchmarks), "--out", str(folder)]
+    return Step(
+        name=f"score-{name}-{frames}",
+        kind="score" if tasks == study.tasks.all else "score-video",
+        argv=tuple(argv),
+        output=folder,
+        proof=folder / "scores.json",
+        inputs=(*inputs, study.benchmarks),
+        after=tuple(after),
+        weight=30.0,
+    )
+
+
+def _reallocate(study: Study, setting: Setting, seed: int, *, out: Path, tag: str) -> Step:
+    target = out / "corpora" / tag
+    argv = ["python", "-m", "vtrap_data", "budget", str(study.corpus), "--out", str(target)]
+    argv += ["--strategy", str(setting.strategy), "--seed", str(seed)]
+    if setting.mean_frames is not None:
+        argv += ["--mean-frames", f"{setting.mean_frames:g}"]
+    return Step(
+        name=f"budget-{tag}",
+        kind="budget",
+        argv=tuple(argv),
+        output=target,
+        proof=target / "manifest.json",
+        inputs=(study.corpus,),
+        weight=10.0,
+    )
+
+
+def _flags(options: Mapping[str, Option]) -> list[str]:
+    """Options as the trainer's parser reads them: `--key value`, a list as several values."""
+    argv = []
+    for key, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        argv += [f"--{key}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
+    return argv
+
+
+# Reading the YAML. Each function checks one level and names the place in its message.
+
+
+def _study(data: object) -> Study:
+    found = _mapping(data, Study, "the study")
+    settings = tuple(_setting(s, f"settings[{i}]") for i, s in enumerate(_list(found["settings"], "settings")))
+    names = [s.name for s in settings]
+    if not settings:
+        raise UsageError("settings is empty: name at least one way to train")
+    _unique(names, "settings", "name")
+    seeds = tuple(_whole(s, f"seeds[{i}]", least=0) for i, s in enumerate(_list(found.get("seeds", [0]), "seeds")))
+    if not seeds:
+        raise UsageError("seeds is empty: give at least one, for example [0]")
+    _unique(seeds, "seeds", "seed")
+    tasks = _mapping(found["tasks"], Tasks, "tasks")
+    image, video = (_names(tasks.get(kind, []), f"tasks.{kind}") for kind in ("image", "video"))
+    if not image + video:
+        raise UsageError("tasks is empty: name image tasks, video tasks or both")
+    _unique(image + video, "tasks", "task")
+    return Study(
+        model=_text(found["model"], "model"),
+        corpus=Path(_text(found["corpus"], "corpus")),
+        benchmarks=Path(_text(found["benchmarks"], "benchmarks")),
+        tasks=Tasks(image=image, video=video),
+        settings=settings,
+        common_frames=_whole(found["common_frames"], "common_frames", least=1),
+        seeds=seeds,
+        train=_options(found.get("train", {}), "train"),
+        curve=_curve(found.get("curve", {}), names),
+    )
+
+
+def _setting(data: object, where: str) -> Setting:
+    found = _mapping(data, Setting, where)
+    name = _text(found["name"], f"{where}.name")
+    if not _NAME.fullmatch(name) or name == BASE:
+        raise UsageError(
+            f"{where}.name is {name!r}: use 1 to 40 of a-z, 0-9, '.', '_' and '-', a letter or digit first; "
+            "not 'base', and not ending like a seed ('-s0')"
+        )
+    frames: Frames
+    if found["frames"] == "hybrid":
+        frames = "hybrid"
+    elif isinstance(found["frames"], str):
+        raise UsageError(f"{where}.frames is {found['frames']!r}: give a number of frames, or hybrid")
+    else:
+        frames = _whole(found["frames"], f"{where}.frames", least=1)
+    strategy, mean = found.get("strategy"), found.get("mean_frames")
+    if strategy is not None:
+        strategy = _text(strategy, f"{where}.strategy")
+        if strategy not in STRATEGIES and not re.fullmatch(r"fixed:[1-9][0-9]{0,5}", strategy):
+            allowed = f"one of {', '.join(STRATEGIES)}, or fixed:N"
+            raise UsageError(f"{where}.strategy is {strategy!r}: give {allowed}{_nearest(strategy, STRATEGIES)}")
+        if frames != "hybrid":
+            raise UsageError(f"{where}.strategy re-allocates the packed budgets, so its frames must be hybrid")
+    if mean is not None:
+        mean = _number(mean, f"{where}.mean_frames")
+        if strategy is None:
+            raise UsageError(f"{where}.mean_frames needs a strategy: it is the mean that the strategy must hit")
+    train = _options(found.get("train", {}), f"{where}.train")
+    return Setting(name=name, frames=frames, strategy=strategy, mean_frames=mean, train=train)
+
+
+def _curve(data: object, names: Sequence[str]) -> Curve:
+    found = _mapping(data, Curve, "curve")
+    frames = [_whole(n, f"curve.frames[{i}]", least=1) for i, n in enumerate(_list(found.get("frames", []), "curve"))]
+    settings = _list(found.get("settings", []), "curve.settings")
+    for name in settings:
+        if name not in names:
+            raise UsageError(f"curve.settings names {name!r}, which is no setting{_nearest(str(name), names)}")
+    if settings and not frames:
+        raise UsageError("curve.settings is given without curve.frames: name the frame counts to sweep")
+    return Curve(frames=tuple(sorted(set(frames))), settings=tuple(dict.fromkeys(settings)))
+
+
+def _options(data: object, where: str) -> dict[str, Option]:
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} is {_show(data)}: give options of vtrap_train as key: value")
+    options: dict[str, Option] = {}
+    for key, value in data.items():
+        if not isinstance(key, str) or not _FLAG.fullmatch(key):
+            raise UsageError(f"{where} has the option {_show(key)}: names are a-z, 0-9 and '_', without dashes")
+        if key in _OURS:
+            raise UsageError(f"{where}.{key} is set by the study itself: leave it out (it has a key of its own)")
+        values = value if isinstance(value, list) else [value]
+        for one in values:
+            if not isinstance(one, (str, int, float)) or (isinstance(one, str) and one.startswith("-")):
+                raise UsageError(f"{where}.{key} is {_show(value)}: give text, a number, true, false or a list")
+        options[key] = tuple(value) if isinstance(value, list) else value
+    return options
+
+
+def _mapping(data: object, kind: type[Any], where: str) -> dict[str, Any]:
+    """The mapping `data`, having every key that the dataclass needs and none that it lacks."""
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} is {_show(data)}: give key: value pairs")
+    allowed = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    for key in data:
+        if key not in allowed:
+            near = _nearest(str(key), list(allowed))
+            raise UsageError(f"{where} has the unknown key {_show(key)}; allowed: {', '.join(allowed)}{near}")
+    for key, needed in allowed.items():
+        if needed and key not in data:
+            raise UsageError(f"{where} lacks the key {key!r}")
+    return dict(data)
+
+
+def _nearest(given: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given, allowed, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _list(data: object, where: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise UsageError(f"{where} is {_show(data)}: give a list")
+    return data
+
+
+def _names(data: object, where: str) -> tuple[str, ...]:
+    names = []
+    for name in _list(data, where):
+        if not isinstance(name, str) or not _TASK.fullmatch(name):
+            raise UsageError(f"{where} names {_show(name)}: a task is letters, digits, '.', '_' and '-'")
+        names.append(name)
+    return tuple(names)
+
+
+def _text(data: object, where: str) -> str:
+    if not isinstance(data, str) or not data.strip() or not data.isprintable():
+        raise UsageError(f"{where} is {_show(data)}: give text")
+    if data.startswith("-"):
+        raise UsageError(f"{where} is {_show(data)}: it would be read as an option, so it must not start with a dash")
+    return data
+
+
+def _whole(data: object, where: str, *, least: int) -> int:
+    if isinstance(data, bool) or not isinstance(data, int) or data < least:
+        raise UsageError(f"{where} is {_show(data)}: give a whole number, {least} or more")
+    return data
+
+
+def _number(data: object, where: str) -> float:
+    if isinstance(data, bool) or not isinstance(data, (int, float)) or not math.isfinite(data) or data <= 0:
+        raise UsageError(f"{where} is {_show(data)}: give a number above 0")
+    return float(data)
+
+
+def _unique(values: Sequence[object], where: str, what: str) -> None:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise UsageError(f"{where} has the {what} {value!r} twice")
+
+
+def _show(data: object) -> str:
+    text = repr(data)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, refusing a key given twice (which YAML would settle silently by taking the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[object] = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"the key {key!r} is given twice, line {key_node.start_mark.line + 1}")
+            seen.append(key)
+        return super().construct_mapping(node, deep)

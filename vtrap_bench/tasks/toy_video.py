@@ -1,0 +1,36 @@
+"""toy-video: direction, order, blinks and speed in synthetic clips, and static questions about the same clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vtrap_bench.tasks.task import PromptProfile, Task, accuracy, as_packed
+
+COUNT = 400
+"""Clips; each has three questions."""
+SEED = 0
+BUDGETS = (2, 4, 8, 16)
+MEAN_FRAMES = 6
+"""Mean over all questions of the budgets that `--frames budget` uses."""
+
+
+def build(work: Path) -> list[list[str]]:
+    """Generate and pack; the frames of the largest budget are stored for every clip, so any budget can be scored."""
+    largest = str(max(BUDGETS))
+    generate = ["toyworld", "videos", "--purpose", "bench", "--count", str(COUNT), "--seed", str(SEED)]
+    pack = ["pack", str(work / "source" / "bench.jsonl"), "--out", str(work / "packed"), "--name", "toy-video"]
+    pack += ["--split", "test", "--budgets", ",".join(map(str, BUDGETS)), "--slots", largest, "--store", largest]
+    return [[*generate, "--out", str(work / "source")], [*pack, "--mean-frames", str(MEAN_FRAMES)]]
+
+
+TOY_VIDEO = Task(
+    name="toy-video",
+    version=1,
+    modality="video",
+    abilities=("static", "direction", "order", "blinks", "speed"),
+    profiles={"vtrap": PromptProfile(messages=as_packed, form="option")},
+    metric=accuracy,
+    max_new_tokens=8,
+    synthetic=True,
+    build=build,
+)

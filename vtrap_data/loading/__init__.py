@@ -1,0 +1,1 @@
+"""How does a packed corpus come back? (map-style by index)."""

@@ -1,0 +1,166 @@
+"""How does one item come back, with exactly the frames that its budget selects? Map-style, by random access."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from vtrap_data.errors import UsageError
+from vtrap_data.shards.reader import ShardReader
+from vtrap_data.media import images, jpeg
+from vtrap_data.media.select import FramesNotStoredError, frame_ids
+from vtrap_data.samples import Example, Frames, PackedSample, PackedVideo
+from vtrap_data.shards.index import read_index
+from vtrap_data.shards.manifest import Manifest, read_manifest
+from vtrap_data.shards.members import IMAGES, Span, spans, unpack_list
+
+
+class PackedDataset:
+    """The items of a packed corpus, map-style.
+
+    Opening reads the manifest and the index; `dataset[i]` reads one JSON member and only the JPEGs that the item's
+    budget selects, by position. Picklable, so that it can be handed to DataLoader workers.
+
+    Args:
+        root: Folder of the corpus.
+        frames: "hybrid": the budgets that it was packed with. A number: that fixed budget for every video item.
+
+    Raises:
+        UsageError: No packed corpus there; or `frames` is no budget of it, or frames it needs are not stored.
+
+    Example:
+        >>> data = PackedDataset("corpus", frames=8)  # doctest: +SKIP
+        >>> len(data), data[0].frames.times  # doctest: +SKIP
+        (1200, (0.52, 1.56, ...))
+    """
+
+    def __init__(self, root: Path | str, *, frames: int | Literal["hybrid"] = "hybrid") -> None:
+        self.root = Path(root)
+        self.frames = frames
+        self.manifest: Manifest = read_manifest(self.root)
+        self._reader = ShardReader(self.root)
+        index = read_index(self.root)
+        if frames != "hybrid":
+            index = _with_budget(index, frames, self.manifest, self.root)
+        self._index: pa.Table = index.combine_chunks()
+
+    def __len__(self) -> int:
+        return int(self._index.num_rows)
+
+    def __getitem__(self, number: int) -> Example:
+        """Item `number`, its media decoded: frames with their times, or images; nothing for text."""
+        row = self._row(number)
+        sample = self._sample(row)
+        item = sample.items[row["item_index"]]
+        if item.id != row["item_id"]:
+            raise UsageError(f"{self.root}: the index and {row['shard']} are of different packs: run `doctor` on it")
+        frames = None
+        if sample.video is not None:
+            if self.frames != "hybrid":
+                ids = frame_ids(sample.video.pool, self.frames, smallest=self.manifest.settings.smallest)
+                item = replace(item, budget=self.frames, frame_ids=ids)
+            frames = self._frames(row, sample.video, item.frame_ids)
+        return Example(
+            item=item,
+            key=sample.key,
+            source=sample.source,
+            kind=sample.kind,
+            frames=frames,
+            images=tuple(images.load_image(data, name=sample.key) for data in self.image_bytes(number)),
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[number] for number in range(len(self)))
+
+    @property
+    def rows(self) -> pa.Table:
+        """The index (columns: `shards.index.SCHEMA`); `budget` and `n_frames` are those of the chosen setting."""
+        return self._index
+
+    def column(self, name: str) -> list[Any]:
+        """One column of `rows` as Python values, one per item."""
+        values: list[Any] = self._index[name].to_pylist()
+        return values
+
+    def sample(self, number: int) -> PackedSample:
+        """What is stored about the media item of item `number`, without its frames."""
+        return self._sample(self._row(number))
+
+    def image_bytes(self, number: int) -> list[bytes]:
+        """The original bytes of the images of item `number`; empty for video and text."""
+        row = self._row(number)
+        if row["images_offset"] < 0:
+            return []
+        try:
+            (data,) = self._reader.read(row["shard"], [Span(row["images_offset"], row["images_size"])])
+            return unpack_list(data)
+        except ValueError as error:
+            raise UsageError(f"{self.root}: {IMAGES} of {row['key']} is damaged ({error}): run `doctor`") from error
+
+    def frame_bytes(self, number: int, ids: Sequence[int]) -> list[bytes]:
+        """The stored JPEGs `ids` of the video of item `number`."""
+        row = self._row(number)
+        video = self._sample(row).video
+        return [] if video is None else self._jpegs(row, video, ids)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"item {number} of {len(self)}")
+        row: dict[str, Any] = self._index.slice(number % len(self), 1).to_pylist()[0]
+        return row
+
+    def _sample(self, row: dict[str, Any]) -> PackedSample:
+        (data,) = self._reader.read(row["shard"], [Span(row["json_offset"], row["json_size"])])
+        try:
+            return PackedSample.from_json(json.loads(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{self.root}: {row['key']} in {row['shard']} is damaged ({error}): run `doctor`"
+            ) from error
+
+    def _jpegs(self, row: dict[str, Any], video: PackedVideo, ids: Sequence[int]) -> list[bytes]:
+        where = spans(video.frame_bytes)
+        wanted = [Span(row["frames_offset"] + where[i].start, where[i].length) for i in ids]
+        return self._reader.read(row["shard"], wanted)
+
+    def _frames(self, row: dict[str, Any], video: PackedVideo, ids: Sequence[int]) -> Frames:
+        return Frames(
+            images=[jpeg.decode(data, name=row["key"]) for data in self._jpegs(row, video, ids)],
+            times=tuple(video.frame_times[i] for i in ids),
+        )
+
+
+def _with_budget(index: pa.Table, frames: int, manifest: Manifest, root: Path) -> pa.Table:
+    """The index as if every video item had been granted `frames`."""
+    counts: dict[tuple[int, ...], int] = {}
+    budgets, used, lacking = [], [], []
+    columns = (index[name].to_pylist() for name in ("item_id", "kind", "pool"))
+    for item, kind, pool in zip(*columns, strict=True):
+        slots = tuple(pool)
+        if kind != "video":
+            budgets.append(0)
+            used.append(0)
+            continue
+        if slots not in counts:
+            try:
+                counts[slots] = len(frame_ids(slots, frames, smallest=manifest.settings.smallest))
+            except FramesNotStoredError:
+                counts[slots] = -1
+        if counts[slots] < 0:
+            lacking.append(item)
+        budgets.append(frames)
+        used.append(counts[slots])
+    if lacking:
+        raise UsageError(
+            f"{root} does not store {frames} frames for {len(lacking)} of its items (the first: {lacking[0]}): "
+            f"pack it with --store {frames}, or use frames='hybrid'"
+        )
+    for name, values in (("budget", budgets), ("n_frames", used)):
+        place = index.schema.get_field_index(name)
+        index = index.set_column(place, index.schema.field(name), pa.array(values, index.schema.field(name).type))
+    return index

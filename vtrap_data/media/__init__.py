@@ -1,0 +1,9 @@
+"""What is in this file, and which frames do we take?
+
+- probe.py: what a video file holds: size, duration, and the time of every frame
+- select.py: WHICH frames are taken: the only place that decides it
+- decode.py: those frames as images
+- jpeg.py: a frame as JPEG bytes, and back
+- images.py: still images: checked, and as RGB
+- files.py, container.py: the checks and the safe opening that they share
+"""

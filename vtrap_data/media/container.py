@@ -1,0 +1,119 @@
+"""When does each frame of a video file appear? Opens containers safely and reads their packets without decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from vtrap_data.errors import Reason, SampleError
+from vtrap_data.media.files import check_file, check_pixels
+
+# Containers that hold their own bytes. Playlists (HLS, DASH, concat) are left out: a "video" must not be able to name
+# other files or addresses for us to open.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,"  # FFmpeg's names
+    "gif,h264,hevc,ivf,obu,nut,mxf,m4v,mjpeg"
+)
+
+# AVI stores the order of decoding only; the presentation times that come with its packets are guesses.
+_WITHOUT_TIMES = frozenset({"avi"})
+
+
+class Packets(NamedTuple):
+    """The packets of a video stream in decode order, without those that show nothing.
+
+    `pts` and `dts` are int64 in units of the stream's time base. `pts` is None when the container's timestamps cannot
+    be trusted (missing, repeated, or AVI): then frames can only be told apart by decoding all of them in order.
+    """
+
+    pts: NDArray[np.int64] | None
+    dts: NDArray[np.int64]
+    durations: NDArray[np.int64]
+    keys: NDArray[np.bool_]
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video file and yield (PyAV container, its first real video stream), decoding in one thread.
+
+    Raises:
+        SampleError: MISSING, UNREADABLE, EMPTY, NOT_MEDIA, NO_VIDEO or TOO_LARGE.
+    """
+    check_file(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+    try:
+        # "file:" so that a name such as "concat:a|b" stays a name.
+        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise SampleError(str(path), Reason.NOT_MEDIA, f"no known video container ({error})") from None
+    with container:
+        covers = av.stream.Disposition.attached_pic  # cover art is a video stream of one picture
+        streams = [s for s in container.streams.video if not s.disposition & covers]
+        if not streams:
+            raise SampleError(str(path), Reason.NO_VIDEO, "has no video stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise SampleError(str(path), Reason.NOT_MEDIA, "has a video stream in a codec that the decoder lacks")
+        check_pixels(str(path), stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.thread_count = 1  # packing runs one process per core; threads save no CPU time
+        yield container, stream
+
+
+def read_packets(container: Any, stream: Any) -> Packets:
+    """Read every packet of `stream` from where the container stands (the start), without decoding."""
+    pts: list[int | None] = []
+    dts: list[int] = []
+    durations: list[int] = []
+    keys: list[bool] = []
+    for packet in demux(container, stream):
+        if packet.is_discard:  # cut off by an edit list: decoded for reference, never shown
+            continue
+        pts.append(packet.pts)
+        dts.append(packet.dts if packet.dts is not None else packet.pts or 0)
+        durations.append(packet.duration or 0)
+        keys.append(packet.is_keyframe)
+    known = [p for p in pts if p is not None]
+    timed = container.format.name not in _WITHOUT_TIMES
+    usable = timed and len(known) == len(pts) and len(set(known)) == len(known)
+    return Packets(
+        pts=np.array(known, dtype=np.int64) if usable else None,
+        dts=np.array(dts, dtype=np.int64),
+        durations=np.array(durations, dtype=np.int64),
+        keys=np.array(keys, dtype=np.bool_),
+    )
+
+
+def demux(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets from here to the end. A file that breaks off in the middle ends there, as it does in a player."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # the last, empty one only tells a decoder to flush
+                yield packet
+    except (av.FFmpegError, OSError):
+        return
+
+
+def decode_all(container: Any, stream: Any) -> Iterator[Any]:
+    """Every frame that can be decoded, in presentation order. Undecodable packets are passed over."""
+    context = stream.codec_context
+    for packet in demux(container, stream):
+        try:
+            yield from context.decode(packet)
+        except (av.FFmpegError, ValueError):
+            continue
+    try:
+        yield from context.decode(None)
+    except (av.FFmpegError, ValueError, EOFError):
+        return
+
+
+def quarter_turns(frame: Any) -> int:
+    """How many quarter turns counter-clockwise bring this frame upright (from its display matrix)."""
+    degrees: float = frame.rotation
+    return round(degrees / 90) % 4

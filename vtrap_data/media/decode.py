@@ -1,0 +1,202 @@
+"""How do the chosen frames become images? Decodes exactly the frames asked for, and as little else as possible.
+
+Packets are grouped by keyframe interval; only intervals that hold a wanted frame are read, one seek each. In H.264,
+frames that no other frame refers to are not decoded unless wanted (measured: 0.7x the CPU time of the next best
+decoder). The images are bit-identical to those of decoding the whole file in order; where a file does not allow the
+short way (no usable times, damaged, a demuxer that cannot seek), it is decoded in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vtrap_data.errors import Reason, SampleError
+from vtrap_data.media.container import Packets, decode_all, demux, open_video, quarter_turns, read_packets
+from vtrap_data.media.probe import VideoInfo
+from vtrap_data.samples import Frames
+
+RESIZE = "swscale bicubic, YUV to RGB in the same pass"
+"""How frames are scaled. Part of the frame rule: a change bumps `select.FRAMES_VERSION` (CHANGELOG label FRAMES)."""
+
+# Only in H.264 does "non-reference" mean that nothing at all refers to the frame. In HEVC it means nothing of the same
+# temporal layer, so skipping there could change pixels.
+_SKIPS_NONREF = frozenset({"h264"})
+
+_TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+
+_LUMA_SAMPLES = 40
+
+
+class _Segment(NamedTuple):
+    """Packets `start`..`stop` (inclusive, positions in decode order); `start` is a keyframe."""
+
+    start: int
+    stop: int
+
+
+def version() -> str:
+    """The decoder and its version, for manifests: pixels may differ between versions."""
+    return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
+
+
+def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None) -> Frames:
+    """Decode the frames at `indices` of `info.pts`.
+
+    Args:
+        info: What `probe` said about the file.
+        indices: Which frames, any order, repeats allowed; each in [0, len(info.pts)).
+        short_side: Scale frames so that the shorter side is this many pixels; never enlarges. None: as they are.
+
+    Returns:
+        Frames in time order, each once: RGB images of one size and their times in seconds.
+
+    Raises:
+        IndexError: An index is out of range.
+        SampleError: CORRUPT when a wanted frame cannot be decoded, or what `probe` raises when the file has changed.
+    """
+    wanted = sorted({int(i) for i in indices})
+    if wanted and not (wanted[0] >= 0 and wanted[-1] < info.pts.size):
+        raise IndexError(f"{info.path}: frames {wanted[0]}..{wanted[-1]} asked for, there are 0..{info.pts.size - 1}")
+    if not wanted:
+        return Frames(images=(), times=())
+    size = _target_size(info.width, info.height, short_side)
+    with open_video(info.path) as (container, stream):
+        packets = read_packets(container, stream)
+    found: dict[int, Image.Image] = {}
+    if packets.pts is None:
+        _decode_by_order(info, set(wanted), size, found)
+    else:
+        if packets.pts.size != info.pts.size:
+            detail = f"changed since it was probed: {packets.pts.size} frames, not {info.pts.size}"
+            raise SampleError(str(info.path), Reason.CORRUPT, detail)
+        order = np.argsort(packets.pts)
+        index_of = {int(packets.pts[order[i]]): i for i in wanted}
+        _decode_segments(info, packets, _plan(packets, order[wanted]), index_of, size, found)
+        if len(found) < len(wanted):
+            _decode_by_time(info, index_of, size, found)
+    if len(found) < len(wanted):
+        lost = [i for i in wanted if i not in found]
+        detail = f"{len(lost)} of {len(wanted)} frames cannot be decoded, the first at {info.pts[lost[0]]:.3f} s"
+        raise SampleError(str(info.path), Reason.CORRUPT, detail)
+    return Frames(images=tuple(found[i] for i in wanted), times=tuple(float(info.pts[i]) for i in wanted))
+
+
+def luma(frames: Frames) -> NDArray[np.uint8]:
+    """Brightness of every frame on a coarse grid of pixels, for `budgets.coverage`.
+
+    Pixels are picked, not averaged: that costs nothing, and the frame-to-frame differences are almost the same
+    (measured correlation 0.999).
+
+    Returns:
+        uint8 [n, h, w], h and w between 1 and about twice 40.
+    """
+    if not len(frames):
+        return np.zeros((0, 1, 1), dtype=np.uint8)
+    width, height = frames.images[0].size
+    down, across = max(1, height // _LUMA_SAMPLES), max(1, width // _LUMA_SAMPLES)
+    # The weights of BT.601 in 1/256.
+    weights = np.array([77, 150, 29], dtype=np.uint16)
+    grids = [np.asarray(image)[down // 2 :: down, across // 2 :: across] for image in frames.images]
+    light: NDArray[np.uint16] = (np.stack(grids) * weights).sum(axis=-1, dtype=np.uint16)
+    return (light >> 8).astype(np.uint8)
+
+
+def _target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    short = min(width, height)
+    if short_side is None or short <= short_side:
+        return width, height
+    return max(1, round(width * short_side / short)), max(1, round(height * short_side / short))
+
+
+def _plan(packets: Packets, positions: NDArray[np.int64]) -> list[_Segment]:
+    """Which runs of packets to decode for the wanted packets at `positions`."""
+    assert packets.pts is not None
+    keys = np.flatnonzero(packets.keys)
+    segments: list[_Segment] = []
+    for position in np.sort(positions):
+        before = int(np.searchsorted(keys, position, side="right")) - 1
+        # A frame shown before the keyframe that precedes it in the file also refers to the interval before that.
+        if before > 0 and packets.pts[position] < packets.pts[keys[before]]:
+            before -= 1
+        start = int(keys[before]) if before >= 0 else 0
+        if segments and start <= segments[-1].stop + 1:
+            segments[-1] = _Segment(segments[-1].start, int(position))
+        else:
+            segments.append(_Segment(start, int(position)))
+    return segments
+
+
+def _decode_segments(
+    info: VideoInfo,
+    packets: Packets,
+    segments: list[_Segment],
+    index_of: dict[int, int],
+    size: tuple[int, int],
+    found: dict[int, Image.Image],
+) -> None:
+    """The short way. Leaves out of `found` what it could not get for certain; the caller then decodes in order."""
+    assert packets.pts is not None
+    position_of = {int(p): i for i, p in enumerate(packets.pts)}
+    skips = info.codec in _SKIPS_NONREF
+    try:
+        with open_video(info.path) as (container, stream):
+            context = stream.codec_context
+            for segment in segments:
+                if segment.start > 0:
+                    container.seek(int(packets.dts[segment.start]), stream=stream, backward=True)
+                for n, packet in enumerate(demux(container, stream)):
+                    position = position_of.get(packet.pts)
+                    if n == 0 and (position is None or position > segment.start) and segment.start > 0:
+                        return  # the seek landed behind the keyframe
+                    if skips:
+                        context.skip_frame = "DEFAULT" if packet.pts in index_of else "NONREF"
+                    _keep(context.decode(packet), index_of, size, found)
+                    if position is not None and position >= segment.stop:
+                        break
+                _keep(context.decode(None), index_of, size, found)
+                context.flush_buffers()
+    except (av.FFmpegError, ValueError, EOFError):
+        found.clear()  # damaged: only decoding in order says what a player would show
+
+
+def _keep(frames: list[Any], index_of: dict[int, int], size: tuple[int, int], found: dict[int, Image.Image]) -> None:
+    for frame in frames:
+        index = index_of.get(frame.pts)
+        if index is not None and not frame.is_corrupt:
+            found[index] = _image(frame, size)
+
+
+def _decode_by_time(
+    info: VideoInfo, index_of: dict[int, int], size: tuple[int, int], found: dict[int, Image.Image]
+) -> None:
+    found.clear()
+    with open_video(info.path) as (container, stream):
+        for frame in decode_all(container, stream):
+            index = index_of.get(frame.pts)
+            if index is not None:
+                found[index] = _image(frame, size)
+                if len(found) == len(index_of):
+                    return
+
+
+def _decode_by_order(info: VideoInfo, wanted: set[int], size: tuple[int, int], found: dict[int, Image.Image]) -> None:
+    with open_video(info.path) as (container, stream):
+        for index, frame in enumerate(decode_all(container, stream)):
+            if index in wanted:
+                found[index] = _image(frame, size)
+                if len(found) == len(wanted):
+                    return
+
+
+def _image(frame: Any, size: tuple[int, int]) -> Image.Image:
+    """A frame as an upright RGB image of `size`. All frames get one size, even where a stream changes its own."""
+    turns = quarter_turns(frame)
+    width, height = (size[1], size[0]) if turns % 2 else size
+    image: Image.Image = frame.to_image(width=width, height=height, interpolation="BICUBIC")
+    return image.transpose(_TURNS[turns]) if turns else image

@@ -1,0 +1,43 @@
+"""How is one frame stored? As a baseline JPEG, quality 85, chroma 4:2:0; the same image gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, features
+
+from vtrap_data.errors import Reason, SampleError
+from vtrap_data.media.files import check_pixels
+
+QUALITY = 85
+
+
+def version() -> str:
+    """The JPEG library and its version, for manifests: bytes may differ between versions."""
+    turbo = features.version("libjpeg_turbo")
+    return f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
+
+
+def encode(image: Image.Image) -> bytes:
+    """An RGB image as JPEG bytes, without any metadata."""
+    if image.mode != "RGB":
+        raise ValueError(f"only RGB images are stored, not mode {image.mode}")
+    out = io.BytesIO()
+    # Explicit empties: Pillow would otherwise take over comment and colour profile from where the image came from.
+    bare = {"comment": b"", "icc_profile": None, "exif": b""}
+    image.save(out, "JPEG", quality=QUALITY, subsampling="4:2:0", optimize=False, **bare)
+    return out.getvalue()
+
+
+def decode(data: bytes, *, name: str = "<jpeg>") -> Image.Image:
+    """JPEG bytes as an RGB image.
+
+    Raises:
+        SampleError: CORRUPT or TOO_LARGE, with `name` as the sample.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            check_pixels(name, *image.size)
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SampleError(name, Reason.CORRUPT, f"a stored frame is no whole JPEG ({error})") from None

@@ -1,0 +1,112 @@
+"""What does this video file hold? Checks it and reads its facts; pixels are decoded for the first frame only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtrap_data.errors import Reason, SampleError
+from vtrap_data.media.container import Packets, decode_all, open_video, quarter_turns, read_packets
+from vtrap_data.media.files import check_file, check_pixels, sha256
+
+_LAST_RESORT = 1 / 25  # seconds that a lone frame is shown when nothing in the file says how long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """The facts of one video file.
+
+    Attributes:
+        path: The file.
+        sha256: Of its bytes, hex.
+        codec: FFmpeg's name of the codec ("h264", "mpeg4", ...).
+        width: Pixels as shown, after rotation.
+        height: Pixels as shown, after rotation.
+        duration: Seconds from the first frame's appearance to the last one's disappearance.
+        fps: Frames per second on average: number of frames / duration.
+        pts: float64 [n], n >= 1: when each frame appears, in seconds after the first, ascending.
+    """
+
+    path: Path
+    sha256: str
+    codec: str
+    width: int
+    height: int
+    duration: float
+    fps: float
+    pts: NDArray[np.float64]
+
+
+def probe(path: Path) -> VideoInfo:
+    """Check a video file and read its facts.
+
+    The times come from the packets, which costs about 1 % of decoding. Where a container has no usable times they come
+    from decoding everything once.
+
+    Raises:
+        SampleError: MISSING, UNREADABLE, EMPTY, NOT_MEDIA, NO_VIDEO, TOO_LARGE, or CORRUPT when no frame decodes.
+    """
+    check_file(path)
+    with open_video(path) as (container, stream):
+        packets = read_packets(container, stream)
+        codec = str(stream.codec_context.codec.canonical_name)
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        time_base = float(stream.time_base)
+    if packets.keys.size == 0:
+        raise SampleError(str(path), Reason.NO_VIDEO, "its video stream has no frame")
+    first = _first_frame(path)
+    width, height = first.width, first.height
+    if quarter_turns(first) % 2:
+        width, height = height, width
+    check_pixels(str(path), width, height)
+    if packets.pts is not None:
+        pts, last = _times(packets.pts, packets, time_base)
+    else:
+        pts, last = _times_by_decoding(path, packets, rate, time_base)
+    if not last > 0:
+        # The typical gap; a single frame has only the nominal rate to go by.
+        last = float(np.median(np.diff(pts))) if pts.size > 1 else 1 / rate if rate > 0 else _LAST_RESORT
+    duration = float(pts[-1]) + last
+    return VideoInfo(
+        path=path,
+        sha256=sha256(path),
+        codec=codec,
+        width=width,
+        height=height,
+        duration=duration,
+        fps=pts.size / duration,
+        pts=pts,
+    )
+
+
+def _first_frame(path: Path) -> Any:
+    with open_video(path) as (container, stream):
+        for frame in decode_all(container, stream):
+            return frame
+    raise SampleError(str(path), Reason.CORRUPT, "not one frame of it can be decoded")
+
+
+def _times(raw: NDArray[np.int64], packets: Packets, time_base: float) -> tuple[NDArray[np.float64], float]:
+    """Times in presentation order and how long the last frame stays (0: not known), in seconds."""
+    order = np.argsort(raw)
+    pts = (raw[order] - raw[order[0]]).astype(np.float64) * time_base
+    return pts, float(packets.durations[order[-1]]) * time_base
+
+
+def _times_by_decoding(
+    path: Path, packets: Packets, rate: float, time_base: float
+) -> tuple[NDArray[np.float64], float]:
+    """The same, for containers without usable times: those of the frames, else of decoding, else the nominal rate."""
+    with open_video(path) as (container, stream):
+        raw = [frame.pts for frame in decode_all(container, stream)]
+    dts = np.unique(packets.dts).tolist()
+    for times in ([p for p in raw if p is not None], dts):
+        if len(times) == len(raw) and all(a < b for a, b in pairwise(times)):
+            return (np.array(times, dtype=np.int64) - times[0]).astype(np.float64) * time_base, 0.0
+    step = 1 / rate if rate > 0 else _LAST_RESORT
+    return np.arange(len(raw), dtype=np.float64) * step, step

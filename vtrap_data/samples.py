@@ -1,0 +1,214 @@
+"""The types that travel through vtrap: a sample before packing, in the shards, and as the trainer receives it.
+
+    SourceSample --pack--> PackedSample (+ JPEG frames) --load--> Example --encode--> tensors
+
+All are frozen dataclasses that know their JSON form. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMAT_VERSION = 1
+"""Version of the shard format. A change that alters what is stored bumps it (CHANGELOG label FORMAT)."""
+
+Kind = Literal["video", "images", "text"]
+Role = Literal["system", "user", "assistant"]
+
+VIDEO_MARK = "<video>"
+IMAGE_MARK = "<image>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn. `content` is text in which `<video>` and `<image>` stand where the media go."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One conversation (or one benchmark question) about a media item.
+
+    Attributes:
+        id: Unique within the corpus.
+        messages: The turns. A benchmark item has the user turn only; its answer is in `answer`.
+        question: The bare question, without marks and options: what the budget strategies and the benchmark read.
+        options: Possible answers, in the order shown; empty for an open question.
+        answer: The reference answer; for a multiple-choice item the text of the right option.
+        ability: Which ability the item tests ("colour", "order", ...), for per-ability scores.
+        category: Free second grouping (sub-task, duration group, ...).
+        needs: How many frames the answer truly needs, where that is known (toyworld); otherwise None.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    question: str = ""
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+    ability: str | None = None
+    category: str | None = None
+    needs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSample:
+    """One media item as a source describes it, with every item about it. Nothing has been opened yet.
+
+    Attributes:
+        id: Stable id; the shard key is derived from it.
+        kind: "video" (one path), "images" (one or more paths) or "text" (none).
+        paths: Media files, already resolved against the media root.
+        source: Name of the corpus it comes from.
+        licence: SPDX id or a short name; "unknown" when the source does not say.
+        redistributable: Whether it may be published. None: nobody knows, so publishing refuses.
+    """
+
+    id: str
+    kind: Kind
+    paths: tuple[Path, ...]
+    items: tuple[Item, ...]
+    source: str
+    licence: str = "unknown"
+    redistributable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedItem(Item):
+    """An item with its frame budget.
+
+    Attributes:
+        budget: Frames granted. 0 for images and text.
+        frame_ids: Which stored frames the budget selects: indices into the sample's frames, ascending. May be fewer
+            than `budget` when the video has fewer distinct frames.
+        demand: Temporal demand d(q) in [0, 1] that the strategy used; None if it did not look at the question.
+    """
+
+    budget: int = 0
+    frame_ids: tuple[int, ...] = ()
+    demand: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedVideo:
+    """What is stored about one video.
+
+    Attributes:
+        name: File name in the source, without directories.
+        sha256: Of the original file.
+        duration: Seconds.
+        fps: Average frames per second of the original.
+        width: Of the original, in pixels, after rotation.
+        height: Of the original, in pixels, after rotation.
+        frame_times: Presentation time in seconds of each stored frame, ascending.
+        frame_bytes: Byte offset of each stored JPEG inside the `frames.mp` member, plus the end: len(frame_times) + 1.
+        pool: For each pool slot the index of its stored frame, or -1 when that frame is not stored. Several slots share
+            a frame when the video has fewer distinct frames than slots.
+        residuals: r(F) for each candidate budget F, ascending in F; empty when coverage was not measured.
+    """
+
+    name: str
+    sha256: str
+    duration: float
+    fps: float
+    width: int
+    height: int
+    frame_times: tuple[float, ...]
+    frame_bytes: tuple[int, ...]
+    pool: tuple[int, ...]
+    residuals: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedImage:
+    """What is stored about one image: original bytes are kept as they are in the `images.mp` member."""
+
+    name: str
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedSample:
+    """The `<key>.json` member: one media item, its facts, and every item about it."""
+
+    key: str
+    id: str
+    kind: Kind
+    source: str
+    licence: str
+    redistributable: bool | None
+    items: tuple[PackedItem, ...]
+    video: PackedVideo | None = None
+    images: tuple[PackedImage, ...] = ()
+    format: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form. Every key is always present, so that declared Arrow features fit every row."""
+        return _lists(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PackedSample:
+        """Read the JSON form back. Raises ValueError for another format version."""
+        if data["format"] != FORMAT_VERSION:
+            raise ValueError(f"format {data['format']} of sample {data['key']} is not {FORMAT_VERSION}: pack it again")
+        video, images = data["video"], data["images"]
+        return cls(
+            **{k: data[k] for k in ("key", "id", "kind", "source", "licence", "redistributable", "format")},
+            items=tuple(_packed_item(i) for i in data["items"]),
+            video=None if video is None else PackedVideo(**{k: _tuples(v) for k, v in video.items()}),
+            images=tuple(PackedImage(**i) for i in images),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """Frames of one video, in time order: what `media.decode` returns and what a model is shown.
+
+    Attributes:
+        images: RGB images, all of one size.
+        times: Presentation times in seconds, ascending, one per image.
+    """
+
+    images: Sequence[Image]
+    times: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One item with its decoded media: what `loading` yields and `encoding` turns into tensors."""
+
+    item: PackedItem
+    key: str
+    source: str
+    kind: Kind
+    frames: Frames | None
+    images: tuple[Image, ...]
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_lists(v) for v in value]
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _packed_item(data: Mapping[str, Any]) -> PackedItem:
+    fields = {k: _tuples(v) for k, v in data.items() if k != "messages"}
+    return PackedItem(**fields, messages=tuple(Message(**m) for m in data["messages"]))

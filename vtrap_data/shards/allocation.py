@@ -1,0 +1,148 @@
+"""Does the allocator know its job? What every strategy would give the items of a packed corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from vtrap_data.budgets.allocate import Allocation, Need, allocate
+from vtrap_data.budgets.demand import demands
+from vtrap_data.errors import UsageError
+from vtrap_data.samples import PackedItem
+from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
+from vtrap_data.shards.measure import fixed_budget
+from vtrap_data.shards.pack import check_strategy, item_text, uses_demand
+from vtrap_data.shards.stored import read_stored
+
+Scorer = Literal["embedding", "lexical"]
+
+
+class Asked(NamedTuple):
+    """A video item with what an allocation needs to know about its video."""
+
+    item: PackedItem
+    residuals: tuple[float, ...]
+    distinct: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a strategy gives.
+
+    Attributes:
+        strategy: Its name.
+        mean_frames: Mean budget over the video items.
+        items: Video items.
+        items_with_truth: Video items that carry `needs`.
+        enough: Share of those that got at least the frames they need; None when there are none.
+        error: Why the strategy cannot be used on this corpus; then the numbers are empty.
+    """
+
+    strategy: str
+    mean_frames: float | None
+    items: int
+    items_with_truth: int
+    enough: float | None
+    error: str | None = None
+
+
+def asked_items(root: Path) -> list[Asked]:
+    """The video items of a corpus, in its order."""
+    asked = []
+    for stored in read_stored(root, members=False):
+        if stored.sample.video is not None and stored.frames is not None:
+            facts = (stored.sample.video.residuals, stored.frames.distinct)
+            asked += [Asked(item, *facts) for item in stored.sample.items]
+    return asked
+
+
+def allocate_again(asked: Sequence[Asked], scores: Sequence[float | None], settings: PackSettings) -> Allocation:
+    """Allocate from what is stored.
+
+    Raises:
+        UsageError: The strategy needs residuals and the corpus was packed without them.
+    """
+    check_strategy(settings.strategy, settings)
+    blind = fixed_budget(settings.strategy) is not None or settings.strategy == "instruction"
+    if not blind and any(not one.residuals for one in asked):
+        raise UsageError(
+            f"strategy {settings.strategy!r} needs coverage, which was not measured for this corpus: pack the media "
+            "again with --strategy hybrid (or coverage, or random)"
+        )
+    needs = [
+        Need(demand=score, residuals=one.residuals, distinct=one.distinct)
+        for one, score in zip(asked, scores, strict=True)
+    ]
+    return allocate(
+        settings.strategy, needs, budgets=settings.budgets, mean_frames=settings.mean_frames, seed=settings.seed
+    )
+
+
+def demand_scores(asked: Sequence[Asked], settings: PackSettings) -> list[float | None]:
+    """The demand of every item's question, or None for each when the strategy does not look at questions."""
+    if not asked or not uses_demand(settings.strategy):
+        return [None] * len(asked)
+    return list(demands([item_text(one.item) for one in asked], scorer=settings.scorer))
+
+
+def compare_strategies(root: Path, *, mean_frames: float | None = None, scorer: Scorer | None = None) -> list[Outcome]:
+    """Run every strategy on a packed corpus.
+
+    Args:
+        root: The corpus folder.
+        mean_frames: Mean budget to hit; None: that of the corpus.
+        scorer: What reads the questions; None: as the corpus was packed.
+
+    Raises:
+        UsageError: No packed corpus, or no video items in it.
+    """
+    manifest: Manifest = read_manifest(root)
+    settings = manifest.settings
+    settings = replace(
+        settings, mean_frames=mean_frames or settings.mean_frames, scorer=scorer or settings.scorer, strategy="hybrid"
+    )
+    asked = asked_items(root)
+    if not asked:
+        raise UsageError(f"{root} holds no video items: there is nothing to allocate")
+    scores = demand_scores(asked, settings)
+    names = ["hybrid", "instruction", "coverage", "random", *(f"fixed:{budget}" for budget in settings.budgets)]
+    return [_outcome(name, asked, scores, settings) for name in names]
+
+
+def _outcome(name: str, asked: Sequence[Asked], scores: Sequence[float | None], settings: PackSettings) -> Outcome:
+    truth = sum(one.item.needs is not None for one in asked)
+    try:
+        budgets = allocate_again(asked, scores, replace(settings, strategy=name)).budgets
+    except UsageError as error:
+        return Outcome(
+            strategy=name, mean_frames=None, items=len(asked), items_with_truth=truth, enough=None, error=str(error)
+        )
+    enough = sum(
+        budget >= one.item.needs for one, budget in zip(asked, budgets, strict=True) if one.item.needs is not None
+    )
+    return Outcome(
+        strategy=name,
+        mean_frames=sum(budgets) / len(budgets),
+        items=len(asked),
+        items_with_truth=truth,
+        enough=enough / truth if truth else None,
+    )
+
+
+def as_text(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes as a table."""
+    lines = [f"{'strategy':<14}{'mean frames':>12}{'got enough':>12}"]
+    for one in outcomes:
+        if one.error is not None or one.mean_frames is None:
+            lines.append(f"{one.strategy:<14}{'-':>12}{'-':>12}   {one.error}")
+        else:
+            enough = "-" if one.enough is None else f"{one.enough:.1%}"
+            lines.append(f"{one.strategy:<14}{one.mean_frames:>12.2f}{enough:>12}")
+    truth = outcomes[0].items_with_truth
+    lines.append(
+        f"{outcomes[0].items} video items; "
+        + (f"{truth} of them say how many frames they need" if truth else "none says how many frames it needs")
+    )
+    return "\n".join(lines)

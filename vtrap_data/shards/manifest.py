@@ -1,0 +1,178 @@
+"""What is in this folder, made from what, how, and is it finished?
+
+`manifest.json` is written last: a folder that has one is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.samples import FORMAT_VERSION
+from vtrap_data.shards.files import write_bytes
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+README = "README.md"
+DATA = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackSettings:
+    """Everything that decides the bytes of a packed corpus, and `workers`, which does not.
+
+    Attributes:
+        name: Name of the corpus: the title of its card.
+        split: Split of the rows, as `load_dataset` names it.
+        strategy: "fixed:N", "instruction", "coverage", "hybrid" or "random".
+        budgets: Candidate frame budgets, ascending.
+        mean_frames: Mean budget over all video items that the strategy has to hit.
+        slots: Size of the pool of candidate frames of a video.
+        store: Store at least the frames of this budget for every video, so that one pack serves several budgets.
+        short_side: Short side of stored frames in pixels; smaller videos keep their size.
+        seed: Of the "random" strategy.
+        scorer: What reads the question: "lexical", or "embedding" (a sentence-embedding model).
+        samples_per_shard: Media items per tar.
+        max_quarantine_rate: Packing stops when a larger share of samples than this is bad.
+        synthetic: Generated, not recorded: the card says so at the top.
+        description: One or two sentences for the card.
+        workers: Processes that decode; 0: this one.
+    """
+
+    name: str
+    split: str = "train"
+    strategy: str = "hybrid"
+    budgets: tuple[int, ...] = (8, 16, 32, 64)
+    mean_frames: float = 16
+    slots: int = 64
+    store: int | None = None
+    short_side: int = 448
+    seed: int = 0
+    scorer: Literal["embedding", "lexical"] = "lexical"
+    samples_per_shard: int = 512
+    max_quarantine_rate: float = 0.1
+    synthetic: bool = False
+    description: str = ""
+    workers: int = 0
+
+    @property
+    def smallest(self) -> int:
+        """The smallest candidate budget: where the nesting of frame subsets begins."""
+        return min(self.budgets)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field but `workers`: the number of processes changes nothing in the result."""
+        data = asdict(self)
+        del data["workers"]
+        return {**data, "budgets": list(self.budgets), "mean_frames": float(self.mean_frames)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PackSettings:
+        """Read the JSON form back."""
+        return cls(**{**data, "budgets": tuple(data["budgets"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One tar: path relative to the folder, size in bytes, hash, number of samples."""
+
+    path: str
+    bytes: int
+    sha256: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A sample (or a row of the source) that was set aside: which one, the `Reason`, and a sentence."""
+
+    sample: str
+    reason: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: SampleError) -> Quarantined:
+        """The record of an error."""
+        return cls(sample=error.sample, reason=error.reason.value, detail=error.detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The `manifest.json` of a packed corpus. Holds no date and no machine, so that equal inputs give equal bytes.
+
+    Attributes:
+        settings: What it was packed with.
+        params: Parameters that the strategy solved (such as `epsilon`).
+        counts: samples, items, one entry per kind (`samples_video`, ...), frames_stored, frames_used,
+            bytes, duplicate_media (media stored again because another sample has the same file).
+        shards: The tars.
+        index_sha256: Hash of `index.parquet`.
+        source_sha256: Hash of everything the source said (rows, file names, file sizes).
+        versions: Of vtrap, of the frame selection rule, of decoders and encoders.
+        quarantine: What was set aside.
+        format: Version of the shard format.
+    """
+
+    settings: PackSettings
+    params: Mapping[str, float | int | str]
+    counts: Mapping[str, int]
+    shards: tuple[Shard, ...]
+    index_sha256: str
+    source_sha256: str
+    versions: Mapping[str, str | int]
+    quarantine: tuple[Quarantined, ...] = ()
+    format: int = field(default=FORMAT_VERSION)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "format": self.format,
+            "settings": self.settings.to_json(),
+            "params": dict(self.params),
+            "counts": dict(self.counts),
+            "shards": [asdict(shard) for shard in self.shards],
+            "index_sha256": self.index_sha256,
+            "source_sha256": self.source_sha256,
+            "versions": dict(self.versions),
+            "quarantine": [asdict(entry) for entry in self.quarantine],
+        }
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`: from here on the folder counts as finished."""
+    write_bytes(root / MANIFEST, (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read the manifest of a packed corpus.
+
+    Raises:
+        UsageError: The folder is none, is unfinished, or is of another format version.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        why = "is not finished (run `pack` again)" if (root / ".work").is_dir() else f"has no {MANIFEST}"
+        raise UsageError(f"{root} is no packed corpus: it {why if root.is_dir() else 'does not exist'}")
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT_VERSION:
+            raise UsageError(
+                f"{path} has format {data['format']}, this version of vtrap reads format {FORMAT_VERSION}: pack again"
+            )
+        return Manifest(
+            format=data["format"],
+            settings=PackSettings.from_json(data["settings"]),
+            params=data["params"],
+            counts=data["counts"],
+            shards=tuple(Shard(**shard) for shard in data["shards"]),
+            index_sha256=data["index_sha256"],
+            source_sha256=data["source_sha256"],
+            versions=data["versions"],
+            quarantine=tuple(Quarantined(**entry) for entry in data["quarantine"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}): pack again") from error

@@ -1,0 +1,390 @@
+"""How does a source become a packed corpus? Three passes, of which only the first opens media.
+
+1. measure   every medium, in worker processes, into a spool that survives a kill       shards/measure.py
+2. allocate  a budget for every item, looking at the whole corpus                       budgets/
+3. write     the tars, the index, the card and, last, the manifest                      shards/write.py
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from vtrap_data.budgets.allocate import Allocation, Need, allocate
+from vtrap_data.budgets.demand import demands
+from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
+from vtrap_data.media import decode, jpeg
+from vtrap_data.media.select import FRAMES_VERSION, frame_ids, subset_slots
+from vtrap_data.samples import (
+    FORMAT_VERSION,
+    IMAGE_MARK,
+    VIDEO_MARK,
+    Item,
+    PackedItem,
+    PackedSample,
+    PackedVideo,
+    SourceSample,
+)
+from vtrap_data.shards.card import write_card
+from vtrap_data.shards.files import canonical_json, sha256_file, write_bytes
+from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, write_index
+from vtrap_data.shards.manifest import (
+    INDEX,
+    MANIFEST,
+    Manifest,
+    PackSettings,
+    Quarantined,
+    read_manifest,
+    write_manifest,
+)
+from vtrap_data.shards.measure import fixed_budget, is_measured, measure_all, measure_options
+from vtrap_data.shards.members import FRAMES, IMAGES, pack_list
+from vtrap_data.shards.spool import Measured, read_facts, read_member
+from vtrap_data.shards.write import Stored, remove_other_shards, sample_key, write_shards
+
+WORK = ".work"
+PLAN = "plan.json"
+
+STRATEGIES = ("hybrid", "instruction", "coverage", "random", "fixed:N")
+
+
+class Job(NamedTuple):
+    """A sample that pass 1 could open: its key, what the source said, what the file said."""
+
+    key: str
+    sample: SourceSample
+    measured: Measured
+
+
+def pack(
+    samples: Iterable[SourceSample], out: Path, *, settings: PackSettings, rejected: Sequence[SampleError] = ()
+) -> Manifest:
+    """Pack a source into `out`. A killed pack goes on where it stopped when it is run again.
+
+    Args:
+        samples: What to pack, in the order in which it is to be stored.
+        out: Folder of the corpus: new, empty, or left by the same pack.
+        settings: See `PackSettings`.
+        rejected: Rows that the source could not read; they go to the quarantine list with the rest.
+
+    Returns:
+        The manifest. When `out` already holds this very corpus nothing is done.
+
+    Raises:
+        UsageError: Settings that do not fit each other, something else in `out`, or an id that is used twice.
+        FatalSampleError: More samples are bad than `settings.max_quarantine_rate` allows, or nothing is left.
+    """
+    todo = list(samples)
+    check_settings(settings)
+    _check_ids(todo)
+    source = source_hash(todo, rejected)
+    if (out / MANIFEST).exists():
+        return _finished(out, settings, source)
+    with _work_folder(out, settings) as spool:
+        jobs, quarantine = _measure(todo, rejected, spool, settings)
+        budgets, demand, params = _allocate(jobs, settings)
+        stored = tqdm(_stored(jobs, budgets, demand, spool, settings), "write", len(jobs), unit="sample", disable=None)
+        written = write_shards(out, stored, split=settings.split, samples_per_shard=settings.samples_per_shard)
+        remove_other_shards(out, written.shards)
+        write_index(out, written.rows)
+        manifest = Manifest(
+            settings=settings,
+            params=params,
+            counts={**count_rows(written.rows), "bytes": sum(shard.bytes for shard in written.shards)},
+            shards=written.shards,
+            index_sha256=sha256_file(out / INDEX),
+            source_sha256=source,
+            versions=versions(),
+            quarantine=tuple(Quarantined.of(error) for error in quarantine),
+        )
+        write_card(out, manifest, written.rows)
+        write_manifest(out, manifest)
+    shutil.rmtree(out / WORK)
+    return manifest
+
+
+def check_settings(settings: PackSettings) -> None:
+    """Find settings that cannot work before any medium is opened.
+
+    Raises:
+        UsageError: With the setting to change.
+    """
+    if not settings.budgets or list(settings.budgets) != sorted(set(settings.budgets)):
+        raise UsageError(f"--budgets must be different numbers in ascending order, not {list(settings.budgets)}")
+    for budget in settings.budgets:
+        subset_slots(settings.slots, budget, smallest=settings.smallest)
+    if settings.store is not None:
+        subset_slots(settings.slots, settings.store, smallest=settings.smallest)
+    check_strategy(settings.strategy, settings)
+    for name in ("short_side", "samples_per_shard"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
+    if settings.workers < 0:
+        raise UsageError(f"--workers must be 0 (this process) or more, not {settings.workers}")
+    if not 0 <= settings.max_quarantine_rate <= 1:
+        raise UsageError(f"--max-quarantine-rate must lie in [0, 1], not {settings.max_quarantine_rate}")
+    if not settings.split.isidentifier():
+        raise UsageError(f"--split must be letters, digits and underscores, not {settings.split!r}")
+
+
+def check_strategy(strategy: str, settings: PackSettings) -> None:
+    """Check the name of a strategy and, for "fixed:N", that N fits the pool (UsageError)."""
+    fixed = fixed_budget(strategy)
+    if fixed is not None:
+        subset_slots(settings.slots, fixed, smallest=settings.smallest)
+    elif strategy not in STRATEGIES[:-1]:
+        raise UsageError(f"--strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}")
+    elif not settings.budgets[0] <= settings.mean_frames <= settings.budgets[-1]:
+        raise UsageError(
+            f"--mean-frames must lie between the smallest and the largest budget, {settings.budgets[0]} and "
+            f"{settings.budgets[-1]}, not {settings.mean_frames}"
+        )
+
+
+def source_hash(samples: Sequence[SourceSample], rejected: Sequence[SampleError] = ()) -> str:
+    """Hash of everything a source says: rows, file names and file sizes. Folders above the files do not count."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        sizes = [path.stat().st_size if path.is_file() else None for path in sample.paths]
+        facts = {**asdict(sample), "paths": [path.name for path in sample.paths], "sizes": sizes}
+        digest.update(canonical_json(facts) + b"\n")
+    for error in rejected:
+        digest.update(canonical_json([error.sample, error.reason.value, error.detail]) + b"\n")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str | int]:
+    """Of everything that may change the bytes of a corpus."""
+    from importlib.metadata import version
+
+    return {
+        "vtrap": version("vtrap"),
+        "frames": FRAMES_VERSION,
+        "index": INDEX_VERSION,
+        "decoder": decode.version(),
+        "jpeg": jpeg.version(),
+        "pillow": version("pillow"),
+    }
+
+
+def uses_demand(strategy: str) -> bool:
+    """Whether a strategy reads the questions ("random" shuffles the hybrid budgets)."""
+    return strategy in ("instruction", "hybrid", "random")
+
+
+def item_text(item: Item) -> str:
+    """What a budget strategy reads: the bare question, or else the user's turns without the marks."""
+    text = item.question or "\n".join(message.content for message in item.messages if message.role == "user")
+    return text.replace(VIDEO_MARK, " ").replace(IMAGE_MARK, " ").strip()
+
+
+def packed_item(item: Item, *, budget: int, ids: tuple[int, ...], demand: float | None) -> PackedItem:
+    """An item with its budget. Fields of a `PackedItem` that already has one are replaced."""
+    plain = {name: getattr(item, name) for name in Item.__dataclass_fields__}
+    return PackedItem(**plain, budget=budget, frame_ids=ids, demand=demand)
+
+
+def count_rows(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """The counts of a manifest that follow from the index rows."""
+    firsts = [row for row in rows if row["item_index"] == 0]
+    kinds = Counter(row["kind"] for row in firsts)
+    media = Counter(sha for row in firsts for sha in row["media_sha256"])
+    return {
+        "samples": len(firsts),
+        "items": len(rows),
+        **{f"samples_{kind}": kinds[kind] for kind in ("video", "images", "text")},
+        "items_video": sum(row["kind"] == "video" for row in rows),
+        "frames_stored": sum(len({slot for slot in row["pool"] if slot >= 0}) for row in firsts),
+        "frames_used": sum(row["n_frames"] for row in rows),
+        "duplicate_media": sum(n - 1 for n in media.values()),
+    }
+
+
+def _check_ids(samples: Sequence[SourceSample]) -> None:
+    for what, ids in (
+        ("samples", Counter(sample.id for sample in samples)),
+        ("items", Counter(item.id for sample in samples for item in sample.items)),
+    ):
+        double = [name for name, n in ids.items() if n > 1]
+        if double:
+            raise UsageError(
+                f"{len(double)} ids belong to several {what}, the first is {double[0]!r}: make them unique"
+            )
+
+
+def _finished(out: Path, settings: PackSettings, source: str) -> Manifest:
+    manifest = read_manifest(out)
+    different = [k for k, v in settings.to_json().items() if manifest.settings.to_json()[k] != v]
+    if different:
+        raise UsageError(
+            f"{out} already holds a corpus packed with other settings ({', '.join(different)}): "
+            "choose another --out, or remove it first"
+        )
+    if manifest.source_sha256 != source:
+        raise UsageError(
+            f"{out} already holds a corpus of another source (rows or media files differ): "
+            "choose another --out, or remove it first"
+        )
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+@contextmanager
+def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
+    """`out/.work`, for this process alone, with a note of the settings that its contents were made with."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: give a folder")
+    work = out / WORK
+    if out.is_dir() and any(out.iterdir()) and not work.is_dir():
+        raise UsageError(f"--out {out} is not empty and holds no pack to go on with: choose another folder")
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"another process is packing into {out} right now") from None
+        plan = {"settings": settings.to_json(), "format": FORMAT_VERSION, "versions": versions()}
+        try:
+            old = json.loads((work / PLAN).read_bytes())
+        except (OSError, ValueError):
+            old = None
+        if old is not None and old.get("settings") != plan["settings"]:
+            raise UsageError(
+                f"{out} holds an unfinished pack with other settings: finish it, remove it, or choose another --out"
+            )
+        if old != plan:  # none yet, or of another version of vtrap or of a decoder: its frames may differ
+            for path in work.iterdir():
+                if path.name != "lock":
+                    path.unlink()
+            write_bytes(work / PLAN, canonical_json(plan))
+        yield work
+
+
+def _measure(
+    samples: Sequence[SourceSample], rejected: Sequence[SampleError], spool: Path, settings: PackSettings
+) -> tuple[list[Job], list[SampleError]]:
+    options = measure_options(settings, spool)
+    bad: dict[str, SampleError] = {}
+    with tqdm(desc="measure", total=len(samples), unit="medium", disable=None) as bar:
+        missing = [sample for sample in samples if not is_measured(sample, options)]
+        bar.update(len(samples) - len(missing))
+        for sample, error in measure_all(missing, options, workers=settings.workers):
+            if error is not None:
+                bad[sample.id] = error
+            bar.update()
+    quarantine = [*rejected, *(bad[sample.id] for sample in samples if sample.id in bad)]
+    total = len(samples) + len(rejected)
+    if len(quarantine) > settings.max_quarantine_rate * total or len(bad) == len(samples):
+        reasons = Counter(error.reason.value for error in quarantine)
+        listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        raise FatalSampleError(
+            f"{len(quarantine)} of {total} samples are bad ({listed}); "
+            f"{settings.max_quarantine_rate:.0%} are allowed (--max-quarantine-rate). "
+            + (f"The first: {quarantine[0]}" if quarantine else "There is nothing to pack.")
+        )
+    jobs = []
+    for number, sample in enumerate(samples):
+        if sample.id in bad:
+            continue
+        measured = read_facts(spool, sample)
+        if measured is None:
+            raise VtrapError(f"media of {sample.id} changed while it was being packed: run pack again")
+        jobs.append(Job(sample_key(number, sample.id), sample, measured))
+    return jobs, quarantine
+
+
+def _allocate(
+    jobs: Sequence[Job], settings: PackSettings
+) -> tuple[dict[str, int], dict[str, float], dict[str, float | int | str]]:
+    """Budget of every video item and, where the strategy looked, its demand; and the solved parameters."""
+    asked = [(item, job.measured.video) for job in jobs if job.measured.video for item in job.sample.items]
+    if not asked:
+        return {}, {}, {}
+    scores: list[float | None] = [None] * len(asked)
+    if uses_demand(settings.strategy):
+        scores = list(demands([item_text(item) for item, _ in asked], scorer=settings.scorer))
+    needs = [
+        Need(demand=score, residuals=video.residuals, distinct=video.distinct)
+        for (_, video), score in zip(asked, scores, strict=True)
+    ]
+    allocation: Allocation = allocate(
+        settings.strategy,
+        needs,
+        budgets=settings.budgets,
+        mean_frames=settings.mean_frames,
+        seed=settings.seed,
+    )
+    budgets = {item.id: budget for (item, _), budget in zip(asked, allocation.budgets, strict=True)}
+    demand = {item.id: float(s) for (item, _), s in zip(asked, scores, strict=True) if s is not None}
+    return budgets, demand, dict(allocation.params)
+
+
+def _stored(
+    jobs: Sequence[Job], budgets: dict[str, int], demand: dict[str, float], spool: Path, settings: PackSettings
+) -> Iterator[Stored]:
+    for job in jobs:
+        blobs = read_member(spool, job.sample)
+        if blobs is None:
+            raise VtrapError(f"the spooled frames of {job.sample.id} are damaged: run pack again")
+        video, members, facts = None, {}, None
+        if job.measured.video is not None:
+            granted = {budgets[item.id] for item in job.sample.items}
+            video, members[FRAMES] = _store_video(job.measured, granted, blobs, settings)
+            seen = job.measured.video
+            facts = FrameFacts(width=seen.frame_width, height=seen.frame_height, distinct=seen.distinct)
+        elif job.measured.images:
+            members[IMAGES] = pack_list(blobs).data
+        items = []
+        for item in job.sample.items:
+            budget = budgets.get(item.id, 0)
+            ids = frame_ids(video.pool, budget, smallest=settings.smallest) if video else ()
+            items.append(packed_item(item, budget=budget, ids=ids, demand=demand.get(item.id)))
+        sample = PackedSample(
+            key=job.key,
+            id=job.sample.id,
+            kind=job.sample.kind,
+            source=job.sample.source,
+            licence=job.sample.licence,
+            redistributable=job.sample.redistributable,
+            items=tuple(items),
+            video=video,
+            images=job.measured.images,
+        )
+        yield Stored(sample, members, facts)
+
+
+def _store_video(
+    measured: Measured, granted: set[int], blobs: list[bytes], settings: PackSettings
+) -> tuple[PackedVideo, bytes]:
+    """Keep the frames that some item uses (and those of `store`), in time order."""
+    seen = measured.video
+    assert seen is not None
+    kept_budgets = granted | ({settings.store} if settings.store is not None else set())
+    slots = {int(s) for b in kept_budgets for s in subset_slots(settings.slots, b, smallest=settings.smallest)}
+    kept = sorted({seen.pool[slot] for slot in slots})
+    place = {number: position for position, number in enumerate(seen.decoded)}
+    member = pack_list([blobs[place[number]] for number in kept])
+    stored = {number: position for position, number in enumerate(kept)}
+    video = PackedVideo(
+        name=seen.name,
+        sha256=seen.sha256,
+        duration=seen.duration,
+        fps=seen.fps,
+        width=seen.width,
+        height=seen.height,
+        frame_times=tuple(seen.times[place[number]] for number in kept),
+        frame_bytes=member.offsets,
+        pool=tuple(stored.get(number, -1) for number in seen.pool),
+        residuals=seen.residuals,
+    )
+    return video, member.data

@@ -1,0 +1,95 @@
+"""How are a few bytes read out of a tar, from any process, without reading the rest?"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.shards.members import Span
+
+
+class ShardReader:
+    """Reads spans of bytes by position, keeping a few shards open.
+
+    Safe to pickle and to use after fork or spawn (each process opens its own files) and from several threads.
+
+    Args:
+        root: Folder that shard paths are relative to.
+        keep_open: How many shards stay open.
+    """
+
+    def __init__(self, root: Path, *, keep_open: int = 16) -> None:
+        self.root = root
+        self.keep_open = keep_open
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
+        """The bytes of each span of a shard.
+
+        Raises:
+            UsageError: The shard cannot be opened.
+            VtrapError: It is shorter than the index says.
+        """
+        if self._pid != os.getpid():
+            self._start()  # after a fork: the parent's lock may be held for ever, and its files are its own
+        with self._lock:
+            descriptor = self._descriptor(shard)
+            return [self._pread(descriptor, shard, span) for span in spans]
+
+    def close(self) -> None:
+        """Close what is open. Reading again opens it again."""
+        if self._pid == os.getpid():
+            for descriptor in self._open.values():
+                os.close(descriptor)
+        self._start()
+
+    def _descriptor(self, shard: str) -> int:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        path = (self.root / shard).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise UsageError(f"the index names the shard {shard!r}, which lies outside {self.root}")
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be opened: {error.strerror}. Run `doctor` on {self.root}") from None
+        self._open[shard] = descriptor
+        if len(self._open) > self.keep_open:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+    def _pread(self, descriptor: int, shard: str, span: Span) -> bytes:
+        pieces = []
+        start, left = span
+        while left:
+            piece = os.pread(descriptor, left, start)
+            if not piece:
+                raise VtrapError(
+                    f"{self.root / shard} ends before byte {span.start + span.length}: run `doctor` on it"
+                )
+            pieces.append(piece)
+            start, left = start + len(piece), left - len(piece)
+        return b"".join(pieces)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "keep_open": self.keep_open}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.root, self.keep_open = state["root"], state["keep_open"]
+        self._start()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", None) == os.getpid():
+            for descriptor in self._open.values():
+                os.close(descriptor)

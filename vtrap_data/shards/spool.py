@@ -1,0 +1,136 @@
+"""What did pass 1 learn about one medium, kept on disk so that a killed pack does not decode it twice?
+
+`.work/<hash>.json` holds the facts and `.work/<hash>.frames` the encoded frames (or the original images). The JSON is
+written last and holds the hash of the other, so a torn pair is noticed and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vtrap_data.samples import PackedImage, SourceSample
+from vtrap_data.shards.files import canonical_json, write_bytes
+from vtrap_data.shards.members import unpack_list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFacts:
+    """A video after pass 1.
+
+    Attributes:
+        name: File name.
+        sha256: Of the file.
+        duration: Seconds.
+        fps: Average frames per second.
+        width: Of the original, after rotation.
+        height: Of the original, after rotation.
+        pool: For each slot the number of its frame in the original.
+        decoded: Numbers of the frames that were decoded and encoded, ascending.
+        times: Their presentation times in seconds.
+        frame_width: Width of the encoded frames.
+        frame_height: Height of the encoded frames.
+        residuals: r(F) per candidate budget; empty when not measured.
+    """
+
+    name: str
+    sha256: str
+    duration: float
+    fps: float
+    width: int
+    height: int
+    pool: tuple[int, ...]
+    decoded: tuple[int, ...]
+    times: tuple[float, ...]
+    frame_width: int
+    frame_height: int
+    residuals: tuple[float, ...]
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct frames in the pool."""
+        return len(set(self.pool))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One sample after pass 1; `video` and `images` are empty for text."""
+
+    video: VideoFacts | None = None
+    images: tuple[PackedImage, ...] = ()
+
+
+def spool_name(sample: SourceSample) -> str:
+    """Name of the sample's files in the spool, without suffix."""
+    return hashlib.sha256(f"{sample.kind}\0{sample.id}".encode()).hexdigest()
+
+
+def write_spool(folder: Path, sample: SourceSample, measured: Measured, member: bytes) -> None:
+    """Keep the result of pass 1. `member` is the msgpack list of frames or images (empty for text)."""
+    name = spool_name(sample)
+    # No fsync: what a power cut tears is found by the hash and made again, and thousands of small syncs are slow.
+    write_bytes(folder / f"{name}.frames", member, sync=False)
+    facts = {
+        "sample": sample.id,
+        "media": file_marks(sample),
+        "member_sha256": hashlib.sha256(member).hexdigest(),
+        "video": None if measured.video is None else asdict(measured.video),
+        "images": [asdict(image) for image in measured.images],
+    }
+    write_bytes(folder / f"{name}.json", canonical_json(facts), sync=False)
+
+
+def read_facts(folder: Path, sample: SourceSample) -> Measured | None:
+    """What is known about a sample; None when nothing is, or when its media files have changed since."""
+    data = _read(folder, sample)
+    if data is None or data["media"] != file_marks(sample):
+        return None
+    video = data["video"]
+    return Measured(
+        video=None
+        if video is None
+        else VideoFacts(**{k: tuple(v) if isinstance(v, list) else v for k, v in video.items()}),
+        images=tuple(PackedImage(**image) for image in data["images"]),
+    )
+
+
+def read_member(folder: Path, sample: SourceSample) -> list[bytes] | None:
+    """The encoded frames or images of a sample; None when the file is torn."""
+    data = _read(folder, sample)
+    try:
+        member = (folder / f"{spool_name(sample)}.frames").read_bytes()
+    except OSError:
+        return None
+    if data is None or hashlib.sha256(member).hexdigest() != data["member_sha256"]:
+        return None
+    return unpack_list(member) if member else []
+
+
+def file_marks(sample: SourceSample) -> list[list[int] | None]:
+    """Size and time of each media file, by which a changed file is noticed; None for a missing one."""
+    marks: list[list[int] | None] = []
+    for path in sample.paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            marks.append(None)
+        else:
+            marks.append([stat.st_size, stat.st_mtime_ns])
+    return marks
+
+
+def _tuple(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return value
+
+
+def _read(folder: Path, sample: SourceSample) -> dict[str, Any] | None:
+    try:
+        data = json.loads((folder / f"{spool_name(sample)}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and data.get("sample") == sample.id else None

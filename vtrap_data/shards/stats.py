@@ -1,0 +1,113 @@
+"""What is in a packed corpus? Counts, histograms and frames used, from the index alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vtrap_data.shards.index import read_index
+from vtrap_data.shards.manifest import read_manifest
+
+DURATION_EDGES = (2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0)
+"""Seconds at which the bars of the duration histogram end."""
+
+
+def stats(root: Path) -> dict[str, Any]:
+    """The facts of a corpus, ready for JSON.
+
+    Returns:
+        name, split, strategy, params, counts, bytes (of the shards, and per member kind), sources, abilities, kinds,
+        budgets (items per budget), frames (items per number of frames really used), durations (videos per range of
+        seconds), frames_used: mean frames per video item as packed and had each fixed budget been given, where a
+        video never gives more frames than its pool has distinct ones.
+
+    Raises:
+        UsageError: `root` is no packed corpus.
+    """
+    manifest = read_manifest(root)
+    rows = read_index(root).to_pylist()
+    firsts = [row for row in rows if row["item_index"] == 0]
+    videos = [row for row in rows if row["kind"] == "video"]
+    used: dict[str, float] = {}
+    if videos:
+        used["packed"] = sum(row["n_frames"] for row in videos) / len(videos)
+        for budget in manifest.settings.budgets:
+            used[f"fixed:{budget}"] = sum(min(budget, row["distinct"]) for row in videos) / len(videos)
+    return {
+        "name": manifest.settings.name,
+        "split": manifest.settings.split,
+        "strategy": manifest.settings.strategy,
+        "params": dict(manifest.params),
+        "counts": dict(manifest.counts),
+        "bytes": {
+            "shards": sum(shard.bytes for shard in manifest.shards),
+            "json": sum(row["json_size"] for row in firsts),
+            "frames": sum(row["frames_size"] for row in firsts),
+            "images": sum(row["images_size"] for row in firsts),
+        },
+        "kinds": _histogram(row["kind"] for row in rows),
+        "sources": _histogram(row["source"] for row in rows),
+        "abilities": _histogram(row["ability"] for row in rows if row["ability"] is not None),
+        "budgets": _numbers(row["budget"] for row in videos),
+        "frames": _numbers(row["n_frames"] for row in videos),
+        "durations": _durations([row["duration"] for row in firsts if row["duration"] is not None]),
+        "frames_used": used,
+        "quarantine": _histogram(entry.reason for entry in manifest.quarantine),
+    }
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The facts as a page of text."""
+    counts, size = facts["counts"], facts["bytes"]
+    solved = [f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in facts["params"].items()]
+    lines = [
+        f"{facts['name']} ({facts['split']}): {counts['items']} items about {counts['samples']} samples, "
+        f"{size['shards'] / 1e6:.1f} MB",
+        f"strategy {facts['strategy']}{''.join(solved)}",
+        f"bytes: frames {size['frames'] / 1e6:.1f} MB, images {size['images'] / 1e6:.1f} MB, "
+        f"json {size['json'] / 1e6:.1f} MB; {counts['frames_stored']} frames stored",
+    ]
+    if counts["duplicate_media"]:
+        lines.append(f"{counts['duplicate_media']} media files are stored more than once")
+    for title, key in (
+        ("items per kind", "kinds"),
+        ("items per source", "sources"),
+        ("items per ability", "abilities"),
+        ("video items per budget", "budgets"),
+        ("video items per frames used", "frames"),
+        ("videos per duration", "durations"),
+        ("set aside", "quarantine"),
+    ):
+        if facts[key]:
+            lines += ["", title, *_bars(facts[key])]
+    if facts["frames_used"]:
+        packed = facts["frames_used"]["packed"]
+        lines += ["", "mean frames per video item"]
+        for name, mean in facts["frames_used"].items():
+            saved = f"   packed uses {packed / mean:.2f}x of it" if name != "packed" and mean else ""
+            lines.append(f"  {name:<10}{mean:8.2f}{saved}")
+    return "\n".join(lines)
+
+
+def _histogram(values: Any) -> dict[str, int]:
+    return {str(name): n for name, n in Counter(values).most_common()}
+
+
+def _numbers(values: Any) -> dict[str, int]:
+    return {str(number): n for number, n in sorted(Counter(values).items())}
+
+
+def _durations(seconds: Sequence[float]) -> dict[str, int]:
+    bars: Counter[str] = Counter()
+    names = [f"< {edge:g} s" for edge in DURATION_EDGES] + [f">= {DURATION_EDGES[-1]:g} s"]
+    for value in seconds:
+        bars[names[sum(value >= edge for edge in DURATION_EDGES)]] += 1
+    return {name: bars[name] for name in names if bars[name]}
+
+
+def _bars(histogram: dict[str, int]) -> list[str]:
+    most = max(histogram.values())
+    width = max(len(name) for name in histogram)
+    return [f"  {name:<{width}} {n:>8} {'█' * max(1, round(30 * n / most))}" for name, n in histogram.items()]

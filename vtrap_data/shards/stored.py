@@ -1,0 +1,53 @@
+"""How is a packed corpus walked through, sample by sample, with the bytes of its members?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.compute as pc
+
+from vtrap_data.shards.reader import ShardReader
+from vtrap_data.samples import PackedSample
+from vtrap_data.shards.index import FrameFacts, read_index
+from vtrap_data.shards.members import FRAMES, IMAGES, Span
+
+
+class StoredSample(NamedTuple):
+    """A sample as it lies in a shard.
+
+    Attributes:
+        sample: Its facts and items.
+        members: Bytes of `frames.mp` and `images.mp`, where it has them; empty when they were not asked for.
+        frames: Facts of its video from the index; None without a video.
+    """
+
+    sample: PackedSample
+    members: dict[str, bytes]
+    frames: FrameFacts | None
+
+
+def read_stored(root: Path, *, members: bool) -> Iterator[StoredSample]:
+    """Every sample of a corpus, in order.
+
+    Args:
+        root: The corpus folder.
+        members: Read the frames and images too.
+    """
+    index = read_index(root)
+    reader = ShardReader(root)
+    for row in index.filter(pc.equal(index["item_index"], 0)).to_pylist():
+        yield _read(reader, row, members)
+
+
+def _read(reader: ShardReader, row: dict[str, Any], members: bool) -> StoredSample:
+    (text,) = reader.read(row["shard"], [Span(row["json_offset"], row["json_size"])])
+    sample = PackedSample.from_json(json.loads(text))
+    found = {}
+    for name, kind in ((FRAMES, "frames"), (IMAGES, "images")):
+        if members and row[f"{kind}_offset"] >= 0:
+            (found[name],) = reader.read(row["shard"], [Span(row[f"{kind}_offset"], row[f"{kind}_size"])])
+    frames = FrameFacts(row["width"], row["height"], row["distinct"]) if sample.video else None
+    return StoredSample(sample, found, frames)

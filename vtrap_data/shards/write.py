@@ -1,0 +1,114 @@
+"""How do samples become tars whose bytes depend on nothing but the samples?"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from vtrap_data.samples import PackedSample
+from vtrap_data.shards.files import atomic_file, canonical_json
+from vtrap_data.shards.index import FrameFacts, index_rows, tar_members
+from vtrap_data.shards.manifest import DATA, Shard
+
+
+class Stored(NamedTuple):
+    """A sample ready to be written.
+
+    Attributes:
+        sample: The `<key>.json` member.
+        members: The other members, by extension (`frames.mp`, `images.mp`).
+        frames: Facts for the index, for a video.
+    """
+
+    sample: PackedSample
+    members: dict[str, bytes]
+    frames: FrameFacts | None
+
+
+class Written(NamedTuple):
+    """The tars and the index rows of everything inside them."""
+
+    shards: tuple[Shard, ...]
+    rows: list[dict[str, Any]]
+
+
+def sample_key(number: int, sample_id: str) -> str:
+    """Key of a sample: its place in the source, then a readable piece of its id. Never a dot, never a slash.
+
+    Example:
+        >>> sample_key(7, "clips/Café at 9.30.mp4")
+        '00000007-clips-caf-at-9-30-mp4'
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", sample_id.lower()).strip("-")[:40].strip("-")
+    return f"{number:08d}-{slug}" if slug else f"{number:08d}"
+
+
+def write_shards(out: Path, samples: Iterable[Stored], *, split: str, samples_per_shard: int) -> Written:
+    """Write `out/data/<split>-00000.tar` and on; each appears under its name only when it is whole.
+
+    Args:
+        out: The corpus folder.
+        samples: In order. Read once, one shard's worth at a time.
+        split: Part of the file name.
+        samples_per_shard: At most that many samples in each tar.
+    """
+    shards: list[Shard] = []
+    rows: list[dict[str, Any]] = []
+    todo = iter(samples)
+    while first := next(todo, None):
+        name = f"{DATA}/{split}-{len(shards):05d}.tar"
+        facts = []
+        with atomic_file(out / name) as file:
+            sink = _Hashed(file)
+            for stored in _write_tar(sink, _chain(first, islice(todo, samples_per_shard - 1))):
+                facts.append((stored.sample, stored.frames))
+        shards.append(Shard(path=name, bytes=sink.size, sha256=sink.digest.hexdigest(), samples=len(facts)))
+        members = tar_members(out / name)
+        for sample, frames in facts:
+            rows.extend(index_rows(sample, shard=name, split=split, members=members, frames=frames))
+    return Written(tuple(shards), rows)
+
+
+def remove_other_shards(out: Path, shards: Sequence[Shard]) -> None:
+    """Remove tars of an earlier attempt that are not part of this one."""
+    keep = {out / shard.path for shard in shards}
+    for path in (out / DATA).glob("*"):
+        if path not in keep and (path.suffix == ".tar" or ".tar.tmp" in path.name):
+            path.unlink()
+
+
+def _write_tar(sink: _Hashed, samples: Iterable[Stored]) -> Iterator[Stored]:
+    # webdataset loads torch where torch is installed, which takes seconds: only the process that writes pays for it.
+    from webdataset.writer import TarWriter
+
+    # Whole-second mtime, no names: nothing of this machine, and no PAX header before each member.
+    with TarWriter(sink, user="", group="", mtime=0, encoder=False) as tar:
+        for stored in samples:
+            # One call per member: TarWriter sorts the members of a call, and the facts should come before the frames.
+            tar.write({"__key__": stored.sample.key, "json": canonical_json(stored.sample.to_json())})
+            for extension, data in sorted(stored.members.items()):
+                tar.write({"__key__": stored.sample.key, extension: data})
+            yield stored
+
+
+def _chain(first: Stored, rest: Iterable[Stored]) -> Iterator[Stored]:
+    yield first
+    yield from rest
+
+
+class _Hashed:
+    """A file that hashes what is written to it, so that the shard need not be read again."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)

@@ -1,0 +1,1 @@
+"""What samples exist? (LLaVA/ShareGPT-style JSONL, toyworld)."""

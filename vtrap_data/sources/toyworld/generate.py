@@ -1,0 +1,138 @@
+"""How do toy scenes become a corpus? Real JPEG and H.264 files with a JSONL of questions beside them.
+
+File i of a corpus depends on (kind, purpose, seed, i) alone, so any number of workers gives the same corpus, and training
+and benchmark scenes are drawn from streams that never meet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
+from vtrap_data.sources.toyworld.draw import draw
+from vtrap_data.sources.toyworld.questions import (
+    IMAGE_ABILITIES,
+    TEMPORAL_ABILITIES,
+    Question,
+    clip,
+    frames_needed,
+    picture,
+)
+from vtrap_data.sources.toyworld.scene import FPS, SIDE, Scene
+
+TOYWORLD_VERSION = 1
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Which corpus: `count` media files of one kind, for training (answers in the conversation) or as a benchmark."""
+
+    kind: Literal["images", "videos"]
+    purpose: Literal["train", "bench"]
+    count: int
+    seed: int = 0
+
+    def scene(self, index: int) -> tuple[Scene, list[Question]]:
+        """Scene `index` with its questions: one for a picture, three for a clip."""
+        rng = random.Random(f"toyworld-{TOYWORLD_VERSION}:{self.kind}:{self.purpose}:{self.seed}:{index}")
+        if self.kind == "images":
+            scene, question = picture(rng, IMAGE_ABILITIES[index % len(IMAGE_ABILITIES)])
+            return scene, [question]
+        return clip(rng, TEMPORAL_ABILITIES[index % len(TEMPORAL_ABILITIES)])
+
+
+def generate(recipe: Recipe, out: Path, *, workers: int = 0) -> Path:
+    """Write `out/media/*` and, last, `out/<purpose>.jsonl`; files that are already there are kept.
+
+    Returns:
+        Path of the JSONL.
+    """
+    media = out / "media"
+    media.mkdir(parents=True, exist_ok=True)
+    jobs = [(recipe, index, media) for index in range(recipe.count)]
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(jobs), desc=f"toyworld {recipe.kind}", unit="file", mininterval=0.5) as bar:
+        for made in _each(jobs, workers):
+            rows += made
+            bar.update()
+    path = out / f"{recipe.purpose}.jsonl"
+    _replace(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+    return path
+
+
+def _each(jobs: list[tuple[Recipe, int, Path]], workers: int) -> Iterator[list[dict[str, Any]]]:
+    if workers <= 1:
+        yield from map(_make, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_make, jobs, chunksize=16)
+
+
+def _make(job: tuple[Recipe, int, Path]) -> list[dict[str, Any]]:
+    recipe, index, media = job
+    scene, questions = recipe.scene(index)
+    still = recipe.kind == "images"
+    path = media / f"{index:06d}.{'jpg' if still else 'mp4'}"
+    if not path.exists():
+        partial = path.with_name(f".{path.name}")  # keeps the extension: the muxer is chosen by it
+        if still:
+            draw(scene).save(partial, quality=JPEG_QUALITY)
+        else:
+            encode_clip(scene, partial)
+        partial.replace(path)
+    return [_row(recipe, index, number, question, scene) for number, question in enumerate(questions)]
+
+
+def _row(recipe: Recipe, index: int, number: int, question: Question, scene: Scene) -> dict[str, Any]:
+    still = recipe.kind == "images"
+    mark, name = (IMAGE_MARK, f"{index:06d}.jpg") if still else (VIDEO_MARK, f"{index:06d}.mp4")
+    messages = [{"role": "user", "content": f"{mark}{question.text}"}]
+    if recipe.purpose == "train":
+        messages.append({"role": "assistant", "content": question.answer})
+    return {
+        "id": f"toy-{recipe.kind}-{recipe.purpose}-{recipe.seed}-{index:06d}-{number}",
+        "images" if still else "videos": [f"media/{name}"],
+        "messages": messages,
+        "question": question.text,
+        "options": list(question.options),
+        "answer": question.answer,
+        "ability": question.ability,
+        "needs": None if still else frames_needed(question, frames=scene.frames),
+        "source": "toyworld",
+        "licence": "CC0-1.0",
+        "redistributable": True,
+    }
+
+
+def encode_clip(scene: Scene, path: Path) -> None:
+    """Render a scene to H.264 at FPS: ordinary settings, so keyframe intervals and B-frames as in files people have."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "veryfast", "threads": "1"})
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "yuv420p"
+        for i in range(scene.frames):
+            frame = av.VideoFrame.from_ndarray(np.asarray(draw(scene, i / scene.frames)), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,64 @@
+"""`python -m vtrap_train`: fine-tune a vision-language model on packed video, images and text."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtrap_data.errors import UsageError, VtrapError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0 done, 1 stopped, 2 wrong use."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    warnings.simplefilter("ignore", FutureWarning)
+    try:
+        return _main(words)
+    except UsageError as error:
+        _complain(error)
+        return 2
+    except VtrapError as error:
+        _complain(error)
+        return 1
+
+
+def _main(words: list[str]) -> int:
+    from vtrap_train.config import parse
+    from vtrap_train.launch import launch, launched, processes
+    from vtrap_train.plan import plan, plan_text
+    from vtrap_train.run import run
+
+    parsed = parse(words, launched=launched())
+    if not launched():
+        count = processes(parsed.arguments.gpus)
+        if parsed.arguments.plan:
+            facts = plan(parsed, processes=count)
+            print(json.dumps(facts, indent=2) if parsed.arguments.json else plan_text(facts))
+            return 0
+        if count > 1 or parsed.put_aside is not None:
+            launch(words, count=count)
+    summary = run(parsed)
+    if parsed.config.process_index == 0:
+        print(json.dumps(summary, indent=2) if parsed.arguments.json else _closing(summary, parsed.config.output_dir))
+    return 0
+
+
+def _closing(summary: Mapping[str, Any], out: object) -> str:
+    return (
+        f"{out}: {summary['steps']} steps, {summary['samples']} samples, {summary['visual_tokens']} visual tokens, "
+        f"loss {summary['train_loss']:.4f}, {summary['skipped']} skipped, {summary['seconds']:.0f} s"
+    )
+
+
+def _complain(error: Exception) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"vtrap-train: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""How do row numbers become a batch? Opens the media, encodes, pads; a bad sample becomes a note instead.
+
+Runs in the loader's workers. Beside the model's inputs a batch carries one more key, `FACTS`, which the trainer takes
+out again: what the loss logs, the summary and the ledger need to know about its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+
+from vtrap_data.encoding import Encoded, collate, encode
+from vtrap_data.errors import SampleError
+from vtrap_data.samples import Kind
+from vtrap_train.data import Mixture
+from vtrap_train.ledger import Skip
+
+FACTS = "vtrap"
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class VideoCollator:
+    """Turns rows of the mixture into a batch of tensors.
+
+    Args:
+        mixture: Where the samples are.
+        processor: Of the model.
+        sources: All corpora that can occur; a row's source is stored as its place in this list.
+        max_tokens: Ceiling per sample.
+        always: Modalities that every batch must contain, so that every rank runs the same modules.
+        pad_to_multiple_of: Of the padded length.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        processor: Any,
+        *,
+        sources: Sequence[str],
+        max_tokens: int | None,
+        always: Collection[Literal["image", "video"]] = (),
+        pad_to_multiple_of: int = 1,
+    ) -> None:
+        self.mixture = mixture
+        self.processor = processor
+        self.max_tokens = max_tokens
+        self.always = tuple(always)
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self._source = {name: number for number, name in enumerate(sources)}
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Build the batch.
+
+        Args:
+            rows: Each with `row`, its number in the mixture.
+
+        Returns:
+            What `encoding.collate` returns, and under `FACTS`: `source`, `kind`, `frames`, `visual_tokens`, `real`
+            (all int64 [batch]) and `skips`, a list of `Skip`.
+        """
+        encoded: list[Encoded] = []
+        skips: list[Skip] = []
+        for row in rows:
+            number = int(row["row"])
+            try:
+                encoded.append(encode(self.mixture[number], self.processor, train=True, max_length=self.max_tokens))
+            except SampleError as error:
+                source = str(self.mixture.source_of(number))
+                skips.append(Skip(sample=error.sample, source=source, reason=error.reason.value, detail=error.detail))
+        real = [1] * len(encoded)
+        if not encoded:
+            # Every rank must take part in every step, so a batch that lost all its rows becomes one without loss.
+            encoded, real = [self._blank()], [0]
+        batch: dict[str, Any] = dict(
+            collate(encoded, self.processor, always=self.always, pad_to_multiple_of=self.pad_to_multiple_of)
+        )
+        batch[FACTS] = {
+            "source": torch.tensor([self._source.get(e.source, 0) for e in encoded]),
+            "kind": torch.tensor([KINDS.index(e.kind) for e in encoded]),
+            "frames": torch.tensor([0 if e.video is None else len(e.video) for e in encoded]),
+            "visual_tokens": torch.tensor([e.visual_tokens for e in encoded]),
+            "real": torch.tensor(real),
+            "skips": skips,
+        }
+        return batch
+
+    def _blank(self) -> Encoded:
+        token = int(self.processor.tokenizer.pad_token_id)
+        return Encoded(
+            id="",
+            source="",
+            kind="text",
+            input_ids=torch.tensor([token, token]),
+            labels=torch.tensor([-100, -100]),
+            token_types=torch.tensor([0, 0]),
+            images=(),
+            video=None,
+            seconds_per_grid=1.0,
+            grids=(),
+            visual_tokens=0,
+        )

@@ -1,0 +1,317 @@
+"""What can be set, what is the default, and where does a value come from?
+
+Two dataclasses behind TRL's parser: `VtrapArguments` (model, data, frames, limits, module groups, LoRA) and
+`TrainConfig` (SFTConfig: every field of it is a flag). Strongest first: command line, `--config FILE`, the recipe that
+ships for a named model, defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import yaml
+from trl import SFTConfig, TrlParser
+
+from vtrap_data.errors import UsageError
+from vtrap_train.data import parse_data, parse_frames
+from vtrap_train.groups import check_groups
+
+HERE = Path(__file__).parent
+PRESETS = {p.stem: p for p in sorted((HERE / "presets").glob("*.json"))}
+RECIPES = {p.stem: p for p in sorted((HERE / "recipes").glob("*.yaml"))}
+
+EPILOG = """\
+examples:
+  python -m vtrap_train --model toy-vl --data DIR --frames hybrid --output_dir runs/hybrid
+  python -m vtrap_train --model qwen2.5-vl-7b                         # the published corpus, its packed budgets
+  python -m vtrap_train --model qwen2.5-vl-7b --data videos,images:0.5 --plan
+  python -m vtrap_train --model qwen2.5-vl-7b --frames 16 --gpus 8 --deepspeed zero3
+  python -m vtrap_train --model qwen2.5-vl-3b --lora_r 64 --freeze vision
+  python -m vtrap_train --config my.yaml --learning_rate 1e-5
+
+Every field of TRL's SFTConfig is a flag. A run that was interrupted goes on from its last checkpoint when the same
+command is given again; a finished one says so. Exit codes: 0 done, 1 stopped (too many bad samples), 2 wrong use.
+"""
+
+
+@dataclass
+class VtrapArguments:
+    """What vtrap adds to SFTConfig."""
+
+    model: str = field(default="", metadata={"help": "Named model (toy-vl, qwen2.5-vl-7b, ...), directory or Hub id."})
+    data: str = field(
+        default="vtrap/video-sft-hybrid",
+        metadata={"help": "Packed datasets: DIR_OR_ID[:weight][,...]. Weight: times an epoch sees each item."},
+    )
+    frames: str = field(
+        default="hybrid", metadata={"help": "Frames per video: 'hybrid' (the packed budgets) or a fixed number."}
+    )
+    max_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Ceiling per sample; longer ones are skipped, never cut. Default: the model's context."},
+    )
+    max_skip_rate: float = field(
+        default=0.01, metadata={"help": "Share of the planned samples that may be skipped before training stops."}
+    )
+    freeze: list[str] = field(
+        default_factory=list, metadata={"help": "Module groups that are not trained: vision, projector, language."}
+    )
+    vision_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the vision tower. Default: --learning_rate."}
+    )
+    projector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the projector. Default: --learning_rate."}
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "Of the weights. auto: bfloat16 with DeepSpeed or LoRA on a GPU (32-bit copies are kept where "
+            "they are needed), else float32.",
+            "choices": ["auto", "float32", "bfloat16"],
+        },
+    )
+    attn_implementation: str = field(default="sdpa", metadata={"help": "As in transformers."})
+    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA adapters; 0 trains the weights themselves."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "Scale of LoRA. Default: 2 x rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of LoRA adapters."})
+    lora_target: str = field(
+        default="language",
+        metadata={"help": "Where adapters go: language, projector, vision, some with '+', or a regular expression."},
+    )
+    gpus: int = field(default=0, metadata={"help": "Processes to start on this machine. 0: one per visible GPU."})
+    plan: bool = field(default=False, metadata={"help": "Print what the run would cost and stop. Loads no weights."})
+    json: bool = field(default=False, metadata={"help": "Print the plan or the summary as JSON."})
+
+    def __post_init__(self) -> None:
+        """Check every value that does not need the model or the data. Raises UsageError."""
+        if not self.model:
+            raise UsageError("--model is missing: a named model (toy-vl, qwen2.5-vl-7b, ...), a directory or a Hub id")
+        parse_frames(self.frames)
+        parse_data(self.data)
+        check_groups(self.freeze, setting="--freeze")
+        if not 0 <= self.max_skip_rate <= 1:
+            raise UsageError(f"--max_skip_rate {self.max_skip_rate} is not in 0 to 1")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError(f"--max_tokens {self.max_tokens} is not positive")
+        if self.lora_r < 0 or self.gpus < 0:
+            raise UsageError("--lora_r and --gpus cannot be negative")
+        if self.lora_r and self.freeze:
+            raise UsageError("--freeze has no effect with --lora_r: adapters go where --lora_target says")
+
+
+@dataclass
+class TrainConfig(SFTConfig):  # type: ignore[misc]
+    """SFTConfig with defaults for video: see the docs page for the list of those that differ."""
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Where the checkpoint goes. Default: runs/<model>-<frames>."}
+    )
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Samples per device and forward pass."})
+    max_length: int | None = field(default=None, metadata={"help": "Not used: nothing is cut. See --max_tokens."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Recompute activations to save memory. Default: on with a GPU."}
+    )
+    activation_checkpointing: bool | None = field(
+        default=None, metadata={"help": "The new name of --gradient_checkpointing."}
+    )
+    deepspeed: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": f"A preset ({', '.join(PRESETS)}) or a DeepSpeed configuration file."},
+    )
+    dataloader_pin_memory: bool = field(default=True, metadata={"help": "Faster copies to a GPU."})
+    dataloader_num_workers: int = field(
+        default=-1, metadata={"help": "Processes that decode and encode. -1: none on a CPU, up to 8 per GPU."}
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept for resuming."})
+    report_to: str = field(default="none", metadata={"help": "Tracker: none, trackio, wandb, tensorboard, ..."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses from the log."})
+
+    def __post_init__(self) -> None:
+        """Fill in what depends on the machine. Raises UsageError for settings that cannot work here."""
+        for name, wanted, why in (
+            ("max_length", None, "vision tokens are never truncated; --max_tokens sets a ceiling"),
+            ("packing", False, "samples carry pixels"),
+            ("padding_free", False, "samples carry pixels"),
+            ("assistant_only_loss", False, "the loss is on assistant turns already"),
+            ("remove_unused_columns", False, "the collator needs the row numbers"),
+        ):
+            if getattr(self, name) != wanted:
+                raise UsageError(f"--{name} {getattr(self, name)} is not possible: {why}")
+        if self.eval_strategy != "no":
+            raise UsageError("--eval_strategy is not possible: score checkpoints with `python -m vtrap_bench run`")
+        self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
+        if self.bf16 is None:
+            self.bf16: bool = not self.use_cpu and not self.fp16 and bool(torch.cuda.is_bf16_supported())
+        if self.activation_checkpointing is None:
+            self.activation_checkpointing = (
+                not self.use_cpu if self.gradient_checkpointing is None else self.gradient_checkpointing
+            )
+        if self.dataloader_num_workers < 0:
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self.dataloader_num_workers = 0 if self.use_cpu else min(8, len(os.sched_getaffinity(0)) // local)
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
+        self.dataset_kwargs = {"skip_prepare_dataset": True}  # our collator makes the tensors
+        if isinstance(self.deepspeed, str):
+            self.deepspeed = str(preset(self.deepspeed))
+        if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            self._cpu_backend()
+        super().__post_init__()
+
+    def _cpu_backend(self) -> None:
+        # Without a GPU accelerate picks no backend for DeepSpeed and stays in one process, whatever ddp_backend says.
+        if self.deepspeed:
+            from accelerate import PartialState
+
+            os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+            PartialState(backend="gloo")
+            self.accelerator_config = {"use_configured_state": True}
+        else:
+            self.ddp_backend = "gloo"
+
+
+def preset(name: str) -> Path:
+    """File of a DeepSpeed preset or configuration. Raises UsageError if there is none."""
+    path = PRESETS.get(name, Path(name))
+    if not path.is_file():
+        raise UsageError(f"--deepspeed {name!r} is neither a file nor one of {', '.join(PRESETS)}")
+    return path
+
+
+class Parsed(NamedTuple):
+    """What a command line means.
+
+    Attributes:
+        arguments: Of vtrap.
+        config: Of TRL's trainer.
+        put_aside: The DeepSpeed configuration that was asked for but not set up, because this process only launches.
+    """
+
+    arguments: VtrapArguments
+    config: TrainConfig
+    put_aside: Path | None = None
+
+
+class _Parser(TrlParser):  # type: ignore[misc]
+    def error(self, message: str) -> NoReturn:
+        # argparse would print the usage of 200 flags first.
+        raise UsageError(f"{message} (see --help)")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+class _Peek(argparse.ArgumentParser):
+    """Finds the flags that decide about the rest."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("--model")
+        self.add_argument("--config")
+        self.add_argument("--deepspeed")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+
+def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
+    """Turn a command line into settings.
+
+    Args:
+        argv: Without the program name.
+        launched: Whether this process was started by torchrun or the like. Where it was not, DeepSpeed cannot be set
+            up and is put aside.
+
+    Raises:
+        UsageError: For anything wrong in the command line, a recipe or a value.
+    """
+    parser = _Parser(
+        (VtrapArguments, TrainConfig),
+        prog="python -m vtrap_train",
+        description="Fine-tune a vision-language model on packed video, images and text, with TRL's SFTTrainer.",
+        epilog=EPILOG,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", default=None, metavar="FILE", help="YAML with any of these settings.")
+    known = {action.dest for action in parser._actions} - {"config", "help"}
+    peek, rest = _Peek().parse_known_args(list(argv))
+    given = read_settings(Path(peek.config), known) if peek.config is not None else {}
+    name = str(peek.model or given.get("model", ""))
+    settings = read_settings(RECIPES[name], known) if name in RECIPES else {}
+    words = [*rest, *(["--model", peek.model] if peek.model is not None else [])]
+    asked = peek.deepspeed or given.pop("deepspeed", None)
+    shipped = settings.pop("deepspeed", None)
+    put_aside = preset(str(asked)) if asked is not None else None
+    if launched and asked is None and int(os.environ.get("WORLD_SIZE", "1")) > 1 and shipped is not None:
+        put_aside = preset(str(shipped))  # the recipe's choice is meant for more than one process
+    if launched and put_aside is not None:
+        words += ["--deepspeed", str(put_aside)]
+        put_aside = None
+    parser.set_defaults_with_config(**settings)
+    parser.set_defaults_with_config(**given)
+    try:
+        arguments, config = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(_one_line(error)) from error
+    if config.output_dir == "trainer_output":  # what transformers puts where nothing was given
+        config.output_dir = str(Path("runs") / f"{Path(arguments.model).name}-{arguments.frames}")
+    return Parsed(arguments=arguments, config=config, put_aside=put_aside)
+
+
+def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
+    """Read a recipe. Raises UsageError if it is no YAML mapping or sets something unknown."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {str(path)!r} cannot be read: {_one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"--config {str(path)!r} is no mapping of settings to values")
+    if unknown := sorted(str(k) for k in settings if k not in known):
+        raise UsageError(f"--config {str(path)!r} sets what does not exist: {', '.join(unknown)}")
+    return settings
+
+
+# Settings that change neither the trained weights nor their meaning: a run may go on with others.
+_FREE = frozenset(
+    """
+    output_dir disable_tqdm report_to run_name project trackio_space_id push_to_hub local_rank ddp_backend ddp_timeout
+    logging_dir logging_steps logging_strategy logging_first_step logging_nan_inf_filter
+    log_level log_level_replica log_on_each_node save_total_limit save_strategy save_steps save_on_each_node
+    dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory dataloader_persistent_workers
+    hub_token hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision
+    accelerator_config do_train do_eval do_predict resume_from_checkpoint use_cpu skip_memory_metrics
+    json plan gpus max_skip_rate
+    """.split()  # noqa: SIM905
+)
+
+
+def settings_of(parsed: Parsed, *, world_size: int, data: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that decides the result, as JSON: what a resumed run must have in common with the first part."""
+    config = parsed.config.to_dict()
+    names = {f.name for f in fields(parsed.config)}
+    settings = {k: v for k, v in config.items() if k in names and k not in _FREE}
+    settings |= {k: v for k, v in asdict(parsed.arguments).items() if k not in _FREE}
+    if isinstance(settings.get("deepspeed"), str):
+        settings["deepspeed"] = json.loads(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
+    settings |= {"world_size": world_size, "data": list(data)}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str, sort_keys=True))
+    return plain
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Short hash of `settings_of`."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

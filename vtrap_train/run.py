@@ -1,0 +1,247 @@
+"""What happens between a command line and a finished checkpoint? The whole of it, in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+
+from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
+from vtrap_data.errors import UsageError
+from vtrap_train.collate import KINDS, VideoCollator
+from vtrap_train.config import Parsed, VtrapArguments, settings_hash, settings_of
+from vtrap_train.data import Mixture, parse_data, parse_frames
+from vtrap_train.groups import GROUPS, Group, assert_frozen, check_groups, facts, freeze, group_of, table
+from vtrap_train.ledger import write_text
+from vtrap_train.trainer import VideoSFTTrainer, complete, last_checkpoint
+
+SETTINGS = "settings.json"
+SUMMARY = "training_summary.json"
+
+
+def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = ()) -> dict[str, Any]:
+    """Train, or go on training, or find that it has been done.
+
+    Args:
+        parsed: From `config.parse`.
+        callbacks: For TRL's trainer, beside the usual ones.
+
+    Returns:
+        The training summary, as it is in `training_summary.json`.
+
+    Raises:
+        UsageError: Settings that cannot work, or an output folder that holds another run.
+        FatalSampleError: More samples were bad than allowed.
+    """
+    arguments, config = parsed.arguments, parsed.config
+    quiet()
+    use_threads(cpu=config.use_cpu)
+    out = Path(str(config.output_dir))
+    ref = resolve(arguments.model)
+    frames = parse_frames(arguments.frames)
+    mixture = Mixture(parse_data(arguments.data), frames=frames, seed=config.seed)
+    settings = settings_of(parsed, world_size=config.world_size, data=mixture.describe())
+    if (summary := finished(out, settings)) is not None:
+        _say(config, f"{out} is finished ({summary['steps']} steps, same settings): nothing to do")
+        return summary
+    if config.should_save:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        for leftover in out.glob("checkpoint-*"):
+            if not complete(leftover):
+                _say(config, f"{leftover} was not written to its end: removed")
+                shutil.rmtree(leftover)
+    checkpoint = last_checkpoint(out)
+
+    processor = load_processor(ref)
+    model: Any = load_model(ref, dtype=weights_dtype(parsed), attn_implementation=arguments.attn_implementation)
+    frozen = check_groups(arguments.freeze, setting="--freeze")
+    freeze(model, frozen)
+    rates = learning_rates(arguments, config.learning_rate)
+    collator = VideoCollator(
+        mixture,
+        processor,
+        sources=mixture.sources,
+        max_tokens=arguments.max_tokens or context(model.config),
+        # One process sees what it sees; several must all run the vision tower on both kinds of pixels.
+        always=("image", "video") if config.world_size > 1 else (),
+        pad_to_multiple_of=config.pad_to_multiple_of or 1,
+    )
+
+    if config.data_seed is None:
+        config.data_seed = config.seed  # the order must not hang on what else has drawn random numbers
+    trainer = VideoSFTTrainer(
+        sources=mixture.sources,
+        rates=rates,
+        preprocessing=preprocessing(ref, processor),
+        max_skip_rate=arguments.max_skip_rate,
+        model=model,
+        args=config,
+        data_collator=collator,
+        train_dataset=row_table(mixture),
+        processing_class=processor,
+        callbacks=list(callbacks),
+        peft_config=lora(arguments, model) if arguments.lora_r else None,
+    )
+    assert_frozen(trainer.model, frozen)
+    groups = facts(trainer.model, rates)
+    _say(config, table(groups))
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+        _say(config, f"going on from {checkpoint}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    assert_frozen(trainer.model, frozen)
+
+    trainer.save_model(str(out / "adapter" if arguments.lora_r else out))
+    totals = trainer.totals()
+    whole, kinds = totals.whole(), totals.by_kind()
+    videos = kinds["video"].samples
+    summary = {
+        "steps": trainer.state.global_step,
+        "samples": int(whole.samples),
+        "frames": arguments.frames,
+        "mean_frames": totals.frames / videos if videos else 0.0,
+        "visual_tokens": totals.visual_tokens,
+        "train_loss": whole.mean_loss,
+        "loss_by_source": {n: s.mean_loss for n, s in totals.by_source().items()},
+        "loss_by_modality": {n: kinds[n].mean_loss for n in KINDS},
+        "samples_by_modality": {n: int(kinds[n].samples) for n in KINDS},
+        "skipped": totals.skipped,
+        "seconds": round(trainer.seconds, 3),
+        "seed": config.seed,
+        "model": arguments.model,
+        "data": mixture.describe(),
+        "groups": {
+            n: {"parameters": g.parameters, "trainable": g.trainable, "learning_rate": g.learning_rate}
+            for n, g in groups.items()
+        },
+        "settings_hash": settings_hash(settings),
+    }
+    if config.should_save:
+        if arguments.lora_r:
+            merge_adapter(ref, out / "adapter", out, processor=processor)
+        write_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    trainer.accelerator.wait_for_everyone()
+    return summary
+
+
+def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary, if the folder holds a finished run with these settings; None if it is free to train in.
+
+    Raises:
+        UsageError: If it holds a run, finished or not, with other settings.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--output_dir {str(out)!r} is not a directory")
+    before = out / SETTINGS
+    if before.is_file() and ((out / SUMMARY).is_file() or last_checkpoint(out) is not None):
+        other = json.loads(before.read_text(encoding="utf-8"))
+        differing = sorted(k for k in other.keys() | settings.keys() if other.get(k) != settings.get(k))
+        if differing:
+            changes = ", ".join(f"{k} {_short(other.get(k))} -> {_short(settings.get(k))}" for k in differing[:4])
+            raise UsageError(
+                f"--output_dir {str(out)!r} holds a run with other settings ({changes}): choose another directory, "
+                "or remove that one"
+            )
+    if (out / SUMMARY).is_file():
+        summary: dict[str, Any] = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        return summary
+    return None
+
+
+def row_table(mixture: Mixture) -> Dataset:
+    """What TRL shuffles and shards: row numbers, with lengths for `--train_sampling_strategy group_by_length`."""
+    lengths = mixture.column("text_chars") // 4 + mixture.column("n_frames") * _area(mixture)
+    return Dataset.from_dict({"row": np.arange(len(mixture)), "length": lengths.astype(np.int64)})
+
+
+def _area(mixture: Mixture) -> Any:
+    # In units of a merged 28 x 28 patch: only the order matters to the sampler.
+    return np.maximum(1, mixture.column("width") * mixture.column("height") // 784)
+
+
+def learning_rates(arguments: VtrapArguments, base: float) -> dict[Group, float]:
+    """Peak learning rate per module group."""
+    own = {"vision": arguments.vision_learning_rate, "projector": arguments.projector_learning_rate}
+    return {group: own.get(group) or base for group in GROUPS}
+
+
+def weights_dtype(parsed: Parsed) -> torch.dtype:
+    """Type of the weights in memory."""
+    arguments, config = parsed.arguments, parsed.config
+    if arguments.dtype != "auto":
+        return torch.bfloat16 if arguments.dtype == "bfloat16" else torch.float32
+    # DeepSpeed keeps 32-bit master weights; with LoRA the base is frozen. Otherwise AdamW needs them itself.
+    lean = bool(config.bf16) and not config.use_cpu and (config.deepspeed is not None or arguments.lora_r > 0)
+    return torch.bfloat16 if lean else torch.float32
+
+
+def context(config: Any) -> int:
+    """Tokens that the model's position table or training allows."""
+    return int(config.get_text_config().max_position_embeddings)
+
+
+def lora(arguments: VtrapArguments, model: Any) -> Any:
+    """The PEFT configuration: every linear layer of the groups named by `--lora_target`, or a regular expression."""
+    from peft import LoraConfig
+
+    wanted = arguments.lora_target.split("+")
+    target: Any = arguments.lora_target
+    if set(wanted) <= set(GROUPS):
+        target = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and group_of(name) in wanted and not name.endswith("lm_head")
+        ]
+    return LoraConfig(
+        r=arguments.lora_r,
+        lora_alpha=arguments.lora_alpha or 2 * arguments.lora_r,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=target,
+    )
+
+
+def merge_adapter(ref: ModelRef, adapter: Path, out: Path, *, processor: Any) -> None:
+    """Write base plus adapter as one ordinary checkpoint. On the CPU, from files: works after any ZeRO stage."""
+    from peft import PeftModel
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # or ZeRO-3 would partition this model, too
+    merged = PeftModel.from_pretrained(load_model(ref), str(adapter)).merge_and_unload()
+    merged.save_pretrained(out)
+    processor.save_pretrained(out)
+    shutil.copyfile(adapter / "preprocessing.json", out / "preprocessing.json")
+    for file in out.glob("*.safetensors"):
+        file.chmod(0o644)
+
+
+def use_threads(*, cpu: bool) -> None:
+    """On a CPU leave half of the cores alone: oversubscribed threads wait for each other, up to 80 times slower."""
+    if cpu and "OMP_NUM_THREADS" not in os.environ:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // (2 * local)))
+
+
+def quiet() -> None:
+    """Errors only from the libraries, and no progress bars but ours."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _say(config: Any, text: str) -> None:
+    if config.process_index == 0:
+        print(text, file=sys.stderr)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,98 @@
+"""How much has been trained on, and with what loss, by source and by modality? Exact over resumes and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vtrap_train.collate import KINDS
+
+
+class Sums(NamedTuple):
+    """Sums over the rows of one source or modality."""
+
+    loss: float
+    tokens: float
+    samples: float
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss per token; None without tokens."""
+        return self.loss / self.tokens if self.tokens else None
+
+
+class Totals:
+    """A float64 vector behind names: one sum over ranks moves all of it.
+
+    Layout: (loss, tokens, samples) per source, then per modality, then frames, visual tokens, skipped samples.
+    """
+
+    def __init__(self, sources: Sequence[str], vector: Tensor) -> None:
+        self.sources = tuple(sources)
+        self.vector = vector
+
+    @classmethod
+    def zeros(cls, sources: Sequence[str], device: torch.device | None = None) -> Totals:
+        """Nothing seen yet."""
+        return cls(sources, torch.zeros(3 * (len(sources) + len(KINDS)) + 3, dtype=torch.float64, device=device))
+
+    def add(self, facts: Mapping[str, Any], *, loss: Tensor, tokens: Tensor) -> None:
+        """Count one batch.
+
+        Args:
+            facts: From the collator.
+            loss: float [batch]: sum over the row's tokens.
+            tokens: [batch]: tokens that carry loss.
+        """
+        rows = torch.stack([loss.double(), tokens.double(), facts["real"].double()], dim=1)
+        split = 3 * len(self.sources)
+        self.vector[:split].view(-1, 3).index_add_(0, facts["source"], rows)
+        self.vector[split:-3].view(-1, 3).index_add_(0, facts["kind"], rows)
+        self.vector[-3] += facts["frames"].sum()
+        self.vector[-2] += facts["visual_tokens"].sum()
+        self.vector[-1] += len(facts["skips"])
+
+    def by_source(self) -> dict[str, Sums]:
+        """Sums per source."""
+        rows = self.vector[: 3 * len(self.sources)].view(-1, 3).tolist()
+        return {name: Sums(*row) for name, row in zip(self.sources, rows, strict=True)}
+
+    def by_kind(self) -> dict[str, Sums]:
+        """Sums per modality: video, images, text."""
+        rows = self.vector[3 * len(self.sources) : -3].view(-1, 3).tolist()
+        return {name: Sums(*row) for name, row in zip(KINDS, rows, strict=True)}
+
+    def whole(self) -> Sums:
+        """Sums over everything."""
+        loss, tokens, samples = (sum(column) for column in zip(*self.by_kind().values(), strict=True))
+        return Sums(loss, tokens, samples)
+
+    @property
+    def frames(self) -> int:
+        """Video frames seen."""
+        return int(self.vector[-3])
+
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens that stood for pixels."""
+        return int(self.vector[-2])
+
+    @property
+    def skipped(self) -> int:
+        """Samples that were left out."""
+        return int(self.vector[-1])
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(self.sources, self.vector - other.vector)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `progress.json` in a checkpoint."""
+        return {"sources": list(self.sources), "vector": self.vector.tolist()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Totals:
+        """Read it back, bit by bit the same."""
+        return cls(data["sources"], torch.tensor(data["vector"], dtype=torch.float64))
