@@ -192,12 +192,12 @@ def refuse_reasons(facts: DatasetFacts) -> list[str]:
     unknown = [f"{s.name} ({s.licence})" for s in facts.sources if s.redistributable is None]
     if forbidden:
         reasons.append(
-            f"may not be redistributed, says the source: {', '.join(forbidden)}. Pack without it, or keep the dataset "
-            "on your own machines."
+            f"The source says that it may not be redistributed: {', '.join(forbidden)}. Pack without it, or keep the "
+            "dataset on your own machines."
         )
     if unknown:
         reasons.append(
-            f"nobody has said whether it may be redistributed: {', '.join(unknown)}. Read the source's licence and "
+            f"Nobody has said whether it may be redistributed: {', '.join(unknown)}. Read the source's licence and "
             'set "redistributable" to true or false in its rows, then pack again.'
         )
     return reasons

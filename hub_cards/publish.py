@@ -73,6 +73,7 @@ def render(
     dataset_files: Sequence[Upload] = (),
     model: ModelFacts | None = None,
     model_files: Sequence[Upload] = (),
+    model_blocked: Sequence[str] = (),
     figure: Path | None = None,
     results: Results | None = None,
     rows: Sequence[ResultRow] | None = None,
@@ -85,6 +86,7 @@ def render(
         dataset_files: What else publishing the dataset would send.
         model: Facts for the model card.
         model_files: What else publishing the model would send.
+        model_blocked: Why publishing the model would be refused.
         figure: Picture to lie beside the model card; it takes its own file name.
         results: Scores for the model repository.
         rows: Rows of the leaderboard.
@@ -116,7 +118,9 @@ def render(
         if figure is not None:
             files.append(f"model/{figure.name}")
             shutil.copyfile(figure, folder / files[2])
-        made["model"] = Part(target=model.model_id, files=tuple(files), uploads=tuple(model_files))
+        made["model"] = Part(
+            target=model.model_id, files=tuple(files), uploads=tuple(model_files), blocked=tuple(model_blocked)
+        )
     if results is not None:
         if not HUB_ID.fullmatch(results.model_id):
             raise ValueError(f"model id {results.model_id!r} must be owner/name")
@@ -129,17 +133,12 @@ def render(
         )
     if rows is not None:
         write_leaderboard(folder / "leaderboard", rows)
-        made["leaderboard"] = leaderboard_part(rows)
+        n = len({row.model for row in rows})
+        made["leaderboard"] = Part(
+            target=f"static Space, {n} {'model' if n == 1 else 'models'}",
+            files=("leaderboard/index.html", "leaderboard/README.md"),
+        )
     return write_index(folder, made)
-
-
-def leaderboard_part(rows: Sequence[ResultRow]) -> Part:
-    """The leaderboard's entry in the index, for a page that lies in `leaderboard/`."""
-    n = len({row.model for row in rows})
-    return Part(
-        target=f"static Space, {n} {'model' if n == 1 else 'models'}",
-        files=("leaderboard/index.html", "leaderboard/README.md"),
-    )
 
 
 def write_index(folder: Path, made: Mapping[PartName, Part]) -> dict[PartName, Part]:

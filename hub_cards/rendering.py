@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 # Characters that mean something in Markdown: anywhere in a line, and at its start only.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~])")
-_START = re.compile(r"^([#+=-]|\d+(?=[.)]))")
+_START = re.compile(r"^([#+=-](?!\d)|\d+(?=[.)]\s))")
 _WHITE = re.compile(r"\s+")
 
 

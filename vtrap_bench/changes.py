@@ -310,8 +310,8 @@ def _pairs(before: Run, after: Run, task: str, ability: str | None = None) -> _P
     versions = [run.scores["tasks"][task]["version"] for run in (before, after)]
     if versions[0] != versions[1]:
         raise UsageError(
-            f"{before.folder} and {after.folder} hold versions {versions[0]} and {versions[1]} of {task}, which cannot "
-            "be compared: score both with this version of vtrap"
+            f"{before.folder} and {after.folder} hold versions {versions[0]} and {versions[1]} of {task}, which "
+            "cannot be compared: score both with this version of vtrap"
         )
     if old.keys() != new.keys():
         only = next(iter(old.keys() ^ new.keys()))

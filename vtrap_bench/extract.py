@@ -1,7 +1,7 @@
-"""What did the model answer, and is it right? A response becomes (value, stage), or nothing: an answer is never guessed.
+"""What did the model answer, and is it right? A response becomes (value, stage); nothing is ever guessed.
 
-Five answer forms: a letter, the text of an option, yes or no, a whole number, free text. Each form has its stages, from
-the plainest reading to the most indirect one; the first that gives exactly one reading wins and is recorded. Two
+Five answer forms: a letter, the text of an option, yes or no, a whole number, free text. Each form has its stages,
+from the plainest reading to the most indirect one; the first that gives exactly one reading wins and is recorded. Two
 readings that contradict each other are no reading: the answer is `unparsed`, which scores as wrong and is counted.
 """
 
@@ -122,7 +122,7 @@ def _unboxed(text: str) -> str:
     return text[begin:]  # the response was cut off inside the box
 
 
-# --- letters ----------------------------------------------------------------------------------------------------------
+# --- letters ------------------------------------------------------------------------------------------------
 
 _NEGATED = re.compile(
     r"(?:\b(?:not|never|neither|nor|no|cannot|without|except|rather than|instead of)|n't)"
@@ -134,12 +134,19 @@ _DENIED = re.compile(
     r"(?:n't\b|n?ot\b|cannot\b|wrong\b|incorrect\b|false\b|impossible\b|ruled out\b)",
     re.IGNORECASE,
 )
+_UNSAID = re.compile(
+    r"\b(?:(?:wrong|incorrect|false|other)\s+(?:option|answer|choice|letter|one)\s+(?:is|are|was)"
+    r"|(?:if|whether|unless)\s+(?:it|the\s+answer)(?:\s+(?:is|was|were)|'s))\s+[\"'(\[]*$",
+    re.IGNORECASE,
+)
 # After a bare "A" (or "I") these words show that it is a letter; any other word makes it an article (or a pronoun).
 _AFTER_LETTER = frozenset(
-    "and as because but due for here however if is not or seems since so than that which while would".split()
+    re.findall(
+        r"\w+", "and as because but due for here however if is not or seems since so than that which while would"
+    )
 )
-_EDGE_BEFORE, _EDGE_AFTER = r"(?<![\w'.+#-])", r"(?![\w'+#-])"
-_COPULA = r"(?:is|are|was|:|=|-|–|—|(?:should|must|would|will|could|might|may)\s+be)"
+_EDGE_BEFORE, _EDGE_AFTER = r"(?<![\w.+#-])(?<!\w')", r"(?![\w+#-]|'\w)"
+_COPULA = r"(?:is|are|was|:|=|-|–|—|(?:should|must|would|will)\s+be)"
 _HEDGE = r"(?:(?:most\s+likely|likely|probably|definitely|clearly|therefore|thus)\s+)?"
 _NOUN = r"(?:(?:the\s+)?(?:option|choice|letter|answer)\s*:?\s*)?"
 
@@ -193,14 +200,15 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
     for match in (m for p in patterns for m in re.finditer(p, text)):
         before, after = text[: match.start()], text[match.end(1) :]
         unsaid = re.search(r"\b(?:other|another|wrong|incorrect|false|worst|if|whether|unless)\s+$", before, re.I)
-        if unsaid or _NEGATED.search(before) or _DENIED.match(after) or _is_word(match[1], after):
+        asked = re.match(r"[\"')\]]*\s*\?", after)  # "is the answer D? No, ..."
+        if unsaid or asked or _NEGATED.search(before) or _DENIED.match(after) or _is_word(match[1], after):
             continue
         if last is None or match.start(1) > last.start(1):
             last = match
     if last is None:
         return None
     also = re.match(
-        rf"[\"')\]]*\s*(?:,|/|&|\bor\b|\band\b|,\s*or\b|,\s*and\b)\s*(?:option\s*)?[\"'(\[]*({upper}){_EDGE_AFTER}"
+        rf"[\"')\]]*\s*(?:,|/|&|\bor\b|\band\b|,\s*or\b|,\s*and\b)\s*(?:maybe\s+|perhaps\s+|possibly\s+)?(?:option\s*)?[\"'(\[]*({upper}){_EDGE_AFTER}"
         r"(?!\s+(?:is|was|are|does|shows|would))",
         text[last.end(1) :],
     )
@@ -219,29 +227,31 @@ def _letter_leading(text: str, any_case: str) -> str | None:
     if first is None:
         return None
     letter, rest = next(g for g in first.groups() if g).upper(), text[first.end() :]
-    markers = {m[1].upper() for m in re.finditer(rf"(?:^|\s)\(?({any_case})[.)](?=\s|$)", text)}
+    markers = {m[1].upper() for m in re.finditer(rf"(?:^|\s)\(?({any_case})[.):](?=\s|$)", text)}
     listed = len(markers) > 1  # the response repeats the options
     another = re.match(rf"[\"'(\[]*({upper}){_EDGE_AFTER}", rest)
-    if listed or _DENIED.match(rest) or (another and not _is_word(another[1], rest[another.end() :])):
+    beside = another and not _is_word(another[1], rest[another.end() :]) and not re.search(r"[a-z]\s*$", first[0])
+    if listed or _DENIED.match(rest) or beside:
         return None
     return letter
 
 
 def _letter_mentions(text: str, letters: str) -> set[str] | None:
-    """The letters that stand alone; None when one of them is ruled out ("B is wrong", "not B")."""
+    """The letters that stand alone; None when one of them is denied or supposed ("B is wrong", "if it is B")."""
     found = set()
     bracketed = rf"[(\[]([{letters.lower()}])[)\]]"
     for match in re.finditer(rf"{_EDGE_BEFORE}([{letters}]){_EDGE_AFTER}|{bracketed}", text):
         letter, after = match[1] or match[2], text[match.end() :]
         if _is_word(letter, after):
             continue
-        if _NEGATED.search(text[: match.start()]) or _DENIED.match(after):
+        before = text[: match.start()]
+        if _NEGATED.search(before) or _UNSAID.search(before) or _DENIED.match(after):
             return None
         found.add(letter.upper())
     return found
 
 
-# --- options by their text --------------------------------------------------------------------------------------------
+# --- options by their text ----------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|[^\W_]+(?:['-][^\W_]+)*")
 _BREAK = "|"  # stands for punctuation, so that "No, red" is not read as "no red"
@@ -335,7 +345,7 @@ def _option(text: str, options: Sequence[str]) -> Extraction:
     return _UNPARSED
 
 
-# --- yes or no --------------------------------------------------------------------------------------------------------
+# --- yes or no ----------------------------------------------------------------------------------------------
 
 _YES_NO = {"yes": "yes", "yep": "yes", "yeah": "yes", "y": "yes", "no": "no", "nope": "no", "n": "no"}
 
@@ -344,7 +354,9 @@ def _yes_no(text: str) -> Extraction:
     if (whole := squash(text)) in _YES_NO:
         return Extraction(_YES_NO[whole], Stage.EXACT)
     marked = _with_breaks(text)
-    if stated := re.findall(r" (?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?(yes|no)(?= )", marked):
+    if stated := re.findall(
+        r" (?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?(yes|no)(?= )", marked
+    ):
         return Extraction(stated[-1], Stage.STATEMENT)
     # Before another word "no" is a determiner ("there is no dog"), which answers nothing by itself.
     said = {m[1] for m in re.finditer(r" (yes|yep|yeah|nope|no(?= \| |\s*$))(?= )", marked)}
@@ -356,13 +368,16 @@ def _yes_no(text: str) -> Extraction:
     return Extraction(value, Stage.LEADING if _YES_NO.get(first) == value else Stage.ONLY)
 
 
-# --- whole numbers ----------------------------------------------------------------------------------------------------
+# --- whole numbers ------------------------------------------------------------------------------------------
 
 _NUMBERS = {
     word: str(n)
     for n, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+        re.findall(
+            r"\w+",
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+            "seventeen eighteen nineteen twenty",
+        )
     )
 }
 _NUMBER = rf"-?\d+(?:\.\d+)?|{'|'.join(_NUMBERS)}"
@@ -378,7 +393,9 @@ def _integer(text: str) -> Extraction:
         return _UNPARSED if value is None else Extraction(value, Stage.STATEMENT)
     found = set()
     for match in re.finditer(rf"(?<= )({_NUMBER})(?= )", marked):
-        if match[1] == "one" and re.search(r" (?:the|this|that|which|no|each|every|another|only)$", marked[: match.start() - 1]):
+        if match[1] == "one" and re.search(
+            r" (?:the|this|that|which|no|each|every|another|only)$", marked[: match.start() - 1]
+        ):
             continue  # "the one on the left" counts nothing
         if _NEGATED.search(marked[: match.start()]):
             return _UNPARSED
@@ -394,7 +411,7 @@ def _whole_number(word: str) -> str | None:
     return _NUMBERS.get(word)
 
 
-# --- free text --------------------------------------------------------------------------------------------------------
+# --- free text ----------------------------------------------------------------------------------------------
 
 
 def _after_statement(text: str) -> str:
@@ -403,7 +420,7 @@ def _after_statement(text: str) -> str:
     return " ".join((shorter or text).split()).removesuffix(".")
 
 
-# --- right or wrong ---------------------------------------------------------------------------------------------------
+# --- right or wrong -----------------------------------------------------------------------------------------
 
 
 def is_right(value: str | None, answer: str) -> bool:

@@ -18,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ Report = Mapping[str, Any]
 WIDTH = 4.8
 DPI = 200
 _MOST_COLUMNS = 7
+_SHADE = 0.6  # Exponent: with 1, a change of 5 points would be invisible beside one of 50.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +63,9 @@ LIGHT = Theme(
     ink="#1b1f24",
     muted="#5f6975",
     grid="#e3e7eb",
-    ramp=("#7fb3e0", "#0b3a75"),
+    ramp=("#4f93cf", "#0b3a75"),
     hybrid="#d9480f",
-    random="#868e96",
+    random="#767f88",
     others=("#0c8577", "#7a4fb5", "#a8750a"),
     change=("#b5342b", "#f7f7f5", "#1f6fb2"),
 )
@@ -73,7 +74,7 @@ DARK = Theme(
     ink="#e8ebee",
     muted="#a3adb8",
     grid="#2c333b",
-    ramp=("#3b6ea5", "#b9dbff"),
+    ramp=("#5b8fc7", "#c4e0ff"),
     hybrid="#ff8142",
     random="#98a2ad",
     others=("#3cc2b0", "#b596ec", "#e0b04a"),
@@ -169,6 +170,9 @@ def trade_off(report: Report, colours: Mapping[str, str], theme: Theme, *, commo
         ax.plot(*at, "o", ms=9, mfc=colour, mec=theme.paper, mew=1.2, zorder=5)
         labels.append(_Label(*at, name, colour))
     ax.margins(0.12)
+    # Changes of hundredths of a point must not fill the figure.
+    ax.set_xlim(min(ax.get_xlim()[0], -1.0), max(ax.get_xlim()[1], 1.0))
+    ax.set_ylim(min(ax.get_ylim()[0], -1.0), max(ax.get_ylim()[1], 1.0))
     ax.set_xlabel("video change (points)")
     ax.set_ylabel("image change (points)")
     _signed(ax, "xy")
@@ -201,13 +205,13 @@ def abilities(report: Report, colours: Mapping[str, str], theme: Theme) -> Figur
     finite = np.concatenate([np.abs(table[np.isfinite(table)]) for table in tables])
     limit = max(float(finite.max()) if finite.size else 0.0, 5.0)
     cmap = LinearSegmentedColormap.from_list("change", theme.change)
-    norm = Normalize(-limit, limit)
     for ax, (modality, rows), table in zip(axes, groups, tables, strict=True):
         many = len({t for t, _ in rows}) > 1
-        ax.imshow(np.ma.masked_invalid(table), cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
+        shades = np.sign(table) * (np.abs(table) / limit) ** _SHADE
+        ax.imshow(np.ma.masked_invalid(shades), cmap=cmap, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         for i, j in np.ndindex(table.shape):
             if math.isfinite(table[i, j]):
-                face = cmap(norm(table[i, j]))
+                face = cmap((shades[i, j] + 1) / 2)
                 dark = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] < 0.55
                 ink = "#ffffff" if dark else "#1b1f24"
                 ax.text(j, i, _points(float(table[i, j])), ha="center", va="center", fontsize=8, color=ink)
@@ -229,9 +233,9 @@ def abilities(report: Report, colours: Mapping[str, str], theme: Theme) -> Figur
     for label, setting in zip(top.get_xticklabels(), settings, strict=True):
         label.set(rotation=40 if long else 0, ha="left" if long else "center", rotation_mode="anchor")
         label.set_color(colours[setting["name"]])
-    axes[-1].set_xlabel(
-        "points against the base, whose score stands behind the ability", color=theme.muted, fontsize=8
-    )
+    head: dict[str, Any] = {"ha": "right", "va": "bottom", "textcoords": "offset points", "color": theme.muted}
+    top.annotate("base", (0, 1), (-4, 4), xycoords="axes fraction", **head)
+    axes[-1].set_xlabel("score of the base, and change against it in points", color=theme.muted, fontsize=8)
     return fig
 
 
@@ -320,6 +324,7 @@ def cost(report: Report, colours: Mapping[str, str], theme: Theme) -> Figure | N
         ax.axhline(base, color=theme.ink, lw=1.2, ls="--", zorder=1)
         ax.margins(x=0.15, y=0.2)
         ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
+        ax.set_ylim(max(ax.get_ylim()[0], -3.0), min(ax.get_ylim()[1], 103.0))
         ax.set_ylabel(f"{kind} score")
         _grid(ax, theme, "y")
         name: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 8.5, "color": theme.ink}

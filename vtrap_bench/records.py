@@ -69,8 +69,10 @@ class Record:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """Read it back. Unknown keys are ignored, so that older versions read newer files."""
-        values = {f.name: data[f.name] for f in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
+        for name in ("options", "frame_times"):
+            values[name] = tuple(values[name])
+        return cls(**values)
 
 
 def record_key(**parts: Any) -> str:

@@ -75,7 +75,7 @@ def cluster_sums(values: ArrayLike, clusters: Sequence[Hashable]) -> Clusters:
     number: dict[Hashable, int] = {}
     ids = np.array([number.setdefault(c, len(number)) for c in clusters])
     return Clusters(
-        sums=np.bincount(ids, weights=array, minlength=len(number)),
+        sums=np.bincount(ids, weights=array, minlength=len(number)).astype(np.float64),
         sizes=np.bincount(ids, minlength=len(number)).astype(np.float64),
     )
 
@@ -134,9 +134,7 @@ def share_interval(
     return percentile_interval(bootstrap_means(values, clusters, seed=seed, resamples=resamples), level=level)
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], *, level: float = 0.95
-) -> Paired:
+def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], *, level: float = 0.95) -> Paired:
     """Compare two scores of the same items.
 
     With d = b - a and residuals summed per cluster, SE^2 = G/(G-1) * sum_g (sum_{i in g} (d_i - mean d))^2 / n^2.

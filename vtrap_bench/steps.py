@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -47,6 +47,7 @@ class Step:
         proof: The file it writes last, inside `output`: without it the step is not done.
         inputs: Files and folders from outside that its result depends on.
         after: Names of the steps that must be done before.
+        resumes: Whether the command goes on with what it left in `output` when it was killed; if not, that is removed.
         weight: Expected seconds before any step of this kind has been timed.
     """
 
@@ -57,6 +58,7 @@ class Step:
     proof: Path
     inputs: tuple[Path, ...] = ()
     after: tuple[str, ...] = ()
+    resumes: bool = True
     weight: float = 10.0
 
     @property
@@ -194,15 +196,15 @@ class _Runner:
             desc="study",
             bar_format=shape,
             dynamic_ncols=True,
-            mininterval=every,
         ) as bar:
             try:
                 while self.running or (self.waiting and not self.failed):
                     if not self.failed:
                         self._start()
                     time.sleep(_POLL)
-                    self._reap(bar)
-                    if time.monotonic() - shown >= every:
+                    finished = self._reap()
+                    bar.n += finished
+                    if finished or time.monotonic() - shown >= every:
                         shown = time.monotonic()
                         bar.set_postfix_str(self._status(), refresh=True)
             finally:
@@ -222,7 +224,7 @@ class _Runner:
 
     def _launch(self, planned: Planned) -> _Running:
         step = planned.step
-        if planned.state == "stale":
+        if planned.state == "stale" or (planned.state == "started" and not step.resumes):
             _remove(step.output, self.out)
         _write_marker(_marker(self.out, step), {"digest": planned.digest, "state": "started", "command": step.command})
         number = self.total - len(self.waiting)
@@ -246,7 +248,9 @@ class _Runner:
             raise UsageError(f"step {step.name} cannot start: {error}") from error
         return _Running(planned, process, log, file)
 
-    def _reap(self, bar: tqdm[Any]) -> None:
+    def _reap(self) -> int:
+        """Note what has ended; how many ended well."""
+        finished = 0
         for item in list(self.running):
             code = item.process.poll()
             if code is None:
@@ -262,16 +266,17 @@ class _Runner:
             _write_marker(_marker(self.out, step), marker)
             self.timed.setdefault(step.kind, []).append(seconds)
             self.done.add(step.name)
-            bar.update(1)
+            finished += 1
+        return finished
 
     def _status(self) -> str:
         now = time.monotonic()
         left = sum(max(self._expect(r.planned.step) - (now - r.began), 1.0) for r in self.running)
         left += sum(self._expect(p.step) for p in self.waiting)
-        text = f", about {tqdm.format_interval(left / self.jobs)} left"
-        for item in self.running:
-            text += f" · {item.planned.step.name}: {last_line(item.log)[:60]}"
-        return text
+        # tqdm puts ", " in front.
+        parts = [f"about {tqdm.format_interval(left / self.jobs)} left" if left else "done"]
+        parts += [f"{item.planned.step.name}: {last_line(item.log)[:60]}" for item in self.running]
+        return " · ".join(parts)
 
     def _expect(self, step: Step) -> float:
         times = self.timed.get(step.kind)
@@ -296,7 +301,7 @@ def last_line(log: Path) -> str:
         file.seek(max(log.stat().st_size - 2000, 0))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
-    found = next((line for line in reversed(lines) if line), "")
+    found = next((line for line in reversed(lines) if line and not line.startswith("$ ")), "")
     return "".join(c for c in found if c.isprintable())
 
 

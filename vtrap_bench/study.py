@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from vtrap_bench.steps import Step, plan, run_steps
+from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_data.errors import UsageError
 from vtrap_data.shards.files import write_bytes
 
@@ -33,9 +34,9 @@ Option = str | int | float | bool | tuple[str | int | float | bool, ...]
 
 STRATEGIES = ("coverage", "hybrid", "instruction", "random")
 _NAME = re.compile(r"(?!.*-s[0-9]+$)[a-z0-9][a-z0-9._-]{0,39}")  # "-s0" is what we add for the seed.
-_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _FLAG = re.compile(r"[a-z][a-z0-9_]*")
-_OURS = ("model", "data", "frames", "seed", "output_dir")
+_TRAIN_OURS = ("model", "data", "frames", "seed", "output_dir")
+_SCORE_OURS = ("model", "tasks", "frames", "benchmarks", "out", "json", "label")
 
 EXAMPLE = """\
 examples:
@@ -45,11 +46,12 @@ examples:
 study.yaml:
   model: toy-vl
   corpus: runs/toy/train          # packed
-  benchmarks: runs/toy/bench      # packed, one folder per task
-  tasks: {image: [toy-image], video: [toy-video]}
+  benchmarks: runs/toy/bench      # packed, one folder per task; left out: made in the cache
+  tasks: [toy-image, toy-video]   # or groups: [image, video]
   common_frames: 16               # every checkpoint is also scored at this number of frames
   seeds: [0, 1, 2]
-  train: {max_steps: 300, learning_rate: 3.0e-4}
+  train: {max_steps: 300, learning_rate: 3.0e-4}   # options of vtrap_train
+  score: {limit: 500}                              # options of vtrap_bench run
   settings:
     - {name: fixed-2, frames: 2}
     - {name: fixed-16, frames: 16}
@@ -57,19 +59,6 @@ study.yaml:
     - {name: random, frames: hybrid, strategy: random}
   curve: {frames: [2, 4, 8, 16], settings: [hybrid, fixed-16]}
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tasks:
-    """The benchmarks to score, by what they show. Image scores do not depend on the number of video frames."""
-
-    image: tuple[str, ...] = ()
-    video: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Image tasks, then video tasks."""
-        return self.image + self.video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,23 +105,25 @@ class Study:
     Attributes:
         model: Base model: a name, a Hub id or a folder.
         corpus: Packed dataset to train on.
-        benchmarks: Folder with the packed benchmarks.
+        benchmarks: Folder with the packed benchmarks; None: the cache, where toy tasks are made on first use.
         tasks: What to score.
         settings: What to compare.
         seeds: Each setting is trained once per seed.
         common_frames: Every checkpoint is scored at the frames it was trained with and at this number of frames.
         train: Options of `vtrap_train` for every setting.
+        score: Options of `vtrap_bench run` for every checkpoint ("limit", "batch_size", ...).
         curve: The sweep over frame counts.
     """
 
     model: str
     corpus: Path
-    benchmarks: Path
-    tasks: Tasks
+    tasks: tuple[str, ...]
     settings: tuple[Setting, ...]
     common_frames: int
+    benchmarks: Path | None = None
     seeds: tuple[int, ...] = (0,)
     train: Mapping[str, Option] = field(default_factory=dict)
+    score: Mapping[str, Option] = field(default_factory=dict)
     curve: Curve = field(default_factory=Curve)
 
 
@@ -195,8 +186,8 @@ def expand(study: Study, *, out: Path) -> Expanded:
     evaluated = [str(s.evaluated) for s in study.settings]
     base = Checkpoint(None, None, study.model, {})
     # The base is scored wherever a checkpoint is, so that a change is always measured at equal frames.
-    for frames in dict.fromkeys([str(study.common_frames), *evaluated, *swept]):
-        steps.append(_score(study, base, frames, out=out, name=BASE, inputs=model_inputs, after=()))
+    everywhere = [str(study.common_frames), *evaluated, *swept]
+    steps.append(_score(study, base, everywhere, out=out, name=BASE, inputs=model_inputs, after=()))
     checkpoints = [base]
     for seed in study.seeds:
         for setting in study.settings:
@@ -223,11 +214,10 @@ def expand(study: Study, *, out: Path) -> Expanded:
                 weight=120.0,
             )
             steps.append(train)
-            frames_list = [str(setting.evaluated), str(study.common_frames)]
+            frames = [str(setting.evaluated), str(study.common_frames)]
             if setting.name in study.curve.settings and seed == study.seeds[0]:
-                frames_list += swept
-            for frames in dict.fromkeys(frames_list):
-                steps.append(_score(study, checkpoint, frames, out=out, name=name, inputs=(), after=(train.name,)))
+                frames += swept
+            steps.append(_score(study, checkpoint, frames, out=out, name=name, inputs=(), after=(train.name,)))
             checkpoints.append(checkpoint)
     return Expanded(steps, checkpoints)
 
@@ -237,7 +227,7 @@ def record(study: Study, expanded: Expanded, *, out: Path) -> dict[str, Any]:
     return {
         "format": STUDY_FORMAT,
         "model": study.model,
-        "tasks": {"image": list(study.tasks.image), "video": list(study.tasks.video)},
+        "tasks": list(study.tasks),
         "common_frames": study.common_frames,
         "seeds": list(study.seeds),
         "curve": list(study.curve.frames),
@@ -274,8 +264,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: The study or an option is wrong.
     """
-    from vtrap_bench import report  # Draws figures: no reason to load it for --dry-run or a wrong YAML.
-
     if args.jobs < 1:
         raise UsageError(f"--jobs is {args.jobs}: give 1 or more")
     out: Path = args.out
@@ -292,6 +280,8 @@ def run(args: argparse.Namespace) -> int:
     code = run_steps(expanded.steps, out=out, jobs=args.jobs)
     if code != 0:
         return code
+    from vtrap_bench import report  # Draws figures: slow to load, and nothing above needs it.
+
     made = report.write_report([out], out=out)
     report.print_table(made)
     print(f"\nreport: {out / 'report.html'}\nnumbers: {out / 'report.json'}")
@@ -301,33 +291,38 @@ def run(args: argparse.Namespace) -> int:
 def _score(
     study: Study,
     checkpoint: Checkpoint,
-    frames: str,
+    frames: Sequence[str],
     *,
     out: Path,
     name: str,
     inputs: Sequence[Path],
     after: Sequence[str],
 ) -> Step:
-    """The step that scores a checkpoint at one number of frames; notes the run in the checkpoint.
+    """The step that scores a checkpoint at several numbers of frames; notes the runs in the checkpoint.
 
-    Image tasks are scored in a checkpoint's first run only: more video frames do not change them.
+    One command does all of them: it loads the model once and answers no prompt twice (image questions, for one, do not
+    depend on the frames).
     """
-    tasks = study.tasks.video if checkpoint.runs else study.tasks.all
-    if not tasks:
-        tasks = study.tasks.all
-    folder = out / "scores" / name / frames
-    checkpoint.runs[frames] = folder
-    argv = ["python", "-m", "vtrap_bench", "run", "--model", checkpoint.model, "--tasks", ",".join(tasks)]
-    argv += ["--frames", frames, "--benchmarks", str(study.benchmarks), "--out", str(folder)]
+    frames = list(dict.fromkeys(frames))
+    folder = out / "scores" / name
+    # With one number of frames the command writes into --out itself, with several into a folder for each.
+    checkpoint.runs.update({f: folder / f"frames-{f}" for f in frames})
+    target = folder if len(frames) > 1 else folder / f"frames-{frames[0]}"
+    argv = ["python", "-m", "vtrap_bench", "run", "--model", checkpoint.model, "--tasks", ",".join(study.tasks)]
+    argv += ["--frames", ",".join(frames), "--out", str(target)]
+    if study.benchmarks is not None:
+        argv += ["--benchmarks", str(study.benchmarks)]
+        inputs = (*inputs, study.benchmarks)
+    argv += _flags(study.score, dash="-")
     return Step(
-        name=f"score-{name}-{frames}",
-        kind="score" if tasks == study.tasks.all else "score-video",
+        name=f"score-{name}",
+        kind=f"score-{len(frames)}",
         argv=tuple(argv),
         output=folder,
-        proof=folder / "scores.json",
-        inputs=(*inputs, study.benchmarks),
+        proof=checkpoint.runs[frames[-1]] / "scores.json",
+        inputs=tuple(inputs),
         after=tuple(after),
-        weight=30.0,
+        weight=30.0 * len(frames),
     )
 
 
@@ -344,16 +339,17 @@ def _reallocate(study: Study, setting: Setting, seed: int, *, out: Path, tag: st
         output=target,
         proof=target / "manifest.json",
         inputs=(study.corpus,),
+        resumes=False,  # It wants an empty folder.
         weight=10.0,
     )
 
 
-def _flags(options: Mapping[str, Option]) -> list[str]:
-    """Options as the trainer's parser reads them: `--key value`, a list as several values."""
+def _flags(options: Mapping[str, Option], *, dash: str = "_") -> list[str]:
+    """Options as a command's parser reads them: `--key value`, a list as several values."""
     argv = []
     for key, value in options.items():
         values = value if isinstance(value, tuple) else (value,)
-        argv += [f"--{key}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
+        argv += [f"--{key.replace('_', dash)}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
     return argv
 
 
@@ -371,20 +367,16 @@ def _study(data: object) -> Study:
     if not seeds:
         raise UsageError("seeds is empty: give at least one, for example [0]")
     _unique(seeds, "seeds", "seed")
-    tasks = _mapping(found["tasks"], Tasks, "tasks")
-    image, video = (_names(tasks.get(kind, []), f"tasks.{kind}") for kind in ("image", "video"))
-    if not image + video:
-        raise UsageError("tasks is empty: name image tasks, video tasks or both")
-    _unique(image + video, "tasks", "task")
     return Study(
         model=_text(found["model"], "model"),
         corpus=Path(_text(found["corpus"], "corpus")),
-        benchmarks=Path(_text(found["benchmarks"], "benchmarks")),
-        tasks=Tasks(image=image, video=video),
+        benchmarks=Path(_text(found["benchmarks"], "benchmarks")) if found.get("benchmarks") is not None else None,
+        tasks=_tasks(found["tasks"]),
         settings=settings,
         common_frames=_whole(found["common_frames"], "common_frames", least=1),
         seeds=seeds,
         train=_options(found.get("train", {}), "train"),
+        score=_options(found.get("score", {}), "score", ours=_SCORE_OURS),
         curve=_curve(found.get("curve", {}), names),
     )
 
@@ -432,14 +424,14 @@ def _curve(data: object, names: Sequence[str]) -> Curve:
     return Curve(frames=tuple(sorted(set(frames))), settings=tuple(dict.fromkeys(settings)))
 
 
-def _options(data: object, where: str) -> dict[str, Option]:
+def _options(data: object, where: str, *, ours: Sequence[str] = _TRAIN_OURS) -> dict[str, Option]:
     if not isinstance(data, dict):
-        raise UsageError(f"{where} is {_show(data)}: give options of vtrap_train as key: value")
+        raise UsageError(f"{where} is {_show(data)}: give options of the command as key: value")
     options: dict[str, Option] = {}
     for key, value in data.items():
         if not isinstance(key, str) or not _FLAG.fullmatch(key):
             raise UsageError(f"{where} has the option {_show(key)}: names are a-z, 0-9 and '_', without dashes")
-        if key in _OURS:
+        if key in ours:
             raise UsageError(f"{where}.{key} is set by the study itself: leave it out (it has a key of its own)")
         values = value if isinstance(value, list) else [value]
         for one in values:
@@ -475,13 +467,13 @@ def _list(data: object, where: str) -> list[Any]:
     return data
 
 
-def _names(data: object, where: str) -> tuple[str, ...]:
-    names = []
-    for name in _list(data, where):
-        if not isinstance(name, str) or not _TASK.fullmatch(name):
-            raise UsageError(f"{where} names {_show(name)}: a task is letters, digits, '.', '_' and '-'")
-        names.append(name)
-    return tuple(names)
+def _tasks(data: object) -> tuple[str, ...]:
+    for name in (names := _list(data, "tasks")):
+        if name not in (*TASKS, "image", "video"):
+            raise UsageError(f"tasks names {_show(name)}, which is none; there are {', '.join(TASKS)}, image, video")
+    if not names:
+        raise UsageError("tasks is empty: name at least one")
+    return tuple(t.name for t in select_tasks(",".join(names)))
 
 
 def _text(data: object, where: str) -> str:

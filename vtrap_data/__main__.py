@@ -25,6 +25,7 @@ examples:
   python -m vtrap_data preview corpus --out preview.html               see the frames that each question gets
   python -m vtrap_data allocation corpus                               compare the strategies on it
   python -m vtrap_data budget corpus --out corpus8 --strategy fixed:8  other budgets, without touching video
+  python -m vtrap_data push corpus me/corpus --dry-run hub             what publishing it would send
 exit codes: 0 done, 1 faults found or too many bad samples, 2 wrong use
 """
 
@@ -37,6 +38,8 @@ GENERATORS = {
     ),
 }
 """Commands that make media: summary and the module with their arguments, loaded only when they are called."""
+PUBLISHING = {"push": ("render what publishing a packed corpus would send", "vtrap_data.push")}
+"""Commands that publish: the same."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,10 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nvtrap_data: stopped. Run the same command again to go on.", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _fail(error, 2)
+    except OSError as error:  # a path that may not be read or written is wrong use; a full disk is not
+        return _fail(error, 1 if error.filename is None else 2)
 
 
 def _fail(error: Exception, code: int) -> int:
@@ -78,7 +79,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; arguments of generators are looked up only when `command` is one."""
+    """The parser; arguments of the commands in modules of their own are looked up only for `command`."""
     shape = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog="python -m vtrap_data",
@@ -106,10 +107,8 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     preview.add_argument("--limit", type=int, default=50, help="media items on the page (default: %(default)s)")
     preview.set_defaults(run=_preview)
 
-    allocation = commands.add_parser("allocation", help="what every strategy would give the items of a packed corpus")
-    allocation.add_argument(
-        "dir", type=Path, metavar="DIR", help="folder of the corpus"
-    )
+    allocation = commands.add_parser("allocation", help="what every strategy would give a packed corpus")
+    allocation.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     allocation.add_argument("--mean-frames", type=float, help="mean budget to hit (default: that of the corpus)")
     allocation.add_argument("--scorer", choices=("lexical", "embedding"), help="(default: that of the corpus)")
     allocation.add_argument("--json", action="store_true", help="as JSON")
@@ -125,12 +124,12 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     budget.add_argument("--name", help="name of the new corpus (default: that of SRC)")
     budget.set_defaults(run=_budget)
 
-    for name, (summary, module) in GENERATORS.items():
-        generator = commands.add_parser(name, help=summary)
+    for name, (summary, module) in {**GENERATORS, **PUBLISHING}.items():
+        other = commands.add_parser(name, help=summary)
         if command == [name]:
             cli = importlib.import_module(module)
-            cli.add_arguments(generator)
-            generator.set_defaults(run=cli.run)
+            cli.add_arguments(other)
+            other.set_defaults(run=cli.run)
     return parser
 
 
@@ -138,7 +137,7 @@ def _add_pack(commands: Any) -> None:
     pack = commands.add_parser(
         "pack",
         help="pack a JSONL file and its media into shards",
-        description="Pack a JSONL file (LLaVA conversations or messages) and its media. A pack that was killed goes on "
+        description="Pack a JSONL file (LLaVA conversations or messages) and its media. A killed pack goes on "
         "where it stopped when it is run again.",
     )
     pack.add_argument("source", type=Path, metavar="SOURCE.jsonl", help="rows; a .json file holds one array of them")
@@ -150,9 +149,7 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument(
         "--strategy", default="hybrid", help="hybrid, instruction, coverage, random or fixed:N (default: %(default)s)"
     )
-    pack.add_argument(
-        "--budgets", type=_budgets, default=(8, 16, 32, 64), help="candidates (default: 8,16,32,64)"
-    )
+    pack.add_argument("--budgets", type=_budgets, default=(8, 16, 32, 64), help="candidates (default: 8,16,32,64)")
     pack.add_argument(
         "--mean-frames", type=float, default=16, help="mean budget over the video items (default: %(default)s)"
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from vtrap_data.errors import UsageError, VtrapError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0 done, 1 stopped, 2 wrong use."""
+    """Run the command. Returns the exit code: 0 done, 1 stopped, 2 wrong use, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     warnings.simplefilter("ignore", FutureWarning)
@@ -25,9 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VtrapError as error:
         _complain(error)
         return 1
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on from the last checkpoint")
+        return 130
 
 
 def _main(words: list[str]) -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, which is always imported, warns on stdout
+
+    if words[:1] == ["push"]:
+        return _push(words[1:])
     from vtrap_train.config import parse
     from vtrap_train.launch import launch, launched, processes
     from vtrap_train.plan import plan, plan_text
@@ -48,6 +59,18 @@ def _main(words: list[str]) -> int:
     return 0
 
 
+def _push(words: list[str]) -> int:
+    from vtrap_train import push
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f"{message} (see --help)")
+
+    parser = Parser(prog="python -m vtrap_train push")
+    push.add_arguments(parser)
+    return push.run(parser.parse_args(words))
+
+
 def _closing(summary: Mapping[str, Any], out: object) -> str:
     return (
         f"{out}: {summary['steps']} steps, {summary['samples']} samples, {summary['visual_tokens']} visual tokens, "
@@ -55,7 +78,7 @@ def _closing(summary: Mapping[str, Any], out: object) -> str:
     )
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: object) -> None:
     if os.environ.get("RANK", "0") == "0":
         print(f"vtrap-train: {' '.join(str(error).split())}", file=sys.stderr)
 

@@ -34,7 +34,7 @@ examples:
   python -m vtrap_train --model qwen2.5-vl-7b                         # the published corpus, its packed budgets
   python -m vtrap_train --model qwen2.5-vl-7b --data videos,images:0.5 --plan
   python -m vtrap_train --model qwen2.5-vl-7b --frames 16 --gpus 8 --deepspeed zero3
-  python -m vtrap_train --model qwen2.5-vl-3b --lora_r 64 --freeze vision
+  python -m vtrap_train --model qwen2.5-vl-3b --lora_r 64 --lora_target language+projector
   python -m vtrap_train --config my.yaml --learning_rate 1e-5
 
 Every field of TRL's SFTConfig is a flag. A run that was interrupted goes on from its last checkpoint when the same
@@ -143,6 +143,7 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
             ("padding_free", False, "samples carry pixels"),
             ("assistant_only_loss", False, "the loss is on assistant turns already"),
             ("remove_unused_columns", False, "the collator needs the row numbers"),
+            ("save_only_model", False, "such a checkpoint cannot be resumed from"),
         ):
             if getattr(self, name) != wanted:
                 raise UsageError(f"--{name} {getattr(self, name)} is not possible: {why}")
@@ -169,8 +170,11 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
     def _cpu_backend(self) -> None:
         # Without a GPU accelerate picks no backend for DeepSpeed and stays in one process, whatever ddp_backend says.
         if self.deepspeed:
+            import deepspeed
             from accelerate import PartialState
 
+            # Plain gloo; the alternative is compiled on first use, which takes a compiler and most of a minute.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
             PartialState(backend="gloo")
             self.accelerator_config = {"use_configured_state": True}

@@ -121,7 +121,7 @@ class Mixture:
         """The conversation of a row, without opening its media."""
         part, item = self.rows[row].tolist()
         sample: PackedSample = self.datasets[part].sample(item)
-        return sample.items[self._places[part][item]].messages
+        return sample.items[int(self._places[part][item])].messages
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """One column of the indices for every row of an epoch, in row order."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from vtrap_data.encoding import load_processor, resolve
 from vtrap_data.encoding.cost import image_grid, video_grid
+from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Message
 from vtrap_train.config import Parsed
 from vtrap_train.data import Mixture, parse_data, parse_frames
 from vtrap_train.groups import check_groups, group_of
@@ -40,8 +41,8 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
 
     kinds, frames = mixture.column("kind"), mixture.column("n_frames")
     visual = visual_tokens(mixture, frames, processor)
-    text = mixture.column("text_chars") * tokens_per_char(mixture, processor)
-    tokens = visual + np.ceil(text).astype(np.int64)
+    text = text_tokens(mixture, processor)
+    tokens = visual + text
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
     steps = config.max_steps if config.max_steps > 0 else math.ceil(len(mixture) / batch * config.num_train_epochs)
     videos = kinds == "video"
@@ -59,7 +60,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         "samples": int(steps * batch),
         "mean_frames": float(frames[videos].mean()) if videos.any() else 0.0,
         "tokens": {
-            "text": int(np.ceil(text).sum()),
+            "text": int(text.sum()),
             "visual": int(visual.sum()),
             "longest": int(tokens.max()),
             "histogram": histogram(tokens.tolist()),
@@ -104,20 +105,34 @@ def visual_tokens(mixture: Mixture, frames: Any, processor: Any) -> Any:
     return np.asarray(out, dtype=np.int64)
 
 
-def tokens_per_char(mixture: Mixture, processor: Any) -> float:
-    """Measured on evenly spaced items of the mixture, chat template included."""
+def text_tokens(mixture: Mixture, processor: Any) -> Any:
+    """int64 [rows]: tokens that stand for no pixel, chat template included.
+
+    Counted for evenly spaced rows; a straight line through those (tokens over characters) gives the others.
+    """
+    chars = mixture.column("text_chars")
     picks = np.unique(np.linspace(0, len(mixture) - 1, min(SAMPLED_TEXTS, len(mixture))).round().astype(int))
-    chars = tokens = 0
-    for row in picks.tolist():
-        messages = mixture.messages_of(row)
-        rendered = processor.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": [{"type": "text", "text": m.content}]} for m in messages],
-            chat_template=processor.chat_template,
-            tokenize=False,
-        )
-        chars += sum(len(m.content) for m in messages)
-        tokens += len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
-    return tokens / max(1, chars)
+    counted = np.asarray([_count_text(mixture.messages_of(row), processor) for row in picks.tolist()])
+    basis = np.stack([chars[picks], np.ones(len(picks))], axis=1)
+    slope, offset = np.linalg.lstsq(basis, counted, rcond=None)[0]
+    tokens = np.maximum(1, np.rint(slope * chars + offset)).astype(np.int64)
+    tokens[picks] = counted
+    return tokens
+
+
+def _count_text(messages: Sequence[Message], processor: Any) -> int:
+    marks = sum(m.content.count(VIDEO_MARK) + m.content.count(IMAGE_MARK) for m in messages)
+    bare = [m.content.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "") for m in messages]
+    rendered = processor.tokenizer.apply_chat_template(
+        [
+            {"role": m.role, "content": [{"type": "text", "text": text}]}
+            for m, text in zip(messages, bare, strict=True)
+        ],
+        chat_template=processor.chat_template,
+        tokenize=False,
+    )
+    # A mark becomes the visual tokens, which are counted apart, between a start and an end token.
+    return len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) + 2 * marks
 
 
 def histogram(tokens: Sequence[int]) -> list[dict[str, int]]:
@@ -140,6 +155,7 @@ def memory(model_config: Any, parsed: Parsed, *, processes: int) -> dict[str, An
 
     with init_empty_weights():
         model: Any = AutoModelForImageTextToText.from_config(model_config, dtype=torch.float32)
+        model.tie_weights()
     frozen = check_groups(parsed.arguments.freeze, setting="--freeze")
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for n, p in model.named_parameters() if group_of(n) not in frozen)
@@ -174,9 +190,8 @@ def plan_text(facts: dict[str, Any]) -> str:
             f"{facts['over_ceiling']:,} samples are over the ceiling of {facts['ceiling']:,} and would be skipped"
         )
     for budget, row in facts["against_fixed"].items():
-        lines.append(
-            f"against {budget} frames for all: {row['visual_tokens']:,} visual tokens, {row['saved']:+.1%} saved"
-        )
+        tokens_then = f"{row['visual_tokens']:,} visual tokens"
+        lines.append(f"against {budget} frames for all: {tokens_then}, {row['saved']:.1%} of the videos' saved")
     memory_facts = facts["memory"]
     lines.append(f"memory per process without activations ({memory_facts['parameters']:,} parameters, estimate):")
     lines += [f"  {name:<22} {gb:>9.2f} GB" for name, gb in memory_facts["gb"].items()]

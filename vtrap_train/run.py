@@ -22,7 +22,7 @@ from vtrap_train.config import Parsed, VtrapArguments, settings_hash, settings_o
 from vtrap_train.data import Mixture, parse_data, parse_frames
 from vtrap_train.groups import GROUPS, Group, assert_frozen, check_groups, facts, freeze, group_of, table
 from vtrap_train.ledger import write_text
-from vtrap_train.trainer import VideoSFTTrainer, complete, last_checkpoint
+from vtrap_train.trainer import VideoSFTTrainer, complete, last_checkpoint, ours
 
 SETTINGS = "settings.json"
 SUMMARY = "training_summary.json"
@@ -56,7 +56,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     if config.should_save:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
-        for leftover in out.glob("checkpoint-*"):
+        for leftover in sorted(out.glob("checkpoint-*")):
             if not complete(leftover):
                 _say(config, f"{leftover} was not written to its end: removed")
                 shutil.rmtree(leftover)
@@ -95,8 +95,8 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     assert_frozen(trainer.model, frozen)
     groups = facts(trainer.model, rates)
     _say(config, table(groups))
+    trainer.resume(checkpoint)
     if checkpoint is not None:
-        trainer.resume(checkpoint)
         _say(config, f"going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     assert_frozen(trainer.model, frozen)
@@ -142,6 +142,12 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--output_dir {str(out)!r} is not a directory")
+    for checkpoint in out.glob("checkpoint-*"):
+        # Training would rotate them away, so they must be ours: the first file that goes in is `progress.json`.
+        if not (complete(checkpoint) or ours(checkpoint)):
+            raise UsageError(
+                f"--output_dir {str(out)!r} holds {checkpoint.name} of another program: choose another one"
+            )
     before = out / SETTINGS
     if before.is_file() and ((out / SUMMARY).is_file() or last_checkpoint(out) is not None):
         other = json.loads(before.read_text(encoding="utf-8"))

@@ -35,6 +35,8 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         **kwargs: As for SFTTrainer.
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         *,
@@ -45,6 +47,9 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # SFTTrainer divides by the tokens of the whole step itself. Qwen2.5-VL declares that its own loss would not,
+        # and Trainer then stops counting them: accumulated and multi-process steps would be weighted by micro-batch.
+        self.model_accepts_loss_kwargs = True
         self.rates = dict(rates)
         self.preprocessing = dict(preprocessing)
         self.max_skip_rate = max_skip_rate
@@ -120,8 +125,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As in Trainer, with a learning rate per module group."""
-        made: torch.optim.Optimizer | None = self.optimizer
-        if made is None and len(set(self.rates.values())) > 1:
+        if self.optimizer is None and len(set(self.rates.values())) > 1:
             target = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(target))
             cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
@@ -143,6 +147,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 **totals.to_json(),
                 "step": self.state.global_step,
                 "seconds": self.seconds,
+                "tokens": self._total_train_tokens,
                 "world_size": self.args.world_size,
             }
             write_text(folder / PROGRESS, json.dumps(progress))
@@ -156,6 +161,10 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         if state_dict is not None and isinstance(model, PreTrainedModel):
             state_dict = _untied(model, state_dict)
+            if self.is_deepspeed_enabled:
+                # Loading under ZeRO-3 notes renamings that were not used; undone on saving, they spoil the names.
+                # Without a note transformers takes those that belong to the model.
+                model._weight_conversions = None
         super()._save(str(folder), state_dict=state_dict)
         if not self.args.should_save:
             return
@@ -165,14 +174,18 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         for file in folder.glob("*.safetensors"):
             file.chmod(0o644)  # safetensors makes it 0600; whoever serves the model may be somebody else
 
-    def resume(self, checkpoint: Path) -> None:
-        """Continue counting where the checkpoint stopped. Call before `train(resume_from_checkpoint=...)`."""
-        progress = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
-        self._before = self._logged = Totals.from_json(progress)
-        self._seconds_before = progress["seconds"]
+    def resume(self, checkpoint: Path | None) -> None:
+        """Continue counting where the checkpoint stopped; None: from nothing. Call before `train`."""
+        step = 0
+        if checkpoint is not None:
+            progress = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
+            self._before = self._logged = Totals.from_json(progress)
+            self._seconds_before = progress["seconds"]
+            self._total_train_tokens = progress["tokens"]
+            step = progress["step"]
         if self.is_world_process_zero():
-            self.skips.rewind(progress["step"])
-            self.losses.rewind(progress["step"])
+            self.skips.rewind(step)
+            self.losses.rewind(step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
@@ -209,6 +222,11 @@ def complete(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return len(list(checkpoint.glob("rng_state*.pth"))) >= int(progress["world_size"])
+
+
+def ours(checkpoint: Path) -> bool:
+    """Whether this trainer began to write the checkpoint."""
+    return all(PROGRESS in p.name for p in checkpoint.iterdir()) or (checkpoint / PROGRESS).is_file()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -9,6 +9,7 @@ import torch
 
 from vtrap_bench.backends import GENERATION, BackendSettings, Generation
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing
+from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -56,14 +57,32 @@ class TransformersBackend:
 
         Raises:
             SampleError: An example cannot be encoded.
+            VtrapError: The device has too little memory for a single one. (For several: they are split.)
         """
         if not examples:
             return []
+        try:
+            return self._batch(examples, max_new_tokens=max_new_tokens)
+        except torch.OutOfMemoryError:
+            pass  # dealt with below, where the traceback no longer keeps the tensors of the failed attempt alive
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(examples) == 1:
+            raise VtrapError(
+                f"{examples[0].item.id}: too little memory on {self.device} even for this item alone: use fewer "
+                "--frames, a smaller --dtype or another --device"
+            )
+        half = len(examples) // 2
+        first = self.generate(examples[:half], max_new_tokens=max_new_tokens)
+        return first + self.generate(examples[half:], max_new_tokens=max_new_tokens)
+
+    def _batch(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         encoded = [encode(example, self.processor, train=False) for example in examples]
         batch = collate(encoded, self.processor, pad="left")
         del batch["labels"]
         width = batch["input_ids"].shape[1]
-        moved = {name: self._move(tensor) for name, tensor in batch.items()}
+        # Pixels stay float32 until they are on the device; the vision tower casts them to its own dtype.
+        moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with torch.inference_mode():
             out = self.model.generate(**moved, max_new_tokens=max_new_tokens)
         texts = self.processor.tokenizer.batch_decode(
@@ -73,7 +92,3 @@ class TransformersBackend:
             Generation(text=text, visual_tokens=e.visual_tokens, n_prompt_tokens=len(e.input_ids))
             for text, e in zip(texts, encoded, strict=True)
         ]
-
-    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
-        # Pixels are float32; a half-precision vision tower casts them itself, on the device.
-        return tensor.to(self.device)

@@ -14,7 +14,7 @@ def build(work: Path) -> list[list[str]]:
     """Generate and pack."""
     generate = ["toyworld", "images", "--purpose", "bench", "--count", str(COUNT), "--seed", str(SEED)]
     pack = ["pack", str(work / "source" / "bench.jsonl"), "--out", str(work / "packed"), "--name", "toy-image"]
-    return [[*generate, "--out", str(work / "source")], [*pack, "--split", "test"]]
+    return [[*generate, "--out", str(work / "source")], [*pack, "--split", "test", "--synthetic"]]
 
 
 TOY_IMAGE = Task(

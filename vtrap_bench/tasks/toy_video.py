@@ -19,8 +19,8 @@ def build(work: Path) -> list[list[str]]:
     largest = str(max(BUDGETS))
     generate = ["toyworld", "videos", "--purpose", "bench", "--count", str(COUNT), "--seed", str(SEED)]
     pack = ["pack", str(work / "source" / "bench.jsonl"), "--out", str(work / "packed"), "--name", "toy-video"]
-    pack += ["--split", "test", "--budgets", ",".join(map(str, BUDGETS)), "--slots", largest, "--store", largest]
-    return [[*generate, "--out", str(work / "source")], [*pack, "--mean-frames", str(MEAN_FRAMES)]]
+    pack += ["--split", "test", "--synthetic", "--budgets", ",".join(map(str, BUDGETS)), "--slots", largest]
+    return [[*generate, "--out", str(work / "source")], [*pack, "--store", largest, "--mean-frames", str(MEAN_FRAMES)]]
 
 
 TOY_VIDEO = Task(

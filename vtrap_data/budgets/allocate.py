@@ -6,8 +6,8 @@
     instruction  the smallest F with  d * smallest/F <= eps (the question alone)
     random       the budgets of hybrid, shuffled among the items: the control
 
-eps is solved so that the mean budget is `mean_frames`, from below. Items exactly at eps are split between the two sides
-in a seeded order, because questions of one kind about one video tie and would otherwise make the mean jump.
+eps is solved so that the mean budget is `mean_frames`, from below. Items exactly at eps are split between the two
+sides in a seeded order, because questions of one kind about one video tie and would otherwise make the mean jump.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def allocate(
         seed: For `random` and for the order in which ties are split.
 
     Raises:
-        UsageError: An unknown strategy, a budget or mean outside the candidates, or a strategy whose inputs are missing.
+        UsageError: An unknown strategy, a budget or mean outside the candidates, or inputs of the strategy missing.
         ValueError: Demands or residuals out of [0, 1], or not one residual per budget.
     """
     if not budgets or min(budgets) < 1 or list(budgets) != sorted(set(budgets)):
@@ -103,10 +103,11 @@ def allocate(
 def smallest_budgets(
     scores: NDArray[np.float64], budgets: NDArray[np.int64], eps: float, *, strict: bool = False
 ) -> NDArray[np.int64]:
-    """For each row of `scores` [n, budgets] the smallest budget whose score is <= eps (strict: < eps), else the largest."""
+    """For each row of `scores` [n, budgets] the smallest budget scored <= eps (strict: < eps), else the largest."""
     enough = scores < eps if strict else scores <= eps
     enough[:, -1] = True
-    return budgets[enough.argmax(axis=1)]
+    chosen: NDArray[np.int64] = budgets[enough.argmax(axis=1)]
+    return chosen
 
 
 def quality(allocation: Allocation, truth: Sequence[int]) -> Quality:

@@ -1,11 +1,14 @@
 """How badly do F frames stand for the whole video? Looks at pixels only, never at the question.
 
-    e(s)  mean over the luma grid of max(0, |Y(s) - Y(nearest chosen slot)| - NOISE)     for every pool slot s
+    e(s)  for every pool slot s: the smaller of its distances to the chosen slot before and to the one after it
+          distance = mean over the luma grid of max(0, |Y(s) - Y(chosen)| - NOISE)
     R(F)  1/2 * mean over s of e(s)  +  1/2 * max over s of e(s)
     r(F)  min over G <= F of min(1, R(G) / R(1 central frame))
 
-The mean says how much of the time the chosen frames are wrong; the maximum keeps a short event, seen in one slot only,
-from being averaged away. A video in which nothing moves by more than the noise has r = 0 everywhere.
+Before or after, whichever is closer: a cut between two chosen frames shows nothing that neither of them shows, an
+event that comes and goes between them does. The mean says how much of the time the chosen frames are wrong; the
+maximum keeps a short event, seen in one slot only, from being averaged away. A video in which nothing moves by more
+than the noise has r = 0 everywhere.
 """
 
 from __future__ import annotations
@@ -59,7 +62,14 @@ def residuals(luma: ArrayLike, *, budgets: Sequence[int], smallest: int | None =
 def _error(luma: NDArray[np.float32], chosen: NDArray[np.int64]) -> float:
     """R of a choice of slots, in grey levels."""
     slots = np.arange(luma.shape[0])
-    nearest = chosen[np.abs(slots[:, None] - chosen[None, :]).argmin(axis=1)]
-    beyond_noise = np.maximum(np.abs(luma - luma[nearest]) - NOISE, 0.0)
-    per_slot = beyond_noise.mean(axis=(1, 2), dtype=np.float64)
+    last = len(chosen) - 1
+    before = chosen[np.clip(np.searchsorted(chosen, slots, side="right") - 1, 0, last)]
+    after = chosen[np.clip(np.searchsorted(chosen, slots, side="left"), 0, last)]
+    per_slot = np.minimum(_distance(luma, luma[before]), _distance(luma, luma[after]))
     return float(0.5 * per_slot.mean() + 0.5 * per_slot.max())
+
+
+def _distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much each slot of `one` differs from that of `other` beyond the noise: float64 [slots]."""
+    apart: NDArray[np.float64] = np.maximum(np.abs(one - other) - NOISE, 0.0).mean(axis=(1, 2), dtype=np.float64)
+    return apart

@@ -93,7 +93,8 @@ def explain(question: str) -> dict[str, str]:
 
 # Words that look temporal and are not, taken out before the cues are looked for.
 _HARMLESS = re.compile(
-    r"\b(?:(?:first|second|third|last|final)[- ](?:name|names|letter|word|digit|character|line|row|column|floor|storey|"
+    r"\b(?:(?:first|second|third|last|final)[- ](?:name|names|letter|word|digit|character|line|row|column|floor|"
+    r"storey|"
     r"aid|base|place|lady|person (?:in|from)|one (?:in|from) )|(?:second|first|third|last) (?:\w+ )?from the (?:left|"
     r"right|top|bottom)|fast[- ]food|fire[- ]place|start(?:ing)? (?:line|button|grid)|finish(?:ing)? line|"
     r"(?:bus|full|train) stop|stop sign|(?:at the )?ends? of the (?:table|road|street|line|row|hall|room|rope|stick|"
@@ -127,17 +128,20 @@ TEMPORAL: tuple[Cue, ...] = (
         r"subsequently|meanwhile|immediately|next(?! to)|then|earlier|later|until|while)\b",
         r"\b(?:before|after|sequence|chronological|in (?:what|which) order|order of (?:the )?(?:events|actions|steps)|"
         r"followed by|following (?:event|action|step)|as soon as|at the same time|simultaneously)\b",
-        r"\b(?:at|in|near|towards?) the (?:very )?(?:beginning|start|end)\b|\bhow does (?:it|the video|the clip) (?:end|"
+        r"\b(?:at|in|near|towards?) the (?:very )?(?:beginning|start|end)\b|\bhow does (?:it|the video|"
+        r"the clip) (?:end|"
         r"start|begin)\b|\bin the end\b|\bby the end\b",
         r"\b(?:become|becomes|became|turns? into|change[sd]?|changing|appears?|appeared|disappears?|disappeared|vanish"
         r"(?:es|ed)?|transform(?:s|ed)?|anymore|any more|no longer)\b",
     ),
     *_cues(
         "direction",
-        r"\b(?:which|what) (?:way|direction)\b(?! (?:is|are|does|do) .*\b(?:facing|face|looking|pointing|point|lie|lies)\b)",
+        r"\b(?:which|what) (?:way|direction)\b(?! (?:is|are|does|do) .*\b(?:facing|face|looking|pointing|point|"
+        r"lie|lies)\b)",
         r"\b(?:clockwise|anti-?clockwise|counter-?clockwise|upwards?|downwards?|forwards?|backwards?|leftwards?|"
         r"rightwards?)\b",
-        r"\b(?:move|moves|moved|moving|go|goes|going|travel|travels|travell?ing|drive|drives|driving|walk|walks|walking"
+        r"\b(?:move|moves|moved|moving|go|goes|going|travel|travels|travell?ing|drive|drives|driving|walk|walks|"
+        r"walking"
         r"|fly|flies|flying|run|runs|running|roll|rolls|rolling|turn|turns|turning|head|heads|heading|slide|slides|"
         r"sliding|drift|drifts)\b.{0,40}\b(?:left|right|up|down|towards?|away|away from|closer|apart|toward)\b",
         r"\b(?:approach(?:es|ed|ing)?|getting closer|come closer|rotat(?:e|es|ing)|revolv(?:e|es|ing)|trajectory|"
@@ -145,37 +149,46 @@ TEMPORAL: tuple[Cue, ...] = (
     ),
     *_cues(
         "speed",
-        r"\b(?:fast|faster|fastest|slow|slower|slowest|slowly|quickly|quicker|quick|rapid|rapidly|speed|speeds|speeding"
+        r"\b(?:fast|faster|fastest|slow|slower|slowest|slowly|quickly|quicker|quick|rapid|rapidly|speed|speeds|"
+        r"speeding"
         r"|accelerat\w*|decelerat\w*|pace|tempo|gradual(?:ly)?|sudden(?:ly)?|velocity)\b",
     ),
     *_cues(
         "duration",
         r"\bhow (?:long|much time) (?:does|do|did|is .*ing|are .*ing|was|were|will|has|have|until|before|after|passes|"
         r"it takes?|the|it)\b(?!.*\b(?:hair|rope|snake|table|river|bridge|tail)\b)|\bduration\b",
-        r"\bhow many (?:seconds|minutes|hours)\b|\bfor how (?:long|many)\b|\b(?:shorter|longer|longest) (?:time|period)"
-        r"\b|\b(?:last|lasts|lasted|stays?|stayed|remains?|takes?) (?:for )?(?:longer|longest|more than|less than|\d+)",
+        r"\bhow many (?:seconds|minutes|hours)\b|\bfor how (?:long|many)\b|\b(?:shorter|longer|longest) (?:time|"
+        r"period)"
+        r"\b|\b(?:last|lasts|lasted|stays?|stayed|remains?|takes?) (?:for )?(?:longer|longest|more than|"
+        r"less than|\d+)",
         r"\bhow much time\b|\bthroughout\b|\bthe (?:whole|entire) (?:time|video|clip)\b|\ball the time\b",
     ),
     *_cues(
         "summary",
         r"\bsummar\w+|\bwhat (?:happens|happened|is happening|takes place|is going on|goes on|events?|story)\b",
-        r"\b(?:describe|explain|caption|recount|outline|narrate) (?:\w+ ){0,4}?(?:video|clip|footage|events?|story|scene "
+        r"\b(?:describe|explain|caption|recount|outline|narrate) (?:\w+ ){0,4}?(?:video|clip|footage|events?|"
+        r"story|scene "
         r"by scene|process|plot|recording)\b",
-        r"\b(?:main (?:event|activity|idea|topic|point|plot)|overall|plot|storyline|in (?:this|the) (?:video|clip) about|"
+        r"\b(?:main (?:event|activity|idea|topic|point|plot)|overall|plot|storyline|in (?:this|the) (?:video|"
+        r"clip) about|"
         r"(?:video|clip|film|recording) (?:mainly )?about|steps?|procedure|process)\b",
     ),
     *_cues(
         "cause",
-        r"\bwhy\b|\bhow come\b|\bbecause\b|\b(?:cause[sd]?|causing|reasons?|leads? to|led to|results? (?:in|of)|due to|"
+        r"\bwhy\b|\bhow come\b|\bbecause\b|\b(?:cause[sd]?|causing|reasons?|leads? to|led to|results? (?:in|of)|"
+        r"due to|"
         r"consequences?|in order to|purpose of|intend(?:s|ed)?|intention|makes? (?:the|him|her|them|it) \w+)\b",
     ),
     *_cues(
         "action",
         r"\bwhat (?:is|are|was|were|does|do|did) (?:\w+ ){1,5}?(?:do|doing|done|perform|performing|making|playing|"
         r"holding up|trying)\b|\b(?:action|actions|activity|activities|gesture|exercise|sport|trick|stunt)\b",
-        r"\bhow (?:is|are|does|do|did) (?:\w+ ){1,4}?(?:open|use|using|get|make|made|reach|react|catch|move|interact)\w*\b",
-        r"\b(?:pick(?:s|ed)? up|put(?:s|ting)? down|put(?:s|ting)? (?:on|into|in)|throws?|threw|catch(?:es)?|drops?|dropped"
-        r"|pours?|opens?|closes?|jumps?|falls?|fell|enters?|leaves?|left the|kicks?|throwing|dancing|moving|move|moves)\b",
+        r"\bhow (?:is|are|does|do|did) (?:\w+ ){1,4}?(?:open|use|using|get|make|made|reach|react|catch|move|"
+        r"interact)\w*\b",
+        r"\b(?:pick(?:s|ed)? up|put(?:s|ting)? down|put(?:s|ting)? (?:on|into|in)|throws?|threw|catch(?:es)?|"
+        r"drops?|dropped"
+        r"|pours?|opens?|closes?|jumps?|falls?|fell|enters?|leaves?|left the|kicks?|throwing|dancing|moving|"
+        r"move|moves)\b",
     ),
 )
 """Cues for questions that one frame cannot answer. "left" and "open" as adjectives do not match on purpose."""
@@ -184,7 +197,8 @@ STATIC: tuple[Cue, ...] = (
     *_cues(
         "attribute",
         r"\b(?:what|which) (?:\w+ )?(?:colou?r|shape|size|material|brand|kind|type|breed|pattern|texture|age|gender|"
-        r"season|weather|animal|object|fruit|vehicle|food|make|model|style|room|country|species)\b|\bwhat is (?:the|this|"
+        r"season|weather|animal|object|fruit|vehicle|food|make|model|style|room|country|species)\b|"
+        r"\bwhat is (?:the|this|"
         r"that)\b|\bwho (?:is|are)\b|\bwear(?:s|ing)?\b|\bmade of\b|\bhow (?:big|large|tall|old|wide)\b",
     ),
     *_cues(
@@ -194,12 +208,14 @@ STATIC: tuple[Cue, ...] = (
     *_cues("count", r"\bhow many\b|\bnumber of\b|\bcount the\b"),
     *_cues(
         "text",
-        r"\b(?:digit|digits|letter|word|words|text|written|write|writing|says?|read|reads|sign|label|logo|title|caption|"
+        r"\b(?:digit|digits|letter|word|words|text|written|write|writing|says?|read|reads|sign|label|logo|title|"
+        r"caption|"
         r"number is (?:on|shown)|licen[cs]e plate|what time is)\b",
     ),
     *_cues(
         "position",
-        r"\bwhere (?:is|are|was|were)\b|\b(?:left|right|top|bottom|corner|middle|centre|center|next to|behind|in front of|"
+        r"\bwhere (?:is|are|was|were)\b|\b(?:left|right|top|bottom|corner|middle|centre|center|next to|behind|"
+        r"in front of|"
         r"above|below|under|between|background|foreground|facing|pointing)\b",
     ),
 )

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from vtrap_data.errors import UsageError
-from vtrap_data.shards.reader import ShardReader
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.samples import Example, Frames, PackedSample, PackedVideo
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.members import IMAGES, Span, spans, unpack_list
+from vtrap_data.shards.reader import ShardReader
 
 
 class PackedDataset:

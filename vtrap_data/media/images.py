@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def _decode(data: bytes, name: str) -> tuple[str, Image.Image]:
     if not data:
         raise SampleError(name, Reason.EMPTY, "has zero bytes")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_pixels(name, *image.size)
             image.load()  # the first frame of an animation
             return str(image.format), _upright(_rgb(image), _orientation(image))
@@ -95,6 +96,12 @@ def _decode(data: bytes, name: str) -> tuple[str, Image.Image]:
         raise
     except Exception as error:  # hostile bytes make the decoders raise nearly anything
         raise SampleError(name, Reason.CORRUPT, f"cannot be decoded ({type(error).__name__}: {error})") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # Pillow loads its rarer plugins on request only, and naming one that is not loaded is a KeyError
+    return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -48,7 +48,7 @@ def dataset_facts(
         budgets=dict(Counter(row["budget"] for row in rows if row["kind"] == "video")),
         settings={
             "candidate budgets": ", ".join(map(str, settings.budgets)),
-            "mean frames asked for": settings.mean_frames,
+            "mean frames asked for": float(settings.mean_frames),
             "pool slots": settings.slots,
             "short side of frames": f"{settings.short_side} px",
             "stored at least": settings.store or "what some item needs",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -129,7 +131,8 @@ def _run_pool(
     """Run until `todo` is empty or the pool breaks; then `suspects` holds what was under way."""
     running: dict[Future[SampleError | None], SourceSample] = {}
     # spawn: a forked copy of a process with running threads (BLAS, arrow, progress bars) may hang.
-    pool = ProcessPoolExecutor(max_workers=workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=_end_with_parent)
     try:
         # Few at a time: a million futures at once would hold a million samples, and a crash would suspect them all.
         _submit(pool, running, islice(todo, 2 * workers), options)
@@ -149,6 +152,18 @@ def _run_pool(
             _submit(pool, running, islice(todo, len(done)), options)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Without this, workers of a killed pack would wait for work for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _submit(

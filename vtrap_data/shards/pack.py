@@ -39,6 +39,7 @@ from vtrap_data.shards.card import write_card
 from vtrap_data.shards.files import canonical_json, sha256_file, write_bytes
 from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, write_index
 from vtrap_data.shards.manifest import (
+    DATA,
     INDEX,
     MANIFEST,
     Manifest,
@@ -70,6 +71,9 @@ def pack(
     samples: Iterable[SourceSample], out: Path, *, settings: PackSettings, rejected: Sequence[SampleError] = ()
 ) -> Manifest:
     """Pack a source into `out`. A killed pack goes on where it stopped when it is run again.
+
+    With `settings.workers` above 0 a script that calls this needs the usual `if __name__ == "__main__":` guard:
+    workers import the script again.
 
     Args:
         samples: What to pack, in the order in which it is to be stored.
@@ -138,10 +142,13 @@ def check_settings(settings: PackSettings) -> None:
 
 
 def check_strategy(strategy: str, settings: PackSettings) -> None:
-    """Check the name of a strategy and, for "fixed:N", that N fits the pool (UsageError)."""
+    """Check the name of a strategy and that its numbers fit the candidate budgets (UsageError)."""
     fixed = fixed_budget(strategy)
     if fixed is not None:
-        subset_slots(settings.slots, fixed, smallest=settings.smallest)
+        if fixed not in settings.budgets:
+            raise UsageError(
+                f"--strategy {strategy} is no candidate: --budgets are {', '.join(map(str, settings.budgets))}"
+            )
     elif strategy not in STRATEGIES[:-1]:
         raise UsageError(f"--strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}")
     elif not settings.budgets[0] <= settings.mean_frames <= settings.budgets[-1]:
@@ -267,6 +274,8 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
                 if path.name != "lock":
                     path.unlink()
             write_bytes(work / PLAN, canonical_json(plan))
+        for stale in (*out.glob(".*.tmp*"), *(out / DATA).glob(".*.tmp*")):  # what a kill left half written
+            stale.unlink()
         yield work
 
 

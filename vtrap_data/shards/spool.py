@@ -88,11 +88,8 @@ def read_facts(folder: Path, sample: SourceSample) -> Measured | None:
     data = _read(folder, sample)
     if data is None or data["media"] != file_marks(sample):
         return None
-    video = data["video"]
     return Measured(
-        video=None
-        if video is None
-        else VideoFacts(**{k: tuple(v) if isinstance(v, list) else v for k, v in video.items()}),
+        video=None if data["video"] is None else _video_facts(data["video"]),
         images=tuple(PackedImage(**image) for image in data["images"]),
     )
 
@@ -122,10 +119,9 @@ def file_marks(sample: SourceSample) -> list[list[int] | None]:
     return marks
 
 
-def _tuple(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return value
+def _video_facts(data: dict[str, Any]) -> VideoFacts:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return VideoFacts(**fields)
 
 
 def _read(folder: Path, sample: SourceSample) -> dict[str, Any] | None:

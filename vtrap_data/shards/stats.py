@@ -61,7 +61,8 @@ def stats(root: Path) -> dict[str, Any]:
 def as_text(facts: dict[str, Any]) -> str:
     """The facts as a page of text."""
     counts, size = facts["counts"], facts["bytes"]
-    solved = [f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in facts["params"].items()]
+    params = {name: value for name, value in facts["params"].items() if not isinstance(value, str)}
+    solved = [f", {name} {value:.4g}" for name, value in params.items()]
     lines = [
         f"{facts['name']} ({facts['split']}): {counts['items']} items about {counts['samples']} samples, "
         f"{size['shards'] / 1e6:.1f} MB",

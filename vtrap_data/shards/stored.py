@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from vtrap_data.shards.reader import ShardReader
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.index import FrameFacts, read_index
 from vtrap_data.shards.members import FRAMES, IMAGES, Span
+from vtrap_data.shards.reader import ShardReader
 
 
 class StoredSample(NamedTuple):

@@ -77,7 +77,7 @@ def remove_other_shards(out: Path, shards: Sequence[Shard]) -> None:
     """Remove tars of an earlier attempt that are not part of this one."""
     keep = {out / shard.path for shard in shards}
     for path in (out / DATA).glob("*"):
-        if path not in keep and (path.suffix == ".tar" or ".tar.tmp" in path.name):
+        if path not in keep and path.suffix == ".tar":
             path.unlink()
 
 

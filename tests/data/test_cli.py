@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from shards_media import SMALL, chat, write_corpus, write_photo, write_rows
+
+from vtrap_data.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def packed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    assert main(["pack", str(source), "--out", str(out), *SMALL, "--store", "16"]) == 0
+    return out
+
+
+def test_the_whole_round(source: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pack", str(source), "--out", str(packed), *SMALL, "--store", "16"]) == 0
+    assert "already packed, nothing to do: 10 items" in capsys.readouterr().out
+    assert main(["doctor", str(packed)]) == 0
+    assert "sound" in capsys.readouterr().out
+    assert main(["stats", str(packed), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["items"] == 10
+    assert main(["stats", str(packed)]) == 0
+    assert main(["preview", str(packed), "--out", str(tmp_path / "p.html"), "--limit", "2"]) == 0
+    assert (tmp_path / "p.html").exists()
+    assert main(["budget", str(packed), "--out", str(tmp_path / "two"), "--strategy", "fixed:2"]) == 0
+    assert main(["doctor", str(tmp_path / "two"), "--quick"]) == 0
+
+
+def test_allocation_as_json_and_text(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["allocation", str(packed), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["strategy"] == "hybrid"
+    assert rows[-1] == {
+        "strategy": "fixed:16", "mean_frames": 16.0, "items": 7, "items_with_truth": 6, "enough": 1.0, "error": None,
+    }  # fmt: skip
+    assert main(["allocation", str(packed), "--mean-frames", "9"]) == 0
+    assert "got enough" in capsys.readouterr().out
+
+
+def test_faults_exit_with_one(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "corpus"
+    assert main(["pack", str(source), "--out", str(out), *SMALL]) == 0
+    (out / "README.md").unlink()
+    capsys.readouterr()
+    assert main(["doctor", str(out), "--json"]) == 1
+    (fault,) = json.loads(capsys.readouterr().out)["faults"]
+    assert fault["kind"] == "card"
+    assert main(["doctor", str(out)]) == 1
+    assert "card: README.md" in capsys.readouterr().out
+
+
+def test_bad_samples_are_named_and_too_many_exit_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photo(tmp_path / "a.png")
+    rows = [{"image": "a.png", "conversations": chat("q")}, {"image": "gone.png", "conversations": chat("q")}]
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    assert main(["pack", str(source), "--out", str(tmp_path / "c"), *SMALL]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert "1 of 2 samples are bad (1 missing)" in error[0]
+    assert main(["pack", str(source), "--out", str(tmp_path / "d"), *SMALL, "--max-quarantine-rate", "0.5"]) == 0
+    assert "set aside: gone.png: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["pack"], "required: SOURCE.jsonl, --out"),
+        (["pack", "nowhere.jsonl", "--out", "OUT"], "nowhere.jsonl is not a file"),
+        (["pack", "SOURCE", "--out", "OUT", "--budgets", "8;16"], "must be numbers with commas"),
+        (["pack", "SOURCE", "--out", "OUT", "--strategy", "best"], "'best' is not known"),
+        (["pack", "SOURCE", "--out", "OUT", "--mean-frames", "100"], "--mean-frames must lie between"),
+        (["pack", "SOURCE", "--out", "SOURCE"], "is a file"),
+        (["pack", "SOURCE", "--out", "OUT", "--media-root", "nowhere"], "--media-root nowhere is not a folder"),
+        (["pack", "SOURCE", "--out", "OUT", "--frames", "8"], "unrecognized arguments: --frames 8"),
+        (["doctor", "nowhere"], "does not exist"),
+        (["doctor", "FOLDER"], "has no manifest.json"),
+        (["stats", "nowhere"], "does not exist"),
+        (["preview", "nowhere"], "does not exist"),
+        (["allocation", "nowhere"], "does not exist"),
+        (["budget", "nowhere", "--out", "OUT", "--strategy", "fixed:8"], "does not exist"),
+        (["budget", "PACKED", "--out", "OUT", "--strategy", "fixed:7"], "fixed:7"),
+        (["budget", "PACKED", "--out", "PACKED", "--strategy", "fixed:8"], "not an empty folder"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_two(
+    source: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    names = {"SOURCE": str(source), "OUT": str(tmp_path / "out"), "PACKED": str(packed), "FOLDER": str(tmp_path)}
+    capsys.readouterr()
+    assert main([names.get(argument, argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_has_examples_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from vtrap_data.__main__ import main; code = main(['--help']); "
+        "print([m for m in ('torch', 'av', 'numpy', 'pyarrow', 'webdataset', 'PIL') if m in sys.modules]); "
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout
+    assert done.stdout.strip().endswith("[]")
+    help_of_pack = subprocess.run(
+        [sys.executable, "-m", "vtrap_data", "pack", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--mean-frames" in help_of_pack.stdout
+
+
+def test_stopping_it_by_hand_says_how_to_go_on(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "vtrap_data", "pack", str(source), "--out", str(out), *SMALL[:-1], "2"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (out / ".work/plan.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGINT)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Run the same command again" in error
+    assert main(command[3:]) == 0
+    assert main(["doctor", str(out)]) == 0
+
+
+def test_workers_end_when_their_parent_is_killed(source: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "vtrap_data",
+        "pack",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+        *SMALL[:-1],
+        "2",
+    ]
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    deadline = time.monotonic() + 60
+    started: list[str] = []
+    while len(started) < 3 and run.poll() is None and time.monotonic() < deadline:  # the resource tracker is the third
+        started = children.read_text().split()
+        time.sleep(0.005)
+    run.kill()
+    run.wait()
+    assert len(started) == 3
+    while any(_alive(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in started)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

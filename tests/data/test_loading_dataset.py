@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shards_media import write_corpus
+
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.media import jpeg
+from vtrap_data.media.select import frame_ids
+from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+
+SETTINGS = PackSettings(name="tiny", budgets=(2, 4, 8, 16), slots=16, mean_frames=6, samples_per_shard=2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def packed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hybrid budgets; at least 8 frames of every video stored."""
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    pack(read_jsonl(source).samples, out, settings=replace(SETTINGS, store=8))
+    return out
+
+
+def pixels(dataset: PackedDataset, number: int) -> list[bytes]:
+    example = dataset[number]
+    return [i.tobytes() for i in (*(example.frames.images if example.frames else ()), *example.images)]
+
+
+def test_an_item_comes_with_the_frames_of_its_budget(packed: Path) -> None:
+    dataset = PackedDataset(packed)
+    assert len(dataset) == 10
+    assert [e.kind for e in dataset] == ["video"] * 7 + ["images"] * 2 + ["text"]
+    for number, example in enumerate(dataset):
+        if example.frames is None:
+            continue
+        video = dataset.sample(number).video
+        assert video is not None
+        assert example.frames.times == tuple(video.frame_times[i] for i in example.item.frame_ids)
+        assert len(example.frames) == dataset.column("n_frames")[number] <= example.item.budget
+        stored = dataset.frame_bytes(number, example.item.frame_ids)
+        for image, data in zip(example.frames.images, stored, strict=True):
+            assert np.array_equal(np.asarray(image), np.asarray(jpeg.decode(data)))
+    assert [len(e.images) for e in dataset] == [0] * 7 + [1, 2, 0]
+    assert dataset[8].images[1].size == (30, 50)
+    assert dataset[-1].item.id == "text"
+    with pytest.raises(IndexError):
+        dataset[10]
+
+
+def test_a_fixed_budget_reads_its_subset(packed: Path) -> None:
+    hybrid, two = PackedDataset(packed), PackedDataset(packed, frames=2)
+    assert two.column("budget") == [2] * 7 + [0] * 3
+    assert two.column("n_frames") == [2] * 7 + [0] * 3
+    for number in range(7):
+        video = hybrid.sample(number).video
+        assert video is not None
+        ids = frame_ids(video.pool, 2, smallest=2)
+        example = two[number]
+        assert example.item.budget == 2
+        assert example.item.frame_ids == ids
+        assert example.frames is not None
+        assert example.frames.times == tuple(video.frame_times[i] for i in ids)
+    assert PackedDataset(packed, frames=8).column("n_frames") == [8] * 5 + [5] * 2 + [0] * 3
+
+
+def test_only_the_bytes_of_the_wanted_frames_are_read(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = PackedDataset(packed, frames=2)
+    read: list[int] = []
+    pread = os.pread
+
+    def counting(descriptor: int, length: int, offset: int) -> bytes:
+        read.append(length)
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", counting)
+    row = dataset.rows.slice(0, 1).to_pylist()[0]
+    _ = dataset[0]
+    assert len(read) == 3  # the JSON and two frames
+    assert sum(read[1:]) < row["frames_size"] / 2
+
+
+def test_frames_that_are_not_stored_are_asked_for_by_name(source: Path, tmp_path: Path) -> None:
+    pack(read_jsonl(source).samples, tmp_path / "c", settings=replace(SETTINGS, strategy="fixed:4"))
+    with pytest.raises(UsageError, match=r"8 frames for 7 of its items \(the first: q0-order\).*--store 8"):
+        PackedDataset(tmp_path / "c", frames=8)
+    assert PackedDataset(tmp_path / "c", frames=2)[0].frames is not None
+    with pytest.raises(UsageError, match="a budget of 3 frames does not fit"):
+        PackedDataset(tmp_path / "c", frames=3)
+    with pytest.raises(UsageError, match="does not exist"):
+        PackedDataset(tmp_path / "nowhere")
+
+
+def _read_in_child(dataset: PackedDataset, queue: Any) -> None:
+    queue.put([pixels(dataset, number) for number in range(len(dataset))])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_it_works_in_worker_processes(packed: Path, method: str) -> None:
+    dataset = PackedDataset(packed)
+    expected = [pixels(dataset, number) for number in range(len(dataset))]  # opens files before the fork
+    context: Any = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=_read_in_child, args=(dataset, queue))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join()
+    assert [pixels(dataset, number) for number in range(len(dataset))] == expected
+
+
+def test_pickles_small_and_reads_from_threads_with_few_open_files(packed: Path) -> None:
+    dataset: PackedDataset = pickle.loads(pickle.dumps(PackedDataset(packed)))
+    expected = [pixels(dataset, number) for number in range(len(dataset))]
+    dataset._reader.keep_open = 1
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda n: pixels(dataset, n % 10), range(40))) == expected * 4
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+def test_a_truncated_shard_says_so(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    pack(read_jsonl(source).samples, out, settings=SETTINGS)
+    shard = out / "data/train-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    dataset = PackedDataset(out)
+    with pytest.raises(VtrapError, match="doctor"):
+        for number in range(len(dataset)):
+            _ = dataset[number]
+    shard.unlink()
+    with pytest.raises(UsageError, match="doctor"):
+        _ = PackedDataset(out)[0]

@@ -1,0 +1,183 @@
+import contextlib
+import hashlib
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vtrap_data.errors import Reason, SampleError
+from vtrap_data.media import jpeg
+from vtrap_data.media.images import load_image, open_image
+
+rng = np.random.default_rng(0)
+
+
+def data(image, kind="PNG", **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def noise(width=20, height=10):
+    return Image.fromarray(np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def test_facts_are_of_the_upright_image_and_bytes_are_the_original(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = data(noise(20, 10), "JPEG", exif=exif)
+    (tmp_path / "photo.jpg").write_bytes(raw)
+    facts = open_image(tmp_path / "photo.jpg")
+    assert (facts.width, facts.height, facts.format) == (10, 20, "JPEG")
+    assert facts.data == raw and facts.sha256 == hashlib.sha256(raw).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: a.swapaxes(0, 1)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).swapaxes(0, 1)),
+        (8, np.rot90),
+        (99, lambda a: a),
+    ],
+)
+def test_exif_orientation(orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = noise()
+    np.testing.assert_array_equal(np.asarray(load_image(data(image, exif=exif))), turn(np.asarray(image)))
+
+
+def test_a_damaged_exif_block_does_not_lose_the_image():
+    image = load_image(data(noise(), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff"))
+    assert image.size == (20, 10)
+
+
+def test_transparency_lies_over_white():
+    clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    clear.putpixel((1, 0), (0, 0, 0, 128))
+    assert [load_image(data(clear)).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (127, 127, 127)]
+    grey = Image.new("LA", (1, 1), (0, 0))
+    assert load_image(data(grey)).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (1, 1), 0)
+    palette.putpalette([9, 9, 9])
+    assert load_image(data(palette, transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(data(palette)).getpixel((0, 0)) == (9, 9, 9)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off():
+    ramp = Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16))
+    for kind in ("PNG", "TIFF"):
+        image = load_image(data(ramp, kind))
+        assert [image.getpixel((x, 0)) for x in range(4)] == [(0, 0, 0), (1, 1, 1), (128, 128, 128), (255, 255, 255)]
+
+
+def test_floats_grey_bits_and_cmyk():
+    assert (
+        load_image(data(Image.fromarray(np.array([[0.0, 1.0]], dtype=np.float32)), "TIFF")).getpixel((1, 0))
+        == (255,) * 3
+    )
+    assert (
+        load_image(data(Image.fromarray(np.array([[0.0, 200.0]], dtype=np.float32)), "TIFF")).getpixel((1, 0))
+        == (200,) * 3
+    )
+    assert load_image(data(Image.new("L", (1, 1), 77))).getpixel((0, 0)) == (77, 77, 77)
+    assert load_image(data(Image.new("1", (1, 1), 1))).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(data(Image.new("CMYK", (1, 1), (0, 0, 0, 0)), "TIFF")).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    moving = data(frames[0], kind, save_all=True, append_images=frames[1:], duration=40, **options)
+    assert load_image(moving).getpixel((3, 3)) == (255, 0, 0)
+
+
+def reason(data):
+    with pytest.raises(SampleError) as caught:
+        load_image(data, name="the-sample")
+    assert caught.value.sample == "the-sample"
+    return caught.value.reason
+
+
+def bomb(width, height):
+    """A PNG that claims to be huge: a valid header and almost no data."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bad_bytes_say_why(tmp_path):
+    assert reason(b"") is Reason.EMPTY
+    assert reason(b"hello" * 100) is Reason.NOT_MEDIA
+    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") is Reason.NOT_MEDIA
+    assert reason(data(noise(200, 200))[:-500]) is Reason.CORRUPT
+    assert reason(data(noise(200, 200), "JPEG")[:2000]) is Reason.CORRUPT
+    assert reason(bomb(10_000, 9_000)) is Reason.TOO_LARGE
+    assert reason(bomb(60_000, 60_000)) is Reason.TOO_LARGE
+
+
+def test_bad_paths_say_why(tmp_path):
+    def of(path):
+        with pytest.raises(SampleError) as caught:
+            open_image(path)
+        return caught.value.reason
+
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes(data(noise(200, 200))[:-500])
+    assert of(tmp_path / "none.png") is Reason.MISSING
+    assert of(tmp_path / "a\0b.png") is Reason.UNREADABLE
+    assert of(tmp_path) is Reason.UNREADABLE
+    assert of(tmp_path / "pipe.png") is Reason.UNREADABLE
+    assert of(tmp_path / "empty.png") is Reason.EMPTY
+    assert of(tmp_path / "cut.png") is Reason.CORRUPT
+
+
+def test_hostile_bytes_only_ever_raise_a_sample_error():
+    for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"):
+        whole = data(noise(40, 40), kind)
+        for _ in range(40):
+            broken = bytearray(whole)
+            for at in rng.integers(0, len(broken), 5):
+                broken[at] = rng.integers(0, 256)
+            with contextlib.suppress(SampleError):
+                assert load_image(bytes(broken)).mode == "RGB"
+
+
+def test_jpeg_is_deterministic_close_and_bare():
+    y, x = np.mgrid[0:64, 0:96]
+    smooth = np.stack([x * 2, y * 3, (x + y)], axis=-1).astype(np.uint8)
+    image = Image.fromarray(smooth)
+    first = jpeg.encode(image)
+    image.info["comment"] = b"private"
+    image.info["icc_profile"] = b"profile"
+    assert jpeg.encode(image) == first and b"private" not in first
+    back = jpeg.decode(first)
+    assert back.mode == "RGB" and back.size == (96, 64)
+    assert np.abs(np.asarray(back, dtype=int) - smooth).mean() < 3
+    with Image.open(io.BytesIO(first)) as stored:
+        assert stored.layer[0][1:3] == (2, 2)  # 4:2:0
+    with pytest.raises(ValueError, match="only RGB"):
+        jpeg.encode(image.convert("L"))
+
+
+def test_a_broken_stored_frame_names_the_sample():
+    for broken in (b"", b"nothing", jpeg.encode(noise(200, 200))[:3000], data(noise())):
+        with pytest.raises(SampleError) as caught:
+            jpeg.decode(broken, name="key-7")
+        assert caught.value.sample == "key-7" and caught.value.reason is Reason.CORRUPT

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from shards_media import tree, write_corpus
+
+from vtrap_data.shards.doctor import FaultKind, doctor
+from vtrap_data.shards.files import sha256_file
+from vtrap_data.shards.manifest import PackSettings, read_manifest, write_manifest
+from vtrap_data.shards.members import pack_list, unpack_list
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+
+SETTINGS = PackSettings(name="tiny", budgets=(2, 4, 8, 16), slots=16, mean_frames=6)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    source = write_corpus(tmp_path_factory.mktemp("source"))
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    pack(read_jsonl(source).samples, out, settings=SETTINGS)
+    return tree(out)
+
+
+@pytest.fixture
+def corpus(original: dict[str, bytes], tmp_path: Path) -> Path:
+    for name, data in original.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def kinds(root: Path, *, quick: bool = False) -> set[FaultKind]:
+    return {fault.kind for fault in doctor(root, quick=quick)}
+
+
+def rewrite(root: Path, change: Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]) -> None:
+    """Change the members of the shard and make the manifest agree, so that only deeper checks can notice."""
+    path = root / "data/train-00000.tar"
+    with tarfile.open(path) as tar:
+        members = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in change(members):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    manifest = read_manifest(root)
+    shard = replace(manifest.shards[0], bytes=path.stat().st_size, sha256=sha256_file(path))
+    counts = {**manifest.counts, "bytes": shard.bytes}
+    write_manifest(root, replace(manifest, shards=(shard,), counts=counts))
+
+
+def edit_json(root: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the JSON of the first sample; the JSON keeps its length, so that the index still points at everything."""
+
+    def change(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        name, data = members[0]
+        value = json.loads(data)
+        edit(value)
+        new = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return [(name, new.ljust(len(data))), *members[1:]]
+
+    rewrite(root, change)
+
+
+def test_a_fresh_corpus_is_sound(corpus: Path) -> None:
+    assert doctor(corpus) == []
+    rewrite(corpus, lambda members: members)
+    assert doctor(corpus) == [], "the helper of these tests changes something by itself"
+
+
+def test_flipped_bytes_are_found(corpus: Path) -> None:
+    path = corpus / "data/train-00000.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    assert FaultKind.SHARD_HASH in kinds(corpus, quick=True)
+
+
+def test_missing_truncated_and_extra_shards(corpus: Path) -> None:
+    path = corpus / "data/train-00000.tar"
+    data = path.read_bytes()
+    (corpus / "data/train-00001.tar").write_bytes(data)
+    assert kinds(corpus) == {FaultKind.EXTRA_SHARD}
+    (corpus / "data/train-00001.tar").unlink()
+    path.write_bytes(data[:3000])
+    assert kinds(corpus) >= {FaultKind.SHARD_HASH, FaultKind.TAR}
+    path.unlink()
+    assert kinds(corpus) == {FaultKind.MISSING_SHARD}
+
+
+def test_a_broken_jpeg_is_found_unless_quick(corpus: Path) -> None:
+    def change(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        name, data = members[1]
+        jpegs = unpack_list(data)
+        jpegs[0] = jpegs[0][:100] + bytes(len(jpegs[0]) - 100)
+        return [members[0], (name, pack_list(jpegs).data), *members[2:]]
+
+    rewrite(corpus, change)
+    assert kinds(corpus) == {FaultKind.FRAMES}
+    assert kinds(corpus, quick=True) == set()
+
+
+@pytest.mark.parametrize(
+    ("edit", "kind"),
+    [
+        (lambda s: s["video"]["frame_times"].reverse(), FaultKind.FRAMES),
+        (lambda s: s["video"]["frame_bytes"].__setitem__(1, s["video"]["frame_bytes"][1] + 1), FaultKind.FRAMES),
+        (lambda s: s["video"]["pool"].__setitem__(0, 9), FaultKind.FRAMES),
+        (lambda s: s["items"][0]["frame_ids"].__setitem__(-1, 99), FaultKind.BUDGET),
+        (lambda s: s["items"][0]["frame_ids"].pop(), FaultKind.BUDGET),
+        (lambda s: s["items"][0].update(budget=3), FaultKind.BUDGET),
+        (lambda s: s["items"][0].update(needs=1.5), FaultKind.SAMPLE),
+        (lambda s: s["items"][0].pop("ability"), FaultKind.SAMPLE),
+        (lambda s: s.update(kind="text"), FaultKind.SAMPLE),
+        (lambda s: s.update(format=9), FaultKind.SAMPLE),
+        (lambda s: s.update(id="x"), FaultKind.INDEX),
+        (lambda s: s["items"][0]["messages"][0].update(content="no mark"), FaultKind.TEXT),
+    ],
+)
+def test_a_wrong_fact_is_found(corpus: Path, edit: Callable[[dict[str, Any]], object], kind: FaultKind) -> None:
+    edit_json(corpus, edit)
+    assert kind in kinds(corpus)
+
+
+def test_wrong_images_are_found(corpus: Path) -> None:
+    def change(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        return [(n, pack_list(unpack_list(d)[::-1]).data if n.endswith("images.mp") else d) for n, d in members]
+
+    rewrite(corpus, change)
+    assert kinds(corpus) == {FaultKind.IMAGES}
+
+
+def test_separated_and_lost_members_are_found(corpus: Path) -> None:
+    rewrite(corpus, lambda members: [*members[1:], members[0]])
+    assert kinds(corpus) >= {FaultKind.TAR, FaultKind.SAMPLE}
+    rewrite(corpus, lambda members: members[2:-1])
+    assert kinds(corpus) >= {FaultKind.TAR, FaultKind.INDEX}
+
+
+def test_an_index_of_another_corpus_is_found(corpus: Path) -> None:
+    table = pq.read_table(corpus / "index.parquet")
+    pq.write_table(table.slice(1), corpus / "index.parquet")
+    assert kinds(corpus) == {FaultKind.INDEX, FaultKind.COUNTS}
+    (corpus / "index.parquet").write_bytes(b"PAR1 no")
+    assert kinds(corpus) == {FaultKind.INDEX}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "# no front matter",
+        lambda text: text.replace("float64", "int32"),
+        lambda text: text.replace("data/train-*.tar", "data/test-*.tar"),
+        lambda text: text.replace("dataset_info", "other"),
+        lambda text: text.replace("---\n", "---\n{", 1),
+    ],
+)
+def test_a_card_that_would_lose_data_is_found(corpus: Path, change: Callable[[str], str]) -> None:
+    path = corpus / "README.md"
+    path.write_text(change(path.read_text()))
+    assert kinds(corpus) == {FaultKind.CARD}
+    path.unlink()
+    assert kinds(corpus) == {FaultKind.CARD}

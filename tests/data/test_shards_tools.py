@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shards_media import chat, tree, write_clip, write_corpus, write_rows
+
+from vtrap_data.errors import UsageError
+from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.shards import measure
+from vtrap_data.shards.allocation import as_text as allocation_text
+from vtrap_data.shards.allocation import compare_strategies
+from vtrap_data.shards.doctor import doctor
+from vtrap_data.shards.manifest import PackSettings, read_manifest
+from vtrap_data.shards.pack import pack
+from vtrap_data.shards.preview import preview
+from vtrap_data.shards.reallocate import reallocate
+from vtrap_data.shards.stats import as_text, stats
+from vtrap_data.sources.jsonl import read_jsonl
+
+SETTINGS = PackSettings(name="tiny", budgets=(2, 4, 8, 16), slots=16, mean_frames=6, store=16, samples_per_shard=4)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def packed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    pack(read_jsonl(source).samples, out, settings=SETTINGS)
+    return out
+
+
+def budgets(root: Path) -> list[int]:
+    return PackedDataset(root).column("budget")
+
+
+def test_reallocating_equals_packing_again(source: Path, packed: Path, tmp_path: Path) -> None:
+    for strategy in ("fixed:4", "coverage", "random", "hybrid"):
+        name = strategy.replace(":", "")
+        again = tmp_path / f"{name}-packed"
+        pack(read_jsonl(source).samples, again, settings=replace(SETTINGS, strategy=strategy))
+        moved = reallocate(packed, tmp_path / name, strategy=strategy)
+        assert doctor(tmp_path / name) == []
+        assert moved == read_manifest(tmp_path / name)
+        assert budgets(tmp_path / name) == budgets(again)
+        for one, two in zip(PackedDataset(tmp_path / name), PackedDataset(again), strict=True):
+            # More may be stored here, so the same frames may have other places.
+            assert replace(one.item, frame_ids=()) == replace(two.item, frame_ids=())
+            assert (one.frames is None) == (two.frames is None)
+            if one.frames and two.frames:
+                assert one.frames.times == two.frames.times
+                assert [i.tobytes() for i in one.frames.images] == [i.tobytes() for i in two.frames.images]
+    # The very same settings give the very same corpus.
+    assert tree(tmp_path / "hybrid") == tree(packed)
+
+
+def test_reallocating_opens_no_media(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a medium was opened")
+
+    monkeypatch.setattr(measure, "decode", refuse)
+    monkeypatch.setattr(measure, "probe", refuse)
+    reallocate(packed, tmp_path / "new", strategy="fixed:2", name="two")
+    assert read_manifest(tmp_path / "new").settings.name == "two"
+    assert set(budgets(tmp_path / "new")) == {0, 2}
+
+
+def test_reallocating_says_what_is_not_stored(source: Path, packed: Path, tmp_path: Path) -> None:
+    pack(read_jsonl(source).samples, tmp_path / "small", settings=replace(SETTINGS, strategy="fixed:2", store=None))
+    with pytest.raises(UsageError, match=r"7 items \(q0-order, q0-colour, bench and 4 more\).*--store 16"):
+        reallocate(tmp_path / "small", tmp_path / "new", strategy="fixed:16")
+    with pytest.raises(UsageError, match="coverage, which was not measured"):
+        reallocate(tmp_path / "small", tmp_path / "new", strategy="hybrid")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError, match="not an empty folder"):
+        reallocate(packed, packed, strategy="fixed:2")
+    with pytest.raises(UsageError, match="fixed:3"):
+        reallocate(packed, tmp_path / "new", strategy="fixed:3")
+
+
+def test_strategies_are_compared_against_the_truth(packed: Path) -> None:
+    outcomes = {one.strategy: one for one in compare_strategies(packed)}
+    assert list(outcomes) == [
+        "hybrid",
+        "instruction",
+        "coverage",
+        "random",
+        "fixed:2",
+        "fixed:4",
+        "fixed:8",
+        "fixed:16",
+    ]
+    assert {one.items for one in outcomes.values()} == {7}
+    assert {one.items_with_truth for one in outcomes.values()} == {6}
+    assert [outcomes[f"fixed:{n}"].mean_frames for n in (2, 4, 8, 16)] == [2, 4, 8, 16]
+    # Half of the six items need 16 frames, half need one.
+    assert [outcomes[f"fixed:{n}"].enough for n in (2, 4, 8, 16)] == [0.5, 0.5, 0.5, 1.0]
+    hybrid = PackedDataset(packed)
+    needs, given = hybrid.column("needs"), hybrid.column("budget")
+    got = [given[n] >= need for n, need in enumerate(needs) if need is not None]
+    assert outcomes["hybrid"].enough == sum(got) / len(got)
+    assert outcomes["hybrid"].mean_frames == sum(given) / 7
+    assert "hybrid" in allocation_text(list(outcomes.values()))
+
+
+def test_strategies_that_cannot_be_used_say_why(source: Path, tmp_path: Path) -> None:
+    pack(read_jsonl(source).samples, tmp_path / "small", settings=replace(SETTINGS, strategy="fixed:2", store=None))
+    outcomes = {one.strategy: one for one in compare_strategies(tmp_path / "small")}
+    assert "not measured" in (outcomes["hybrid"].error or "")
+    assert outcomes["fixed:4"].error is None
+    assert outcomes["instruction"].error is None
+    photos = [sample for sample in read_jsonl(source).samples if sample.kind == "images"]
+    pack(photos, tmp_path / "photos", settings=SETTINGS)
+    assert doctor(tmp_path / "photos") == []
+    with pytest.raises(UsageError, match="no video items"):
+        compare_strategies(tmp_path / "photos")
+
+
+def test_stats_count_what_is_there(packed: Path) -> None:
+    facts = stats(packed)
+    json.dumps(facts)
+    assert facts["kinds"] == {"video": 7, "images": 2, "text": 1}
+    assert facts["counts"]["samples_video"] == 3
+    assert facts["counts"]["duplicate_media"] == 1, "photo a.png is in two samples"
+    assert facts["counts"]["frames_stored"] == 16 + 16 + 5
+    assert facts["budgets"] == {str(b): budgets(packed).count(b) for b in sorted(set(budgets(packed)) - {0})}
+    assert facts["durations"] == {"< 2 s": 1, "< 5 s": 2}
+    assert facts["frames_used"]["fixed:16"] == (5 * 16 + 2 * 5) / 7
+    assert facts["frames_used"]["packed"] == sum(PackedDataset(packed).column("n_frames")) / 7
+    assert facts["bytes"]["shards"] == sum(path.stat().st_size for path in (packed / "data").glob("*.tar"))
+    text = as_text(facts)
+    assert "tiny (train): 10 items about 6 samples" in text
+    assert "order" in text
+
+
+def test_the_preview_shows_the_frames_of_each_budget(packed: Path, tmp_path: Path) -> None:
+    assert preview(packed, tmp_path / "p.html") == 6
+    page = (tmp_path / "p.html").read_text()
+    articles = page.split("<article>")[1:]
+    assert len(articles) == 10
+    for number, example in enumerate(PackedDataset(packed)):
+        shown = re.findall(r'class="pic (p\d+-\d+)"', articles[number])
+        assert len(shown) == len(example.item.frame_ids) + len(example.images)
+        if example.frames is not None:
+            assert f">{example.item.budget} frames<" in articles[number]
+            assert [int(name.split("-")[1]) for name in shown] == list(example.item.frame_ids)
+            for time in example.frames.times:
+                assert f"{time:.2f} s" in articles[number]
+        assert all(f".{name} {{ aspect-ratio" in page for name in shown)
+    assert not re.search(r"(src|href)=", page), "the page must not need another file"
+    assert preview(packed, tmp_path / "one.html", limit=1) == 1
+    with pytest.raises(UsageError, match="--limit"):
+        preview(packed, tmp_path / "p.html", limit=0)
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    evil = "\"></p></style><script>alert(1)</script>{{ 7 * 7 }}' onload=x"
+    name = "<img src=x onerror=alert(2)>.mp4"
+    write_clip(tmp_path / name)
+    row = {
+        "video": name, "id": evil, "source": evil, "licence": evil, "ability": evil, "category": evil,
+        "conversations": chat(f"<video>{evil}", evil), "options": [evil, "b"], "answer": evil,
+    }  # fmt: skip
+    out = tmp_path / "out"
+    corpus = read_jsonl(write_rows(tmp_path / "rows.jsonl", [row]))
+    pack(corpus.samples, out, settings=replace(SETTINGS, name=evil, store=None))
+    assert doctor(out) == []
+    preview(out, tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "49" not in re.sub(r"url\([^)]*\)", "", page)
+    assert page.count("</style>") == 1
+    assert page.count(html.escape("<script>alert(1)</script>")) >= 8
+    (key,) = {row["key"] for row in PackedDataset(out).rows.to_pylist()}
+    assert re.fullmatch(r"[a-z0-9-]+", key)

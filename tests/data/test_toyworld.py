@@ -1,0 +1,126 @@
+"""Toyworld knows its truth: what is drawn is what is asked, and frames needed are the frames needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vtrap_data.__main__ import main
+from vtrap_data.media.select import subset_slots
+from vtrap_data.sources.toyworld.draw import draw
+from vtrap_data.sources.toyworld.generate import Recipe, generate
+from vtrap_data.sources.toyworld.questions import (
+    BUDGETS,
+    IMAGE_ABILITIES,
+    SLOTS,
+    TEMPORAL_ABILITIES,
+    clip,
+    frames_needed,
+    picture,
+)
+from vtrap_data.sources.toyworld.scene import COLOURS, SIDE
+
+
+def seen(image: Image.Image, colour: str) -> int:
+    """How many pixels have about this colour."""
+    return int((np.abs(np.asarray(image, dtype=int) - COLOURS[colour]).sum(axis=2) < 40).sum())
+
+
+@pytest.mark.parametrize("ability", IMAGE_ABILITIES)
+def test_answers_are_options_and_balanced(ability):
+    answers = Counter()
+    for i in range(300):
+        _, question = picture(random.Random(i), ability)
+        assert question.ability == ability
+        assert question.answer in question.options
+        answers[question.answer] += 1
+    assert max(answers.values()) < 2.5 * 300 / len(question.options), "guessing the commonest answer must not pay"
+
+
+def test_the_colour_asked_for_is_on_the_picture():
+    for i in range(50):
+        scene, question = picture(random.Random(i), "colour")
+        assert seen(draw(scene), question.answer) > 20
+
+
+@pytest.mark.parametrize("ability", TEMPORAL_ABILITIES)
+def test_every_clip_is_answerable_at_the_largest_budget_and_needs_are_mixed(ability):
+    needs = Counter()
+    for i in range(200):
+        scene, questions = clip(random.Random(i), ability)
+        assert [q.ability for q in questions] == [ability] + ["static"] * (len(questions) - 1)
+        needs[frames_needed(questions[0], frames=scene.frames)] += 1
+        assert {frames_needed(q, frames=scene.frames) for q in questions[1:]} <= {min(BUDGETS)}
+    assert None not in needs
+    assert sum(n for need, n in needs.items() if need > min(BUDGETS)) > 60, "time must matter"
+
+
+def test_blinks_can_be_counted_in_the_frames_that_are_needed_and_not_in_fewer():
+    """Count by looking at pixels, not at the truth that the observer reads."""
+    checked = 0
+    for i in range(80):
+        scene, (question, *_) = clip(random.Random(i), "blinks")
+        lamp = next(t for t in scene.things if len(t.shown) > 1)
+        need = frames_needed(question, frames=scene.frames)
+        for budget in BUDGETS:
+            times = [int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, budget, smallest=2)]
+            lit = [seen(draw(scene, t), lamp.colour) > 20 for t in times]
+            counted = str(sum(a and not b for a, b in zip([True, *lit], lit, strict=False)))
+            if budget >= need:
+                assert counted == question.answer
+            elif budget == need // 2:
+                assert counted != question.answer
+                checked += 1
+    assert checked > 30
+
+
+def test_files_are_real_and_the_corpus_does_not_depend_on_workers(tmp_path):
+    recipe = Recipe(kind="videos", purpose="train", count=6)
+    one, two = generate(recipe, tmp_path / "a"), generate(recipe, tmp_path / "b", workers=2)
+    assert one.read_bytes() == two.read_bytes()
+    rows = [json.loads(line) for line in one.read_text().splitlines()]
+    assert {r["messages"][-1]["role"] for r in rows} == {"assistant"}
+    assert {r["messages"][-1]["content"] == r["answer"] for r in rows} == {True}
+    for path in sorted((tmp_path / "a" / "media").iterdir()):
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames = list(container.decode(stream))
+        assert stream.codec_context.name == "h264"
+        assert (frames[0].width, frames[0].height) == (SIDE, SIDE)
+        scene, _ = recipe.scene(int(path.stem))
+        assert len(frames) == scene.frames
+        for i in (0, len(frames) // 2, len(frames) - 1):
+            drawn = np.asarray(draw(scene, i / scene.frames), dtype=int)
+            assert np.abs(frames[i].to_ndarray(format="rgb24").astype(int) - drawn).mean() < 6
+
+
+def test_training_and_benchmark_scenes_never_meet(tmp_path):
+    def pixels(purpose: str, seed: int) -> set[str]:
+        recipe = Recipe(kind="images", purpose=purpose, count=100, seed=seed)
+        return {hashlib.sha256(draw(recipe.scene(i)[0]).tobytes()).hexdigest() for i in range(100)}
+
+    train, bench, other = pixels("train", 0), pixels("bench", 0), pixels("train", 1)
+    assert len(train) == 100
+    assert not train & bench
+    assert not train & other
+
+
+def test_a_benchmark_keeps_its_answers_out_of_the_conversation(tmp_path):
+    path = generate(Recipe(kind="images", purpose="bench", count=10), tmp_path)
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        assert [m["role"] for m in row["messages"]] == ["user"]
+        assert row["answer"] in row["options"]
+        assert row["answer"] not in row["messages"][0]["content"].split()
+
+
+def test_wrong_use_is_one_line_and_exit_2(tmp_path, capsys):
+    assert main(["toyworld", "images", "--out", str(tmp_path), "--count", "0"]) == 2
+    assert "--count 0 must be at least 1" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+"""Command line, recipes, data mixtures, groups, ledger: everything that needs no training."""
+
+import json
+
+import pytest
+import torch
+
+from vtrap_data.errors import FatalSampleError, UsageError
+from vtrap_train import groups, ledger
+from vtrap_train.__main__ import main
+from vtrap_train.config import PRESETS, RECIPES, parse
+from vtrap_train.data import Mixture, Part, parse_data, parse_frames
+from vtrap_train.launch import command
+
+
+def test_the_command_of_the_readme_gets_its_recipe():
+    parsed = parse(["--model", "qwen2.5-vl-7b"])
+    assert parsed.arguments.data == "vtrap/video-sft-hybrid"
+    assert parsed.arguments.frames == "hybrid"
+    assert parsed.arguments.freeze == ["vision"]
+    assert parsed.config.learning_rate == 1e-5
+    assert parsed.config.deepspeed is None and parsed.put_aside is None  # alone, ZeRO saves nothing
+    assert parsed.config.output_dir == "runs/qwen2.5-vl-7b-hybrid"
+
+
+def test_command_line_beats_config_beats_recipe(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model: toy-vl\nlearning_rate: 5e-4\nmax_steps: 7\n")
+    config = parse(["--config", str(mine), "--max_steps", "9"]).config
+    assert (config.learning_rate, config.max_steps) == (5e-4, 9)
+    assert config.per_device_train_batch_size == 32  # of the recipe for toy-vl
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "--model is missing"),
+        (["--model"], "expected one argument"),
+        (["--model", "toy-vl", "--frames", "many"], "--frames 'many'"),
+        (["--model", "toy-vl", "--frames", "0"], "--frames '0'"),
+        (["--model", "toy-vl", "--data", "a:0"], "weight above 0"),
+        (["--model", "toy-vl", "--no_such_flag", "1"], "no_such_flag"),
+        (["--model", "toy-vl", "--max_step", "1"], "max_step"),  # no guessing of abbreviations
+        (["--model", "toy-vl", "--learning_rate", "fast"], "--learning_rate"),
+        (["--model", "toy-vl", "--max_length", "512"], "--max_tokens"),
+        (["--model", "toy-vl", "--packing"], "--packing"),
+        (["--model", "toy-vl", "--freeze", "eyes"], "vision, projector, language"),
+        (["--model", "toy-vl", "--freeze", "vision", "--lora_r", "4"], "--lora_target"),
+        (["--model", "toy-vl", "--deepspeed", "zero9"], "zero2, zero3"),
+        (["--model", "toy-vl", "--config", "no/such.yaml"], "no/such.yaml"),
+        (["--model", "toy-vl", "--data", "no/such/place"], "no packed dataset"),
+        (["--model", "toy-vll", "--data", "DATA"], "Did you mean 'toy-vl'"),
+        (["--model", "toy-vl", "--data", "DATA", "--frames", "5"], "5"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(argv, says, capsys, packed, tmp_path):
+    argv = [str(packed) if a == "DATA" else a for a in argv]
+    assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and says in err and err.startswith("vtrap-train: ")
+
+
+def test_config_with_an_unknown_key(tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text("model: toy-vl\nlerning_rate: 1\n")
+    assert main([f"--config={path}"]) == 2
+    assert "lerning_rate" in capsys.readouterr().err
+
+
+def test_every_recipe_parses_and_every_preset_is_safe_on_a_cpu():
+    for name in RECIPES:
+        assert parse(["--model", name]).config.learning_rate > 0
+    for path in PRESETS.values():
+        preset = json.loads(path.read_text())
+        assert "optimizer" not in preset  # would compile a C++ optimiser
+        assert preset["zero_optimization"]["overlap_comm"] is False
+
+
+def test_parse_data_and_frames():
+    assert parse_data("a, b:0.5,c/d:2") == (
+        Part(location="a"),
+        Part(location="b", weight=0.5),
+        Part(location="c/d", weight=2.0),
+    )
+    assert parse_data("odd:name") == (Part(location="odd:name"),)
+    assert parse_frames("8") == 8 and parse_frames("hybrid") == "hybrid"
+
+
+def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind):
+    video, images = str(packed_by_kind["video"]), str(packed_by_kind["images"])
+    parts = [Part(location=video, weight=2), Part(location=images, weight=0.5)]
+    mixture = Mixture(parts, frames=2, seed=3)
+    assert [(d["items"], d["per_epoch"]) for d in mixture.describe()] == [(12, 24), (6, 3)]
+    assert mixture.sources == ("toy-images", "toy-videos")
+    kinds = [mixture[row].kind for row in range(len(mixture))]
+    assert kinds == mixture.column("kind").tolist() == ["video"] * 24 + ["images"] * 3
+    again = Mixture(parts, frames=2, seed=3)
+    assert (again.rows == mixture.rows).all()
+    assert all(mixture[row].item.messages == mixture.messages_of(row) for row in (0, 13, 25))
+
+
+def test_groups_cover_every_parameter_of_the_model(model_dir):
+    from vtrap_data.encoding import load_model, resolve
+
+    model = load_model(resolve(str(model_dir)))
+    rates = {"vision": 1e-6, "projector": 1e-4, "language": 1e-5}
+    groups.freeze(model, ["vision", "language"])
+    facts = groups.facts(model, rates)
+    assert sum(f.parameters for f in facts.values()) == sum(p.numel() for p in model.parameters())
+    merger = sum(p.numel() for p in model.model.visual.merger.parameters())
+    assert facts["projector"].parameters == facts["projector"].trainable == merger > 0
+    assert facts["vision"].trainable == facts["language"].trainable == 0
+    model.model.visual.patch_embed.proj.weight.requires_grad_(True)
+    with pytest.raises(RuntimeError, match=r"1 parameters.*patch_embed"):
+        groups.assert_frozen(model, ["vision", "language"])
+    with pytest.raises(UsageError, match="nothing to train"):
+        groups.freeze(model, ["vision", "projector", "language"])
+
+
+def test_optimizer_groups_hold_every_trained_parameter_once(model_dir):
+    from vtrap_data.encoding import load_model, resolve
+
+    model = load_model(resolve(str(model_dir)))
+    groups.freeze(model, ["vision"])
+    decayed = {n for n, p in model.named_parameters() if p.ndim > 1}
+    rates = {"vision": 1.0, "projector": 2.0, "language": 3.0}
+    made = list(groups.optimizer_groups(model, decayed=decayed, weight_decay=0.1, rates=rates))
+    held = [id(p) for g in made for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert {g["lr"] for g in made} == {2.0, 3.0}
+    assert all((g["weight_decay"] > 0) == (p.ndim > 1) for g in made for p in g["params"])
+
+
+def test_ledger_forgets_what_came_after_a_step_and_survives_a_cut_line(tmp_path):
+    lines = ledger.Lines(tmp_path / "a.jsonl")
+    lines.append([{"step": 1, "x": "é"}, {"step": 2}])
+    lines.append([{"step": 3}])
+    with lines.path.open("a") as file:
+        file.write('{"step": 4, "x": ')
+    lines.rewind(2)
+    assert lines.read() == [{"step": 1, "x": "é"}, {"step": 2}]
+    assert list(tmp_path.iterdir()) == [lines.path]
+
+
+def test_enforce_counts_against_the_whole_run():
+    ledger.enforce(10, planned=1000, rate=0.01, last=None)
+    with pytest.raises(FatalSampleError, match="11 samples were skipped"):
+        ledger.enforce(11, planned=1000, rate=0.01, last=None)
+    with pytest.raises(FatalSampleError):
+        ledger.enforce(1, planned=30, rate=0.01, last=None)
+    ledger.enforce(30, planned=30, rate=1.0, last=None)
+
+
+def test_launch_passes_the_command_line_on():
+    words = command(["--model", "toy-vl", "--gpus", "2"], count=2)
+    assert words[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    assert words[5:] == ["-m", "vtrap_train", "--model", "toy-vl", "--gpus", "2"]
+
+
+def test_totals_survive_json_bit_by_bit():
+    from vtrap_train.totals import Totals
+
+    totals = Totals.zeros(("a", "b"))
+    facts = {
+        "source": torch.tensor([1, 1, 0]),
+        "kind": torch.tensor([0, 2, 0]),
+        "frames": torch.tensor([4, 0, 2]),
+        "visual_tokens": torch.tensor([32, 0, 16]),
+        "real": torch.tensor([1, 1, 1]),
+        "skips": [{}],
+    }
+    totals.add(facts, loss=torch.tensor([0.1, 0.2, 0.3]), tokens=torch.tensor([1, 2, 3]))
+    again = Totals.from_json(json.loads(json.dumps(totals.to_json())))
+    assert torch.equal(again.vector, totals.vector)
+    assert again.by_source()["b"].mean_loss == pytest.approx(0.1)
+    assert again.by_kind()["video"].samples == 2 and again.by_kind()["images"].mean_loss is None
+    assert (again.frames, again.visual_tokens, again.skipped) == (6, 48, 1)

@@ -1,0 +1,210 @@
+"""Training with the real trainer on a tiny model: what it writes, how it resumes, what it freezes and skips."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from vtrap_data.encoding import load_model, load_processor, preprocessing, resolve
+from vtrap_train.__main__ import main
+from vtrap_train.config import parse
+from vtrap_train.run import run
+from vtrap_train.trainer import last_checkpoint, load_weights
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def argv(model, data, out, *more):
+    fixed = "--max_steps 6 --per_device_train_batch_size 4 --learning_rate 1e-3 --logging_steps 1 --save_steps 3"
+    return ["--model", str(model), "--data", str(data), "--output_dir", str(out), *fixed.split(), *map(str, more)]
+
+
+def losses(out):
+    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def straight(model_dir, packed, tmp_path_factory):
+    """Six steps without an interruption."""
+    out = tmp_path_factory.mktemp("straight") / "out"
+    summary = run(parse(argv(model_dir, packed, out)))
+    return out, summary
+
+
+def test_the_output_is_an_ordinary_checkpoint_with_the_names_of_the_hub(straight, model_dir):
+    out, _ = straight
+    before, after = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
+    assert {k: (v.shape, v.dtype) for k, v in after.items()} == {k: (v.shape, v.dtype) for k, v in before.items()}
+    assert any(not torch.equal(before[k], after[k]) for k in after)
+    ref = resolve(str(out))
+    assert json.loads((out / "preprocessing.json").read_text()) == json.loads(
+        json.dumps(preprocessing(ref, load_processor(ref)))
+    )
+    assert (out / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    assert not list(out.rglob("training_args.bin"))
+    assert torch.equal(load_model(ref).state_dict()["lm_head.weight"], after["model.embed_tokens.weight"])
+
+
+def test_summary_and_loss_log_say_what_was_trained_on(straight):
+    out, summary = straight
+    assert summary == json.loads((out / "training_summary.json").read_text())
+    assert (summary["steps"], summary["samples"], summary["frames"]) == (6, 24, "hybrid")
+    assert sum(summary["samples_by_modality"].values()) == summary["samples"]
+    assert set(summary["loss_by_source"]) == {"toy-videos", "toy-images", "toy-text"}
+    assert 0 < summary["mean_frames"] <= 16 and summary["visual_tokens"] > 0 and summary["skipped"] == 0
+    lines = losses(out)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["visual_tokens"] == summary["visual_tokens"]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    for line in lines:
+        kinds = [v for k, v in line.items() if k.startswith("loss/modality/")]
+        assert min(kinds) - 1e-5 <= line["loss"] <= max(kinds) + 1e-5
+
+
+@pytest.mark.parametrize("at", [2, 4])  # before and after the first checkpoint
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir, packed, tmp_path):
+    whole, expected = straight
+    out = tmp_path / "out"
+    words = argv(model_dir, packed, out)
+    with pytest.raises(Killed):
+        run(parse(words), callbacks=[KillAt(at)])
+    assert len(losses(out)) == at  # what came after the checkpoint will be done, and logged, again
+    half = out / "checkpoint-5"  # a crash while writing
+    if at == 4:
+        assert last_checkpoint(out).name == "checkpoint-3"
+        shutil.copytree(out / "checkpoint-3", half)
+        (half / "trainer_state.json").write_text('{"global_step": 5')
+    summary = run(parse(words))
+    assert not half.exists()
+    assert losses(out) == losses(whole)
+    one, other = load_file(whole / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert {k: v for k, v in summary.items() if k != "seconds"} == {
+        k: v for k, v in expected.items() if k != "seconds"
+    }
+
+
+def test_checkpoints_of_another_program_are_left_alone(model_dir, packed, tmp_path, capsys):
+    foreign = tmp_path / "out" / "checkpoint-9" / "model.safetensors"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"precious")
+    assert main(argv(model_dir, packed, tmp_path / "out")) == 2
+    assert "checkpoint-9 of another program" in capsys.readouterr().err
+    assert foreign.read_bytes() == b"precious"
+
+
+def test_a_finished_run_says_so_and_another_one_is_refused(straight, model_dir, packed, capsys):
+    out, _ = straight
+    stamp = (out / "model.safetensors").stat().st_mtime_ns
+    assert main(argv(model_dir, packed, out, "--logging_steps", 2)) == 0  # how it is logged is no difference
+    assert "is finished (6 steps, same settings)" in capsys.readouterr().err
+    assert main(argv(model_dir, packed, out, "--frames", 4)) == 2
+    assert 'frames "hybrid" -> "4"' in capsys.readouterr().err
+    assert (out / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_weights_come_back_from_a_checkpoint_and_a_missing_one_is_an_error(straight, model_dir, tmp_path):
+    out, _ = straight
+    model = load_model(resolve(str(model_dir)))
+    stock = {k: v.clone() for k, v in model.state_dict().items()}
+    # What Trainer does by itself: the names do not match, nothing is restored, nothing is said.
+    model.load_state_dict(load_file(out / "model.safetensors"), strict=False)
+    changed = sum(not torch.equal(v, stock[k]) for k, v in model.state_dict().items())
+    load_weights(model, out)
+    restored = sum(not torch.equal(v, stock[k]) for k, v in model.state_dict().items())
+    assert changed < restored
+    want = load_model(resolve(str(out))).state_dict()
+    assert all(torch.equal(v, want[k]) for k, v in model.state_dict().items())
+
+
+def test_frozen_groups_do_not_move_and_rates_differ(model_dir, packed, tmp_path):
+    out = tmp_path / "out"
+    more = ["--freeze", "vision", "--projector_learning_rate", "0.01", "--max_steps", 2]
+    summary = run(parse(argv(model_dir, packed, out, *more)))
+    before, after = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    vision = {k for k in before if k.startswith("visual.") and "merger" not in k}
+    assert vision and not moved & vision
+    assert moved == set(before) - vision
+    rates = {name: row["learning_rate"] for name, row in summary["groups"].items()}
+    assert rates == {"vision": None, "projector": 0.01, "language": 0.001}
+
+
+def test_accumulating_equals_a_larger_batch(model_dir, packed, tmp_path):
+    runs = []
+    for batch, accumulate in ((4, 1), (1, 4)):
+        out = tmp_path / f"{batch}x{accumulate}"
+        more = ["--gradient_accumulation_steps", accumulate, "--per_device_train_batch_size", batch, "--max_steps", 3]
+        run(parse(argv(model_dir, packed, out, *more)))  # answers of different lengths
+        runs.append((losses(out), load_file(out / "model.safetensors")))
+    (one, weights), (other, weights_too) = runs
+    assert [a["loss"] for a in one] == pytest.approx([b["loss"] for b in other], rel=1e-4)
+    assert [a["visual_tokens"] for a in one] == [b["visual_tokens"] for b in other]
+    for key, value in weights.items():
+        torch.testing.assert_close(value, weights_too[key], rtol=1e-2, atol=2e-4)
+
+
+def test_samples_over_the_ceiling_are_skipped_and_listed(model_dir, packed, tmp_path):
+    out = tmp_path / "out"
+    more = ["--max_tokens", 60, "--frames", 16, "--max_skip_rate", 1, "--per_device_train_batch_size", 2]
+    summary = run(parse(argv(model_dir, packed, out, *more)))
+    listed = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert summary["skipped"] == len(listed) > 0
+    assert summary["samples"] + summary["skipped"] == 12
+    assert summary["samples_by_modality"]["video"] == 0  # 16 frames are 128 tokens
+    for line in listed:
+        assert line["reason"] == "too-long" and line["source"] == "toy-videos" and "--max_tokens" in line["detail"]
+        assert 1 <= line["step"] <= 6
+
+
+def test_batches_without_a_single_good_sample_train_nothing_and_end_well(model_dir, packed_by_kind, tmp_path):
+    out = tmp_path / "out"
+    more = ["--max_tokens", 5, "--max_skip_rate", 1, "--max_steps", 2]
+    summary = run(parse(argv(model_dir, packed_by_kind["video"], out, *more)))
+    assert (summary["samples"], summary["skipped"], summary["train_loss"]) == (0, 8, None)
+    before, after = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_too_many_bad_samples_stop_training_with_exit_code_1(model_dir, packed, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(argv(model_dir, packed, out, "--max_tokens", 60, "--frames", 16)) == 1
+    err = capsys.readouterr().err
+    assert "vtrap-train: 1 samples were skipped" in err and "--max_skip_rate" in err and "Traceback" not in err
+    assert not (out / "training_summary.json").exists()
+
+
+def test_lora_ends_as_an_ordinary_checkpoint_beside_its_adapter(model_dir, packed, tmp_path):
+    out = tmp_path / "out"
+    words = argv(model_dir, packed, out, "--lora_r", 4, "--lora_target", "language+projector")
+    with pytest.raises(Killed):
+        run(parse(words), callbacks=[KillAt(4)])
+    summary = run(parse(words))
+    base, merged = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
+    assert set(base) == set(merged)
+    moved = {k for k in base if not torch.equal(base[k], merged[k])}
+    assert moved and all("proj" in k or "merger" in k for k in moved)
+    assert not any(k.startswith("visual.blocks") for k in moved)
+    assert summary["groups"]["vision"]["trainable"] == 0 < summary["groups"]["projector"]["trainable"]
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+    load_model(resolve(str(out)))
+
+
+def test_workers_change_nothing(straight, model_dir, packed, tmp_path):
+    out = tmp_path / "out"
+    run(parse(argv(model_dir, packed, out, "--dataloader_num_workers", 2)))
+    assert losses(out) == losses(straight[0])

@@ -1,0 +1,323 @@
+"""Do two runs differ, and how sure is that? The command `python -m vtrap_bench compare`.
+
+Both runs answered the same items, so items are compared with themselves: most of what makes a question hard cancels
+out. The sentences say what can be concluded and what cannot; "no difference found" is never "no difference".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vtrap_bench.records import RECORDS, Record, read_records
+from vtrap_bench.scores import SCORES, SCORES_FORMAT, by_ability, by_task
+from vtrap_bench.statistics import holm, mcnemar, minimum_detectable_change, paired_difference
+from vtrap_bench.tasks import TASKS
+from vtrap_data.errors import UsageError
+
+RUN = "run.json"
+ALPHA = 0.05
+POWER = 0.8
+COMPARE_FORMAT = 1
+
+EXAMPLES = """\
+examples:
+  python -m vtrap_bench compare runs/base runs/sft
+  python -m vtrap_bench compare runs/base/frames-16 runs/sft/frames-16 --json
+"""
+
+
+class Run(NamedTuple):
+    """A finished run: what `run.json` says, and its records by task."""
+
+    folder: Path
+    info: Mapping[str, Any]
+    records: Mapping[str, Sequence[Record]]
+
+    @property
+    def label(self) -> str:
+        """What tables call its model."""
+        return str(self.info["label"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A task, or an ability of it, in both runs. Scores, differences and errors are in points (0..100).
+
+    Attributes:
+        task: Name of the task.
+        ability: None: the whole task.
+        n: Items that both runs answered.
+        clusters: Clusters that these items form.
+        a: Score of A on these items.
+        b: Score of B on these items.
+        difference: b - a.
+        error: Standard error of the difference by clusters; None with a single cluster.
+        low: Lower end of the 95 % interval. None with a single cluster, and when every item changed by the same
+            amount (none did, say): then there is no spread to make an interval of.
+        high: Upper end.
+        p: Of "no difference", two-sided; None with a single cluster.
+        p_holm: Adjusted for the rows that are looked at together: the tasks, or the abilities of all tasks.
+        p_mcnemar: Exact test that takes items as independent: a second look.
+        only_a: Items that only A has right.
+        only_b: Items that only B has right.
+        detectable: The smallest true difference that this comparison would find with a probability of 80 %. None
+            where there is no interval.
+    """
+
+    task: str
+    ability: str | None
+    n: int
+    clusters: int
+    a: float
+    b: float
+    difference: float
+    error: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    p_mcnemar: float
+    only_a: int
+    only_b: int
+    detectable: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two runs, compared.
+
+    Attributes:
+        a: Label of A.
+        b: Label of B.
+        tasks: A row per task, adjusted together.
+        abilities: A row per ability of each task, adjusted together.
+        sentences: What can and cannot be concluded.
+        warnings: What makes the comparison less than fair.
+    """
+
+    a: str
+    b: str
+    tasks: tuple[Difference, ...]
+    abilities: tuple[Difference, ...]
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.description = "Compare two finished runs on the items that both answered."
+    parser.epilog = EXAMPLES
+    parser.add_argument("a", type=Path, metavar="A", help="folder of a run: the one to compare with")
+    parser.add_argument("b", type=Path, metavar="B", help="folder of a run")
+    parser.add_argument("--json", action="store_true", help="everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; exit code 0 whatever the outcome."""
+    result = compare(read_run(args.a), read_run(args.b))
+    if args.json:
+        print(json.dumps({"format": COMPARE_FORMAT, **asdict(result)}, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(text(result))
+    return 0
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        UsageError: It is none, or not finished.
+    """
+    if not (folder / RUN).is_file():
+        several = sorted(p.parent.name for p in folder.glob(f"*/{SCORES}"))
+        hint = f"; it holds the runs {', '.join(several)}" if several else ""
+        raise UsageError(f"{folder} is no run: it has no {RUN}{hint}")
+    try:
+        scores = json.loads((folder / SCORES).read_bytes())
+        info = json.loads((folder / RUN).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again") from None
+    except ValueError as error:
+        raise UsageError(f"{folder}: {RUN} or {SCORES} is damaged ({error})") from error
+    if scores.get("format") != SCORES_FORMAT:
+        raise UsageError(f"{folder / SCORES} has format {scores.get('format')}, not {SCORES_FORMAT}: run it again")
+    return Run(folder=folder, info=info, records=by_task(read_records(folder / RECORDS)))
+
+
+def compare(a: Run, b: Run) -> Comparison:
+    """Compare two runs on the items that both answered.
+
+    Raises:
+        UsageError: They share no items, or differ in the version of a task.
+    """
+    shared = [name for name in a.records if name in b.records]
+    for name in shared:
+        versions = [r.info["tasks"][name]["version"] for r in (a, b)]
+        if versions[0] != versions[1]:
+            raise UsageError(
+                f"{a.folder} and {b.folder} have versions {versions[0]} and {versions[1]} of task {name}, which are "
+                "not comparable: run the older one again"
+            )
+    pairs = {name: _pairs(a, b, name) for name in shared}
+    if not any(pairs.values()):
+        raise UsageError(
+            f"{a.folder} and {b.folder} share no items (tasks {', '.join(a.records) or 'none'} and "
+            f"{', '.join(b.records) or 'none'}): run both on the same tasks"
+        )
+    tasks, abilities = [], []
+    for name, found in pairs.items():
+        if not found:
+            continue
+        tasks.append(_difference(name, None, found))
+        order = TASKS[name].abilities if name in TASKS else ()
+        other = {before.item_id: after for before, after in found}
+        for ability, records in by_ability([before for before, _ in found], order).items():
+            abilities.append(_difference(name, ability, [(r, other[r.item_id]) for r in records]))
+    tasks, abilities = _adjusted(tasks), _adjusted(abilities)
+    return Comparison(
+        a=a.label,
+        b=b.label,
+        tasks=tuple(tasks),
+        abilities=tuple(abilities),
+        sentences=tuple(_sentences(tasks, abilities)),
+        warnings=tuple(_warnings(a, b, pairs)),
+    )
+
+
+def text(result: Comparison) -> str:
+    """The comparison for a terminal."""
+    head = f"  {'':<24}{'A':>7}{'B':>7}{'B - A':>8}  {'95 % interval':<17}{'p (Holm)':>9}{'McNemar':>9}"
+    lines = [f"A: {result.a}", f"B: {result.b}", "", f"{head}{'detects':>9}{'items':>8}{'clusters':>10}"]
+    for task in result.tasks:
+        lines.append(_line(task.task, task))
+        lines += [_line(f"  {d.ability}", d) for d in result.abilities if d.task == task.task]
+    lines += ["", *(f"- {s}" for s in result.sentences)]
+    lines += ["", *(f"warning: {w}" for w in result.warnings)] if result.warnings else []
+    return "\n".join(lines)
+
+
+def _line(name: str, d: Difference) -> str:
+    interval = "-" if d.low is None or d.high is None else f"{d.low:+.1f} to {d.high:+.1f}"
+    detects = "-" if d.detectable is None else f"{d.detectable:.1f}"
+    tests = f"{_p(d.p_holm):>9}{_p(d.p_mcnemar):>9}{detects:>9}"
+    return f"  {name:<24}{d.a:7.1f}{d.b:7.1f}{d.difference:+8.1f}  {interval:<17}{tests}{d.n:>8}{d.clusters:>10}"
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _pairs(a: Run, b: Run, task: str) -> list[tuple[Record, Record]]:
+    other = {r.item_id: r for r in b.records[task]}
+    return [(r, other[r.item_id]) for r in a.records[task] if r.item_id in other]
+
+
+def _difference(task: str, ability: str | None, pairs: Sequence[tuple[Record, Record]]) -> Difference:
+    before = [float(x.correct) for x, _ in pairs]
+    after = [float(y.correct) for _, y in pairs]
+    clusters = [x.cluster for x, _ in pairs]
+    only_a = sum(x.correct and not y.correct for x, y in pairs)
+    only_b = sum(y.correct and not x.correct for x, y in pairs)
+    n, groups = len(pairs), len(set(clusters))
+    found = paired_difference(before, after, clusters) if groups > 1 else None
+    spread = found if found is not None and found.error > 0 else None
+    return Difference(
+        task=task,
+        ability=ability,
+        n=n,
+        clusters=groups,
+        a=100 * sum(before) / n,
+        b=100 * sum(after) / n,
+        difference=100 * (sum(after) - sum(before)) / n,
+        error=None if found is None else 100 * found.error,
+        low=None if spread is None else max(-100.0, 100 * spread.interval.low),
+        high=None if spread is None else min(100.0, 100 * spread.interval.high),
+        p=None if found is None else found.p,
+        p_holm=None,
+        p_mcnemar=mcnemar(only_a, only_b),
+        only_a=only_a,
+        only_b=only_b,
+        detectable=None
+        if spread is None
+        else minimum_detectable_change(100 * spread.error, df=groups - 1, alpha=ALPHA, power=POWER),
+    )
+
+
+def _adjusted(rows: Sequence[Difference]) -> list[Difference]:
+    tested = [i for i, row in enumerate(rows) if row.p is not None]
+    adjusted = dict(zip(tested, holm([p for row in rows if (p := row.p) is not None]), strict=True))
+    return [Difference(**{**asdict(row), "p_holm": adjusted.get(i)}) for i, row in enumerate(rows)]
+
+
+def _sentences(tasks: Sequence[Difference], abilities: Sequence[Difference]) -> list[str]:
+    said = [_sentence(d) for d in tasks]
+    moved = [d for d in abilities if d.p_holm is not None and d.p_holm < ALPHA]
+    if moved:
+        listed = ", ".join(f"{d.ability} ({d.task}) {d.difference:+.1f}" for d in moved)
+        said.append(
+            f"Abilities that moved, after adjusting for {len(abilities)} looked at: {listed}. "
+            "About the others nothing can be concluded."
+        )
+    elif len(abilities) > 1:
+        said.append(
+            f"No single ability can be said to have moved, after adjusting for {len(abilities)} looked at; "
+            "their differences may be chance."
+        )
+    return said
+
+
+def _sentence(d: Difference) -> str:
+    where = f"{d.task}: on {d.n} shared items in {d.clusters} clusters"
+    if d.only_a == d.only_b == 0:
+        return f"{where} both are right on the same ones. This does not show that they are equal on others."
+    if d.p_holm is None:
+        return f"{where} nothing can be concluded: a single cluster gives no measure of chance."
+    interval = (
+        "no interval, as every item changed" if d.low is None else f"95 % interval {d.low:+.1f} to {d.high:+.1f}"
+    )
+    between = f"({interval}, Holm-adjusted p {_p(d.p_holm)})"
+    if d.p_holm < ALPHA:
+        verdict = "higher" if d.difference > 0 else "lower"
+        return (
+            f"{where} B scores {abs(d.difference):.1f} points {verdict} than A {between}: more than chance explains."
+        )
+    reach = (
+        "" if d.detectable is None else f" A true change below about {d.detectable:.1f} points would often be missed."
+    )
+    return (
+        f"{where} no difference can be concluded: B - A is {d.difference:+.1f} points {between}.{reach} "
+        "This does not show that they are equal."
+    )
+
+
+def _warnings(a: Run, b: Run, pairs: Mapping[str, Sequence[Any]]) -> list[str]:
+    found = []
+    for name, shared in pairs.items():
+        counts = len(a.records[name]), len(b.records[name])
+        if len(shared) < max(counts):
+            found.append(
+                f"{name}: A answered {counts[0]} items, B {counts[1]}; only the {len(shared)} shared ones count"
+            )
+        if a.info["tasks"][name]["data_sha256"] != b.info["tasks"][name]["data_sha256"]:
+            found.append(f"{name}: the packed data differ; items are matched by id")
+    for only, run in (("A", a.records.keys() - b.records.keys()), ("B", b.records.keys() - a.records.keys())):
+        if run:
+            found.append(f"only {only} has {', '.join(sorted(run))}; left out")
+    if a.info["frames"] != b.info["frames"]:
+        found.append(f"A was shown {a.info['frames']} frames per video, B {b.info['frames']}")
+    for part in ("preprocessing", "decides"):
+        # The model is meant to differ, and the frames were spoken of.
+        left, right = (_without(r.info[part] or {}, ("model", "frames")) for r in (a, b))
+        if left != right:
+            names = sorted(k for k in left.keys() | right.keys() if left.get(k) != right.get(k))
+            found.append(f"settings differ beside the model: {', '.join(names)}")
+    return found
+
+
+def _without(data: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {k: v for k, v in data.items() if k not in names}
