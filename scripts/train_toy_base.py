@@ -4,7 +4,7 @@
     python scripts/train_toy_base.py --out vtrap_data/toy_vl/checkpoint
 
 What it learns from, drawn fresh for every step:
-- 80 %: one picture with one to four questions of the five image abilities, few things on it at first;
+- 80 %: one picture with one to three questions of the five image abilities, few things on it at first;
 - 8 %: one or two identical frames as a video, a static question: how to look at a frame that came as a video;
 - 12 %: the same with a question about time and an answer drawn at random from its options: the base knows what an answer
   looks like and has nothing to base it on, so it starts at chance.
@@ -92,12 +92,12 @@ def sample(rng: random.Random, progress: float = 1.0) -> Encoded:
 
 
 def quiz(rng: random.Random, progress: float) -> tuple[Scene, tuple[tuple[str, str], ...]]:
-    """A picture with up to four questions in a row: looking once and answering often teaches more per second."""
+    """A picture with up to three questions in a row: looking once and answering often teaches more per second."""
     ability = rng.choices(IMAGE_ABILITIES, weights=(1.3, 1.3, 1.0, 1.3, 1.4))[0]
     while True:
         scene, question = picture(rng, ability)
         # Begin with few things on the picture: finding the one that is asked about is what takes longest to learn.
-        if len(scene.things) <= 1 + 8 * progress or rng.random() < 0.1:
+        if len(scene.things) <= 1 + 12 * progress or rng.random() < 0.1:
             break
     turns = [(question.text, question.answer)]
     if ability in ("colour", "shape", "position"):
@@ -109,7 +109,7 @@ def quiz(rng: random.Random, progress: float) -> tuple[Scene, tuple[tuple[str, s
                 turns.append(rng.choice((colour_of, (f"What shape is {thing.colour}?", thing.shape))))
     first, *rest = dict.fromkeys(turns)
     rng.shuffle(rest)
-    return scene, (first, *rest[:3])
+    return scene, (first, *rest[:2])
 
 
 def _jpeg(image: Image.Image) -> Image.Image:
@@ -124,9 +124,10 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="more are only faster on idle cores")
     parser.add_argument("--minutes", type=float, default=0, help="stop early, for a trial")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     model = build_model(processor().tokenizer, seed=args.seed)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))

@@ -45,7 +45,7 @@ def _declare_operators(package: Path) -> None:
         for library in libraries:
             ctypes.CDLL(str(library))
     except OSError:
-        fragment = torch.library.Library("torchvision", "FRAGMENT")
+        fragment: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _SCHEMAS:
             fragment.define(schema)
         _keep.append(fragment)

@@ -153,7 +153,8 @@ class PackedSample:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form. Every key is always present, so that declared Arrow features fit every row."""
-        return _lists(asdict(self))
+        data: dict[str, Any] = _lists(asdict(self))
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PackedSample:

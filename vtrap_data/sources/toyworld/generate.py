@@ -46,12 +46,13 @@ class Recipe:
     seed: int = 0
 
     def scene(self, index: int) -> tuple[Scene, list[Question]]:
-        """Scene `index` with its questions: one for a picture, three for a clip."""
+        """Scene `index` with its questions: one for a picture; for a clip one about time and one static."""
         rng = random.Random(f"toyworld-{TOYWORLD_VERSION}:{self.kind}:{self.purpose}:{self.seed}:{index}")
         if self.kind == "images":
             scene, question = picture(rng, IMAGE_ABILITIES[index % len(IMAGE_ABILITIES)])
             return scene, [question]
-        return clip(rng, TEMPORAL_ABILITIES[index % len(TEMPORAL_ABILITIES)])
+        scene, questions = clip(rng, TEMPORAL_ABILITIES[index % len(TEMPORAL_ABILITIES)])
+        return scene, questions[:2]
 
 
 def generate(recipe: Recipe, out: Path, *, workers: int = 0) -> Path:
