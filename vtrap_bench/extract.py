@@ -96,16 +96,19 @@ def clean(response: str) -> str:
 
     A thought that never ends leaves what stood before it, which is usually nothing.
     """
-    text = unicodedata.normalize("NFKC", response).replace("\u2019", "'").replace("\u2018", "'")
-    if "</think>" in text:
-        text = text.rsplit("</think>", 1)[1]
-    elif "<think>" in text:
-        text = text.split("<think>", 1)[0]
+    text = after_thought(unicodedata.normalize("NFKC", response).replace("\u2019", "'").replace("\u2018", "'"))
     if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
         text = tagged[-1]
     text = _unboxed(text)
     text = re.sub(r"[*`$]|__|^#+\s*", "", text, flags=re.MULTILINE)
     return text.strip()
+
+
+def after_thought(response: str) -> str:
+    """The response without its thought; without what follows, if the thought never ends."""
+    if "</think>" in response:
+        return response.rsplit("</think>", 1)[1]
+    return response.split("<think>", 1)[0]
 
 
 def _unboxed(text: str) -> str:

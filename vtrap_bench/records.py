@@ -20,6 +20,7 @@ from vtrap_data.shards.files import canonical_json, sync_directory
 
 RECORDS = "records.jsonl"
 KEY_VERSION = 1
+_OPTIONAL = frozenset({"facts", "credit"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,8 @@ class Record:
         n_frames: How many were; 0 for pictures.
         visual_tokens: Tokens that stood for pixels.
         prompt_tokens: All tokens of the prompt, the visual ones included.
+        facts: Sub-tasks and whatever else the measures of the task read: JSON, as packed; "" where it has none.
+        credit: What the answer earns, 0 to 1, where that is more than right or wrong; otherwise None.
     """
 
     key: str
@@ -61,15 +64,25 @@ class Record:
     n_frames: int
     visual_tokens: int
     prompt_tokens: int
+    facts: str = ""
+    credit: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the answer earns: 0 to 1."""
+        return float(self.correct) if self.credit is None else self.credit
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form: a line of `records.jsonl`."""
-        return asdict(self)
+        """The JSON form: a line of `records.jsonl`. What most tasks do not have is left out where it is not there."""
+        data = asdict(self)
+        return {k: v for k, v in data.items() if not (k in _OPTIONAL and v in ("", None))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """Read it back. Unknown keys are ignored, so that older versions read newer files."""
-        values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
+        values: dict[str, Any] = {
+            f.name: data[f.name] for f in fields(cls) if f.name in data or f.name not in _OPTIONAL
+        }
         for name in ("options", "frame_times"):
             values[name] = tuple(values[name])
         return cls(**values)

@@ -339,7 +339,13 @@ def _answer(
             records = []
             for job, example, generation in zip(batch, examples, texts, strict=True):
                 item = example.item
-                found, right = read_answer(generation.text, item, bench.profile.form)
+                grade = bench.task.grade
+                if grade is None:
+                    found, right = read_answer(generation.text, item, bench.profile.form)
+                    credit = None
+                else:
+                    found, earned = grade(generation.text, item)
+                    right, credit = earned == 1, earned if 0 < earned < 1 else None
                 records.append(
                     Record(
                         key=job.key,
@@ -358,6 +364,8 @@ def _answer(
                         n_frames=0 if example.frames is None else len(example.frames),
                         visual_tokens=generation.visual_tokens,
                         prompt_tokens=generation.n_prompt_tokens,
+                        facts="" if bench.task.source is None else item.category or "",
+                        credit=credit,
                     )
                 )
             file.append(records)

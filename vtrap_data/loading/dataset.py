@@ -6,18 +6,33 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
-from vtrap_data.media.select import FramesNotStoredError, frame_ids
+from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example, Frames, PackedSample, PackedVideo
-from vtrap_data.shards.index import read_index
+from vtrap_data.shards.index import frame_counts, read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.members import IMAGES, Span, spans, unpack_list
 from vtrap_data.shards.reader import ShardReader
+
+
+class _Row(NamedTuple):
+    """The cells of the index that reading an item takes."""
+
+    item_id: str
+    key: str
+    shard: str
+    item_index: int
+    json_offset: int
+    json_size: int
+    frames_offset: int
+    images_offset: int
+    images_size: int
 
 
 class PackedDataset:
@@ -46,7 +61,7 @@ class PackedDataset:
         self._reader = ShardReader(self.root)
         index = read_index(self.root)
         if frames != "hybrid":
-            index = _with_budget(index, frames, self.manifest, self.root)
+            index = _with_budget(index, frames, smallest=self.manifest.settings.smallest, root=self.root)
         self._index: pa.Table = index.combine_chunks()
 
     def __len__(self) -> int:
@@ -56,9 +71,9 @@ class PackedDataset:
         """Item `number`, its media decoded: frames with their times, or images; nothing for text."""
         row = self._row(number)
         sample = self._sample(row)
-        item = sample.items[row["item_index"]]
-        if item.id != row["item_id"]:
-            raise UsageError(f"{self.root}: the index and {row['shard']} are of different packs: run `doctor` on it")
+        if row.item_index >= len(sample.items) or sample.items[row.item_index].id != row.item_id:
+            raise UsageError(f"{self.root}: the index and {row.shard} are of different packs: run `doctor` on it")
+        item = sample.items[row.item_index]
         frames = None
         if sample.video is not None:
             if self.frames != "hybrid":
@@ -71,7 +86,7 @@ class PackedDataset:
             source=sample.source,
             kind=sample.kind,
             frames=frames,
-            images=tuple(images.load_image(data, name=sample.key) for data in self.image_bytes(number)),
+            images=tuple(images.load_image(data, name=sample.key) for data in self._images(row)),
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -93,14 +108,7 @@ class PackedDataset:
 
     def image_bytes(self, number: int) -> list[bytes]:
         """The original bytes of the images of item `number`; empty for video and text."""
-        row = self._row(number)
-        if row["images_offset"] < 0:
-            return []
-        try:
-            (data,) = self._reader.read(row["shard"], [Span(row["images_offset"], row["images_size"])])
-            return unpack_list(data)
-        except ValueError as error:
-            raise UsageError(f"{self.root}: {IMAGES} of {row['key']} is damaged ({error}): run `doctor`") from error
+        return self._images(self._row(number))
 
     def frame_bytes(self, number: int, ids: Sequence[int]) -> list[bytes]:
         """The stored JPEGs `ids` of the video of item `number`."""
@@ -108,59 +116,54 @@ class PackedDataset:
         video = self._sample(row).video
         return [] if video is None else self._jpegs(row, video, ids)
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> _Row:
         if not -len(self) <= number < len(self):
             raise IndexError(f"item {number} of {len(self)}")
-        row: dict[str, Any] = self._index.slice(number % len(self), 1).to_pylist()[0]
-        return row
+        # Cell by cell: a whole row as a dict costs six times as much, because of its list of slots.
+        return _Row(*(self._index[name][number % len(self)].as_py() for name in _Row._fields))
 
-    def _sample(self, row: dict[str, Any]) -> PackedSample:
-        (data,) = self._reader.read(row["shard"], [Span(row["json_offset"], row["json_size"])])
+    def _sample(self, row: _Row) -> PackedSample:
+        (data,) = self._reader.read(row.shard, [Span(row.json_offset, row.json_size)])
         try:
             return PackedSample.from_json(json.loads(data))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{self.root}: {row['key']} in {row['shard']} is damaged ({error}): run `doctor`"
-            ) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{self.root}: {row.key} in {row.shard} is damaged ({error}): run `doctor`") from error
 
-    def _jpegs(self, row: dict[str, Any], video: PackedVideo, ids: Sequence[int]) -> list[bytes]:
-        where = spans(video.frame_bytes)
-        wanted = [Span(row["frames_offset"] + where[i].start, where[i].length) for i in ids]
-        return self._reader.read(row["shard"], wanted)
+    def _images(self, row: _Row) -> list[bytes]:
+        if row.images_offset < 0:
+            return []
+        try:
+            (data,) = self._reader.read(row.shard, [Span(row.images_offset, row.images_size)])
+            return unpack_list(data)
+        except ValueError as error:
+            raise UsageError(f"{self.root}: {IMAGES} of {row.key} is damaged ({error}): run `doctor`") from error
 
-    def _frames(self, row: dict[str, Any], video: PackedVideo, ids: Sequence[int]) -> Frames:
+    def _jpegs(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> list[bytes]:
+        try:
+            where = spans(video.frame_bytes)
+            wanted = [Span(row.frames_offset + where[i].start, where[i].length) for i in ids]
+        except (ValueError, IndexError) as error:
+            raise UsageError(f"{self.root}: frames of {row.key} are damaged ({error}): run `doctor`") from error
+        return self._reader.read(row.shard, wanted)
+
+    def _frames(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> Frames:
         return Frames(
-            images=[jpeg.decode(data, name=row["key"]) for data in self._jpegs(row, video, ids)],
+            images=[jpeg.decode(data, name=row.key) for data in self._jpegs(row, video, ids)],
             times=tuple(video.frame_times[i] for i in ids),
         )
 
 
-def _with_budget(index: pa.Table, frames: int, manifest: Manifest, root: Path) -> pa.Table:
+def _with_budget(index: pa.Table, frames: int, *, smallest: int, root: Path) -> pa.Table:
     """The index as if every video item had been granted `frames`."""
-    counts: dict[tuple[int, ...], int] = {}
-    budgets, used, lacking = [], [], []
-    columns = (index[name].to_pylist() for name in ("item_id", "kind", "pool"))
-    for item, kind, pool in zip(*columns, strict=True):
-        slots = tuple(pool)
-        if kind != "video":
-            budgets.append(0)
-            used.append(0)
-            continue
-        if slots not in counts:
-            try:
-                counts[slots] = len(frame_ids(slots, frames, smallest=manifest.settings.smallest))
-            except FramesNotStoredError:
-                counts[slots] = -1
-        if counts[slots] < 0:
-            lacking.append(item)
-        budgets.append(frames)
-        used.append(counts[slots])
-    if lacking:
+    counts = frame_counts(index, frames, smallest=smallest)
+    lacking = np.flatnonzero(counts < 0)
+    if lacking.size:
         raise UsageError(
-            f"{root} does not store {frames} frames for {len(lacking)} of its items (the first: {lacking[0]}): "
+            f"{root} does not store {frames} frames for {lacking.size} of its items "
+            f"(the first: {index['item_id'][int(lacking[0])].as_py()}): "
             f"pack it with --store {frames}, or use frames='hybrid'"
         )
-    for name, values in (("budget", budgets), ("n_frames", used)):
+    for name, values in (("budget", np.where(counts > 0, frames, 0)), ("n_frames", counts)):
         place = index.schema.get_field_index(name)
         index = index.set_column(place, index.schema.field(name), pa.array(values, index.schema.field(name).type))
     return index

@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from vtrap_data.budgets.allocate import Allocation, Need, allocate
+from vtrap_data.budgets.allocate import Allocation, Need, allocate, reads_questions, reads_videos
 from vtrap_data.budgets.demand import demands
 from vtrap_data.errors import UsageError
-from vtrap_data.samples import PackedItem
 from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
-from vtrap_data.shards.measure import fixed_budget
-from vtrap_data.shards.pack import check_strategy, item_text, uses_demand
+from vtrap_data.shards.pack import check_settings, item_text
 from vtrap_data.shards.stored import read_stored
 
 Scorer = Literal["embedding", "lexical"]
 
 
 class Asked(NamedTuple):
-    """A video item with what an allocation needs to know about its video."""
+    """What an allocation needs to know about a video item: its id, what its question says, facts of its video."""
 
-    item: PackedItem
+    id: str
+    text: str
+    needs: int | None
     residuals: tuple[float, ...]
     distinct: int
 
@@ -54,7 +54,7 @@ def asked_items(root: Path) -> list[Asked]:
     for stored in read_stored(root, members=False):
         if stored.sample.video is not None and stored.frames is not None:
             facts = (stored.sample.video.residuals, stored.frames.distinct)
-            asked += [Asked(item, *facts) for item in stored.sample.items]
+            asked += [Asked(item.id, item_text(item), item.needs, *facts) for item in stored.sample.items]
     return asked
 
 
@@ -64,9 +64,8 @@ def allocate_again(asked: Sequence[Asked], scores: Sequence[float | None], setti
     Raises:
         UsageError: The strategy needs residuals and the corpus was packed without them.
     """
-    check_strategy(settings.strategy, settings)
-    blind = fixed_budget(settings.strategy) is not None or settings.strategy == "instruction"
-    if not blind and any(not one.residuals for one in asked):
+    check_settings(settings)
+    if reads_videos(settings.strategy) and any(not one.residuals for one in asked):
         raise UsageError(
             f"strategy {settings.strategy!r} needs coverage, which was not measured for this corpus: pack the media "
             "again with --strategy hybrid (or coverage, or random)"
@@ -82,9 +81,9 @@ def allocate_again(asked: Sequence[Asked], scores: Sequence[float | None], setti
 
 def demand_scores(asked: Sequence[Asked], settings: PackSettings) -> list[float | None]:
     """The demand of every item's question, or None for each when the strategy does not look at questions."""
-    if not asked or not uses_demand(settings.strategy):
+    if not asked or not reads_questions(settings.strategy):
         return [None] * len(asked)
-    return list(demands([item_text(one.item) for one in asked], scorer=settings.scorer))
+    return list(demands([one.text for one in asked], scorer=settings.scorer))
 
 
 def compare_strategies(root: Path, *, mean_frames: float | None = None, scorer: Scorer | None = None) -> list[Outcome]:
@@ -112,16 +111,14 @@ def compare_strategies(root: Path, *, mean_frames: float | None = None, scorer: 
 
 
 def _outcome(name: str, asked: Sequence[Asked], scores: Sequence[float | None], settings: PackSettings) -> Outcome:
-    truth = sum(one.item.needs is not None for one in asked)
+    truth = sum(one.needs is not None for one in asked)
     try:
         budgets = allocate_again(asked, scores, replace(settings, strategy=name)).budgets
     except UsageError as error:
         return Outcome(
             strategy=name, mean_frames=None, items=len(asked), items_with_truth=truth, enough=None, error=str(error)
         )
-    enough = sum(
-        budget >= one.item.needs for one, budget in zip(asked, budgets, strict=True) if one.item.needs is not None
-    )
+    enough = sum(budget >= one.needs for one, budget in zip(asked, budgets, strict=True) if one.needs is not None)
     return Outcome(
         strategy=name,
         mean_frames=sum(budgets) / len(budgets),

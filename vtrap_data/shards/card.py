@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hub_cards.dataset_card import DatasetFacts, SourceFacts, dataset_card
 from vtrap_data.shards.files import write_bytes
 from vtrap_data.shards.manifest import DATA, README, Manifest
 
 
-def write_card(root: Path, manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_card(root: Path, manifest: Manifest, index: pa.Table) -> None:
     """Write `README.md`, with the features declared so that stock `load_dataset` works.
 
     Args:
         root: The corpus folder.
         manifest: Its manifest.
-        rows: Its index rows.
+        index: Its index.
     """
-    write_bytes(root / README, dataset_card(dataset_facts(manifest, rows)).encode())
+    write_bytes(root / README, dataset_card(dataset_facts(manifest, index)).encode())
 
 
-def dataset_facts(
-    manifest: Manifest, rows: Sequence[Mapping[str, Any]], *, repo_id: str | None = None
-) -> DatasetFacts:
+def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = None) -> DatasetFacts:
     """What a card says about a corpus; `repo_id` is `owner/name` where it is about to be published."""
     settings = manifest.settings
-    samples = Counter(_origin(row) for row in rows if row["item_index"] == 0)
-    items = Counter(_origin(row) for row in rows)
-    kinds = Counter(row["kind"] for row in rows if row["item_index"] == 0)
+    firsts = index.filter(pc.equal(index["item_index"], 0))
+    videos = index.filter(pc.equal(index["kind"], "video"))
+    items = _count(index, *_ORIGIN)
     return DatasetFacts(
         pretty_name=settings.name,
         repo_id=repo_id,
         description=settings.description,
         sources=tuple(
-            SourceFacts(name=name, licence=licence, redistributable=free, samples=n, items=items[name, licence, free])
-            for (name, licence, free), n in samples.items()
+            SourceFacts(name=origin[0], licence=origin[1], redistributable=origin[2], samples=n, items=items[origin])
+            for origin, n in _count(firsts, *_ORIGIN).items()
         ),
         splits={settings.split: f"{DATA}/{settings.split}-*.tar"},
         n_samples=manifest.counts["samples"],
         n_items=manifest.counts["items"],
-        kinds=dict(kinds),
+        kinds={kind: n for (kind,), n in _count(firsts, "kind").items()},
         strategy=settings.strategy,
         params=dict(manifest.params),
-        budgets=dict(Counter(row["budget"] for row in rows if row["kind"] == "video")),
+        budgets={budget: n for (budget,), n in _count(videos, "budget").items()},
         settings={
             "candidate budgets": ", ".join(map(str, settings.budgets)),
             "mean frames asked for": float(settings.mean_frames),
@@ -57,9 +57,14 @@ def dataset_facts(
         quarantine=dict(Counter(entry.reason for entry in manifest.quarantine)),
         format_version=manifest.format,
         synthetic=settings.synthetic,
-        benchmark=all(row["benchmark"] for row in rows),
+        benchmark=pc.all(index["benchmark"]).as_py() is not False,
     )
 
 
-def _origin(row: Mapping[str, Any]) -> tuple[str, str, bool | None]:
-    return row["source"], row["licence"], row["redistributable"]
+_ORIGIN = ("source", "licence", "redistributable")
+
+
+def _count(table: pa.Table, *columns: str) -> dict[tuple[Any, ...], int]:
+    """How often each combination of values occurs, in the order of first appearance."""
+    groups = table.group_by(list(columns), use_threads=False).aggregate([([], "count_all")])
+    return {tuple(group[name] for name in columns): group["count_all"] for group in groups.to_pylist()}

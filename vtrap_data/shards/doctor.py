@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from tqdm import tqdm
 
@@ -21,10 +23,9 @@ from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, PackedItem, PackedSample
 from vtrap_data.shards.files import sha256_file
-from vtrap_data.shards.index import FrameFacts, index_rows, read_index, tar_members
+from vtrap_data.shards.index import FrameFacts, count_rows, index_rows, read_index, tar_members
 from vtrap_data.shards.manifest import DATA, INDEX, README, Manifest, Shard, read_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES, spans, unpack_list
-from vtrap_data.shards.pack import count_rows
 
 
 class FaultKind(StrEnum):
@@ -69,27 +70,32 @@ def doctor(root: Path, *, quick: bool = False) -> list[Fault]:
     manifest = read_manifest(root)
     faults = [*_check_card(root, manifest), *_check_files(root, manifest)]
     try:
-        rows = read_index(root).to_pylist()
+        index = read_index(root)
     except UsageError as error:
         return [*faults, Fault(kind=FaultKind.INDEX, where=INDEX, detail=str(error))]
-    index: dict[str, dict[str, list[dict[str, Any]]]] = {}  # shard -> key -> rows
-    for row in rows:
-        index.setdefault(row["shard"], {}).setdefault(row["key"], []).append(row)
-    counts = {**count_rows(rows), "bytes": sum(shard.bytes for shard in manifest.shards)}
+    counts = {**count_rows(index), "bytes": sum(shard.bytes for shard in manifest.shards)}
     for name, value in counts.items():
         if manifest.counts.get(name) != value:
             detail = f"{name} is {manifest.counts.get(name)} in the manifest, {value} in the index"
             faults.append(Fault(kind=FaultKind.COUNTS, where=INDEX, detail=detail))
-    double = [item for item, n in Counter(row["item_id"] for row in rows).items() if n > 1]
+    double = [item for item, n in Counter(index["item_id"].to_pylist()).items() if n > 1]
     if double:
         detail = f"{len(double)} item ids are used twice, the first is {double[0]!r}"
         faults.append(Fault(kind=FaultKind.INDEX, where=INDEX, detail=detail))
     for shard in tqdm(manifest.shards, "doctor", unit="shard", disable=None):
         if (root / shard.path).is_file():
-            faults += _check_shard(root, shard, manifest, index.get(shard.path, {}), quick=quick)
-    for name in sorted(index.keys() - {shard.path for shard in manifest.shards}):
+            faults += _check_shard(root, shard, manifest, _rows_of(index, shard.path), quick=quick)
+    for name in sorted(set(index["shard"].unique().to_pylist()) - {shard.path for shard in manifest.shards}):
         faults.append(Fault(kind=FaultKind.INDEX, where=INDEX, detail=f"names {name}, which is not in the manifest"))
     return faults
+
+
+def _rows_of(index: pa.Table, shard: str) -> dict[str, list[dict[str, Any]]]:
+    """The index rows of one shard by key: as Python objects those of all shards would take gigabytes."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in index.filter(pc.equal(index["shard"], shard)).to_pylist():
+        rows.setdefault(row["key"], []).append(row)
+    return rows
 
 
 def _check_files(root: Path, manifest: Manifest) -> Iterator[Fault]:
@@ -160,7 +166,7 @@ def _check_shard(
                 facts = FrameFacts(rows[0]["width"], rows[0]["height"], rows[0]["distinct"]) if sample.video else None
                 split = manifest.settings.split
                 expected = index_rows(sample, shard=shard.path, split=split, members=members, frames=facts)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 detail = f"its JSON cannot be read ({type(error).__name__}: {error})"
                 yield Fault(kind=FaultKind.SAMPLE, where=key, detail=detail)
                 continue

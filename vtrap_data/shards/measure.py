@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from vtrap_data.budgets.allocate import fixed_budget, reads_videos
 from vtrap_data.budgets.coverage import residuals
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media import images, jpeg
@@ -61,15 +62,9 @@ def measure_options(settings: PackSettings, spool: Path) -> MeasureOptions:
         budgets=settings.budgets,
         smallest=settings.smallest,
         wanted=tuple(sorted(wanted)),
-        coverage=fixed is None and settings.strategy != "instruction",
+        coverage=reads_videos(settings.strategy),
         short_side=settings.short_side,
     )
-
-
-def fixed_budget(strategy: str) -> int | None:
-    """N of "fixed:N"; None for every other strategy."""
-    name, _, number = strategy.partition(":")
-    return int(number) if name == "fixed" and number.isdecimal() else None
 
 
 def measure(sample: SourceSample, options: MeasureOptions) -> SampleError | None:

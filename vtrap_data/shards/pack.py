@@ -10,18 +10,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from vtrap_data.budgets.allocate import Allocation, Need, allocate
-from vtrap_data.budgets.demand import demands
+from vtrap_data.budgets.allocate import Allocation, Need, allocate, check_strategy, reads_questions
+from vtrap_data.budgets.demand import check_scorer, demands
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
 from vtrap_data.media import decode, jpeg
 from vtrap_data.media.select import FRAMES_VERSION, frame_ids, subset_slots
@@ -37,7 +38,7 @@ from vtrap_data.samples import (
 )
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.files import canonical_json, sha256_file, write_bytes
-from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, write_index
+from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, count_rows, write_index
 from vtrap_data.shards.manifest import (
     DATA,
     INDEX,
@@ -48,15 +49,13 @@ from vtrap_data.shards.manifest import (
     read_manifest,
     write_manifest,
 )
-from vtrap_data.shards.measure import fixed_budget, is_measured, measure_all, measure_options
+from vtrap_data.shards.measure import is_measured, measure_all, measure_options
 from vtrap_data.shards.members import FRAMES, IMAGES, pack_list
 from vtrap_data.shards.spool import Measured, read_facts, read_member
 from vtrap_data.shards.write import Stored, remove_other_shards, sample_key, write_shards
 
 WORK = ".work"
 PLAN = "plan.json"
-
-STRATEGIES = ("hybrid", "instruction", "coverage", "random", "fixed:N")
 
 
 class Job(NamedTuple):
@@ -100,18 +99,18 @@ def pack(
         stored = tqdm(_stored(jobs, budgets, demand, spool, settings), "write", len(jobs), unit="sample", disable=None)
         written = write_shards(out, stored, split=settings.split, samples_per_shard=settings.samples_per_shard)
         remove_other_shards(out, written.shards)
-        write_index(out, written.rows)
+        write_index(out, written.index)
         manifest = Manifest(
             settings=settings,
             params=params,
-            counts={**count_rows(written.rows), "bytes": sum(shard.bytes for shard in written.shards)},
+            counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
             shards=written.shards,
             index_sha256=sha256_file(out / INDEX),
             source_sha256=source,
             versions=versions(),
             quarantine=tuple(Quarantined.of(error) for error in quarantine),
         )
-        write_card(out, manifest, written.rows)
+        write_card(out, manifest, written.index)
         write_manifest(out, manifest)
     shutil.rmtree(out / WORK)
     return manifest
@@ -123,39 +122,25 @@ def check_settings(settings: PackSettings) -> None:
     Raises:
         UsageError: With the setting to change.
     """
-    if not settings.budgets or list(settings.budgets) != sorted(set(settings.budgets)):
-        raise UsageError(f"--budgets must be different numbers in ascending order, not {list(settings.budgets)}")
+    check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames)
+    check_scorer(settings.scorer, needed=reads_questions(settings.strategy))
     for budget in settings.budgets:
         subset_slots(settings.slots, budget, smallest=settings.smallest)
     if settings.store is not None:
         subset_slots(settings.slots, settings.store, smallest=settings.smallest)
-    check_strategy(settings.strategy, settings)
     for name in ("short_side", "samples_per_shard"):
         if getattr(settings, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
+    if not math.isfinite(settings.mean_frames):
+        raise UsageError(f"--mean-frames must be a number, not {settings.mean_frames}")
+    if settings.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {settings.seed}")
     if settings.workers < 0:
         raise UsageError(f"--workers must be 0 (this process) or more, not {settings.workers}")
     if not 0 <= settings.max_quarantine_rate <= 1:
         raise UsageError(f"--max-quarantine-rate must lie in [0, 1], not {settings.max_quarantine_rate}")
     if not settings.split.isidentifier():
         raise UsageError(f"--split must be letters, digits and underscores, not {settings.split!r}")
-
-
-def check_strategy(strategy: str, settings: PackSettings) -> None:
-    """Check the name of a strategy and that its numbers fit the candidate budgets (UsageError)."""
-    fixed = fixed_budget(strategy)
-    if fixed is not None:
-        if fixed not in settings.budgets:
-            raise UsageError(
-                f"--strategy {strategy} is no candidate: --budgets are {', '.join(map(str, settings.budgets))}"
-            )
-    elif strategy not in STRATEGIES[:-1]:
-        raise UsageError(f"--strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}")
-    elif not settings.budgets[0] <= settings.mean_frames <= settings.budgets[-1]:
-        raise UsageError(
-            f"--mean-frames must lie between the smallest and the largest budget, {settings.budgets[0]} and "
-            f"{settings.budgets[-1]}, not {settings.mean_frames}"
-        )
 
 
 def source_hash(samples: Sequence[SourceSample], rejected: Sequence[SampleError] = ()) -> str:
@@ -184,11 +169,6 @@ def versions() -> dict[str, str | int]:
     }
 
 
-def uses_demand(strategy: str) -> bool:
-    """Whether a strategy reads the questions ("random" shuffles the hybrid budgets)."""
-    return strategy in ("instruction", "hybrid", "random")
-
-
 def item_text(item: Item) -> str:
     """What a budget strategy reads: the bare question, or else the user's turns without the marks."""
     text = item.question or "\n".join(message.content for message in item.messages if message.role == "user")
@@ -199,22 +179,6 @@ def packed_item(item: Item, *, budget: int, ids: tuple[int, ...], demand: float 
     """An item with its budget. Fields of a `PackedItem` that already has one are replaced."""
     plain = {name: getattr(item, name) for name in Item.__dataclass_fields__}
     return PackedItem(**plain, budget=budget, frame_ids=ids, demand=demand)
-
-
-def count_rows(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """The counts of a manifest that follow from the index rows."""
-    firsts = [row for row in rows if row["item_index"] == 0]
-    kinds = Counter(row["kind"] for row in firsts)
-    media = Counter(sha for row in firsts for sha in row["media_sha256"])
-    return {
-        "samples": len(firsts),
-        "items": len(rows),
-        **{f"samples_{kind}": kinds[kind] for kind in ("video", "images", "text")},
-        "items_video": sum(row["kind"] == "video" for row in rows),
-        "frames_stored": sum(len({slot for slot in row["pool"] if slot >= 0}) for row in firsts),
-        "frames_used": sum(row["n_frames"] for row in rows),
-        "duplicate_media": sum(n - 1 for n in media.values()),
-    }
 
 
 def _check_ids(samples: Sequence[SourceSample]) -> None:
@@ -320,7 +284,7 @@ def _allocate(
     if not asked:
         return {}, {}, {}
     scores: list[float | None] = [None] * len(asked)
-    if uses_demand(settings.strategy):
+    if reads_questions(settings.strategy):
         scores = list(demands([item_text(item) for item, _ in asked], scorer=settings.scorer))
     needs = [
         Need(demand=score, residuals=video.residuals, distinct=video.distinct)

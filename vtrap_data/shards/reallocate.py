@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError
-from vtrap_data.media.select import FramesNotStoredError, frame_ids
+from vtrap_data.media.select import frame_ids
 from vtrap_data.shards.allocation import Scorer, allocate_again, asked_items, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.files import sha256_file
-from vtrap_data.shards.index import write_index
+from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
-from vtrap_data.shards.pack import count_rows, packed_item
+from vtrap_data.shards.pack import packed_item
 from vtrap_data.shards.stored import read_stored
 from vtrap_data.shards.write import Stored, write_shards
 
@@ -61,45 +63,43 @@ def reallocate(
     asked = asked_items(source)
     scores = demand_scores(asked, settings)
     allocation = allocate_again(asked, scores, settings) if asked else None
-    granted = dict(zip((one.item.id for one in asked), allocation.budgets if allocation else (), strict=True))
+    granted = dict(zip((one.id for one in asked), allocation.budgets if allocation else (), strict=True))
     _check_stored(source, granted, settings)
-    demand = {one.item.id: score for one, score in zip(asked, scores, strict=True)}
+    demand = {one.id: score for one, score in zip(asked, scores, strict=True)}
     stored = tqdm(
         _rewritten(source, granted, demand, settings), "write", old.counts["samples"], unit="sample", disable=None
     )
-    written = write_shards(out, stored, split=settings.split, samples_per_shard=settings.samples_per_shard)
-    write_index(out, written.rows)
+    # Under another name until it is whole: a kill leaves no half corpus at `out` that would block the next attempt.
+    half = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(half, ignore_errors=True)
+    written = write_shards(half, stored, split=settings.split, samples_per_shard=settings.samples_per_shard)
+    write_index(half, written.index)
     manifest = replace(
         old,
         settings=settings,
         params=dict(allocation.params) if allocation else {},
-        counts={**count_rows(written.rows), "bytes": sum(shard.bytes for shard in written.shards)},
+        counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
         shards=written.shards,
-        index_sha256=sha256_file(out / INDEX),
+        index_sha256=sha256_file(half / INDEX),
     )
-    write_card(out, manifest, written.rows)
-    write_manifest(out, manifest)
+    write_card(half, manifest, written.index)
+    write_manifest(half, manifest)
+    half.replace(out)
     return manifest
 
 
 def _check_stored(source: Path, granted: dict[str, int], settings: PackSettings) -> None:
     """Find items whose new budget needs frames that the corpus lacks, before anything is written."""
-    lacking: list[str] = []
-    largest = 0
-    for stored in read_stored(source, members=False):
-        if stored.sample.video is None:
-            continue
-        for item in stored.sample.items:
-            try:
-                frame_ids(stored.sample.video.pool, granted[item.id], smallest=settings.smallest)
-            except FramesNotStoredError:
-                lacking.append(item.id)
-                largest = max(largest, granted[item.id])
+    index = read_index(source, ("item_id", "kind", "pool"))
+    names = index["item_id"].to_pylist()
+    budgets = np.array([granted.get(name, 0) for name in names], dtype=np.int64)
+    lacking = np.flatnonzero(frame_counts(index, budgets, smallest=settings.smallest) < 0).tolist()
     if lacking:
-        listed = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        listed = ", ".join(names[i] for i in lacking[:3])
+        listed += f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise UsageError(
             f"{source} does not store the frames that {settings.strategy} needs for {len(lacking)} items ({listed}): "
-            f"pack the media again with --store {largest}"
+            f"pack the media again with --store {max(int(budgets[i]) for i in lacking)}"
         )
 
 

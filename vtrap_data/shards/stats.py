@@ -14,6 +14,12 @@ DURATION_EDGES = (2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0)
 """Seconds at which the bars of the duration histogram end."""
 
 
+_COLUMNS = (
+    *("item_index", "kind", "source", "ability", "budget", "n_frames", "distinct", "duration"),
+    *("json_size", "frames_size", "images_size"),
+)
+
+
 def stats(root: Path) -> dict[str, Any]:
     """The facts of a corpus, ready for JSON.
 
@@ -27,7 +33,7 @@ def stats(root: Path) -> dict[str, Any]:
         UsageError: `root` is no packed corpus.
     """
     manifest = read_manifest(root)
-    rows = read_index(root).to_pylist()
+    rows = read_index(root, _COLUMNS).to_pylist()
     firsts = [row for row in rows if row["item_index"] == 0]
     videos = [row for row in rows if row["kind"] == "video"]
     used: dict[str, float] = {}

@@ -14,6 +14,11 @@ from vtrap_data.shards.index import FrameFacts, read_index
 from vtrap_data.shards.members import FRAMES, IMAGES, Span
 from vtrap_data.shards.reader import ShardReader
 
+_COLUMNS = (
+    *("item_index", "shard", "json_offset", "json_size", "frames_offset", "frames_size"),
+    *("images_offset", "images_size", "width", "height", "distinct"),
+)
+
 
 class StoredSample(NamedTuple):
     """A sample as it lies in a shard.
@@ -36,10 +41,12 @@ def read_stored(root: Path, *, members: bool) -> Iterator[StoredSample]:
         root: The corpus folder.
         members: Read the frames and images too.
     """
-    index = read_index(root)
+    index = read_index(root, _COLUMNS)
     reader = ShardReader(root)
-    for row in index.filter(pc.equal(index["item_index"], 0)).to_pylist():
-        yield _read(reader, row, members)
+    firsts = index.filter(pc.equal(index["item_index"], 0))
+    for batch in firsts.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            yield _read(reader, row, members)
 
 
 def _read(reader: ShardReader, row: dict[str, Any], members: bool) -> StoredSample:

@@ -9,9 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import pyarrow as pa
+
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.files import atomic_file, canonical_json
-from vtrap_data.shards.index import FrameFacts, index_rows, tar_members
+from vtrap_data.shards.index import SCHEMA, FrameFacts, index_rows, index_table, tar_members
 from vtrap_data.shards.manifest import DATA, Shard
 
 
@@ -30,10 +32,10 @@ class Stored(NamedTuple):
 
 
 class Written(NamedTuple):
-    """The tars and the index rows of everything inside them."""
+    """The tars and the index of everything inside them."""
 
     shards: tuple[Shard, ...]
-    rows: list[dict[str, Any]]
+    index: pa.Table
 
 
 def sample_key(number: int, sample_id: str) -> str:
@@ -57,7 +59,7 @@ def write_shards(out: Path, samples: Iterable[Stored], *, split: str, samples_pe
         samples_per_shard: At most that many samples in each tar.
     """
     shards: list[Shard] = []
-    rows: list[dict[str, Any]] = []
+    tables: list[pa.Table] = []  # one per shard: a million rows as dicts would take gigabytes
     todo = iter(samples)
     while first := next(todo, None):
         name = f"{DATA}/{split}-{len(shards):05d}.tar"
@@ -68,9 +70,11 @@ def write_shards(out: Path, samples: Iterable[Stored], *, split: str, samples_pe
                 facts.append((stored.sample, stored.frames))
         shards.append(Shard(path=name, bytes=sink.size, sha256=sink.digest.hexdigest(), samples=len(facts)))
         members = tar_members(out / name)
+        rows: list[dict[str, Any]] = []
         for sample, frames in facts:
-            rows.extend(index_rows(sample, shard=name, split=split, members=members, frames=frames))
-    return Written(tuple(shards), rows)
+            rows += index_rows(sample, shard=name, split=split, members=members, frames=frames)
+        tables.append(index_table(rows))
+    return Written(tuple(shards), pa.concat_tables(tables) if tables else SCHEMA.empty_table())
 
 
 def remove_other_shards(out: Path, shards: Sequence[Shard]) -> None:

@@ -117,8 +117,8 @@ def build_config(tokenizer: Any) -> Any:
             "max_position_embeddings": 4096,
             "rope_parameters": {
                 "rope_type": "default",
-                "rope_theta": 10000.0,
-                "mrope_section": [8, 4, 4],
+                "rope_theta": 10.0,
+                "mrope_section": [4, 6, 6],
             },
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],

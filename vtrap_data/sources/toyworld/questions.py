@@ -89,21 +89,21 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
     """A still picture with one question of the given image ability."""
     if ability == "digit":
         digit = rng.choice(DIGITS)
-        (x, y, s), *rest = scatter(rng, rng.randint(1, 3), size=(8, 12))
+        (x, y, s), *rest = scatter(rng, rng.randint(1, 3), size=(10, 14))
         others = rng.sample(SHAPES, len(rest))
         colours = rng.sample(list(COLOURS), len(rest) + 1)
         things = [Thing(shape=digit, colour=colours[0], x=x, y=y, size=s)]
         things += [
-            Thing(shape=h, colour=c, x=a, y=b, size=min(r, 7.0))
+            Thing(shape=h, colour=c, x=a, y=b, size=min(r, 9.0))
             for h, c, (a, b, r) in zip(others, colours[1:], rest, strict=True)
         ]
         return _still(rng, things), _plain("digit", "Which digit is shown?", DIGITS, digit)
     if ability == "count":
         count = rng.randint(1, 5)
-        places = scatter(rng, count, size=(6, 9))
+        places = scatter(rng, count, size=(7, 10))
         things = [Thing(shape=rng.choice(SHAPES), colour=rng.choice(list(COLOURS)), x=x, y=y, size=s) for x, y, s in places]
         return _still(rng, things), _plain("count", "How many shapes are there?", COUNTS, str(count))
-    things = _distinct(rng, rng.randint(1, 4), size=(7, 11))
+    things = _distinct(rng, rng.randint(1, 3), size=(9, 13))
     target = rng.choice(things)
     match ability:
         case "colour":
@@ -162,7 +162,7 @@ def _direction(rng: random.Random) -> tuple[list[Thing], Question]:
 
 
 def _order(rng: random.Random) -> tuple[list[Thing], Question]:
-    first, second, *others = _distinct(rng, rng.randint(3, 4), size=(7, 10))
+    first, second, *others = _distinct(rng, 3, size=(8, 12))
     width = rng.choice((0.07, 0.13, 0.26))  # about 1, 2 or 4 of 16 slots
     a = rng.uniform(0.02, 0.96 - 2 * width)
     b = rng.uniform(a + width, 0.98 - width)
@@ -183,7 +183,7 @@ def _order(rng: random.Random) -> tuple[list[Thing], Question]:
 
 
 def _blinks(rng: random.Random) -> tuple[list[Thing], Question]:
-    lamp, *others = _distinct(rng, rng.randint(2, 3), size=(8, 11))
+    lamp, *others = _distinct(rng, rng.randint(2, 3), size=(9, 12))
     count = rng.randint(1, 4)
     dark = rng.choice((0.065, 0.13)) if count < 4 else 0.065  # about 1 or 2 of 16 slots
     room = 0.86 - count * dark - (count - 1) * 0.13
@@ -235,7 +235,7 @@ def _distinct(rng: random.Random, count: int, *, size: tuple[float, float]) -> l
 
 
 def _cast(rng: random.Random) -> list[Thing]:
-    return _distinct(rng, rng.randint(2, 3), size=(7, 10))
+    return _distinct(rng, rng.randint(2, 3), size=(8, 11))
 
 
 def _on_course(rng: random.Random, thing: Thing, motion: Motion) -> Thing:

@@ -1,0 +1,112 @@
+"""How well does a demand scorer tell questions about time from others? Prints the tables of docs/budgets.md.
+
+    python scripts/measure_demand.py                       the lexical scorer
+    python scripts/measure_demand.py --scorer embedding    the other one, where its package is installed
+    python scripts/measure_demand.py --misses dev          the questions of a half that are far off, to work on
+
+Three sets. `dev` and `held-out` are the labelled questions of the tests, split by a hash of the question; those of
+batch 1 were there when the cues were first written, so all of them count as dev. `real media` are the hand-written
+questions of the real-media source, labelled by whether one frame is enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vtrap_data.budgets.demand import LEVELS, UNKNOWN, demands, explain
+from vtrap_data.sources.real_media.questions import rows as real_media
+
+QUESTIONS = Path(__file__).parent.parent / "tests/data/demand_questions.jsonl"
+NEAR = 0.25
+"""A score this close to the level of the question's kind counts as right."""
+
+
+class Labelled(NamedTuple):
+    kind: str
+    question: str
+    half: str
+
+
+def labelled(path: Path = QUESTIONS) -> list[Labelled]:
+    """The labelled questions, each with its half."""
+    read = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Labelled(row["kind"], row["question"], half(row["question"], batch=row["batch"])) for row in read]
+
+
+def half(question: str, *, batch: int) -> str:
+    odd = hashlib.sha256(question.encode()).digest()[0] % 2
+    return "held-out" if batch > 1 and odd else "dev"
+
+
+def auc(temporal: Sequence[float], static: Sequence[float]) -> float:
+    """Chance that a question about time scores above one that is not; ties count half."""
+    a, b = np.asarray(temporal)[:, None], np.asarray(static)[None]
+    return float((a > b).mean() + 0.5 * (a == b).mean())
+
+
+def summary(rows: Sequence[Labelled], scores: Sequence[float]) -> dict[str, float | int]:
+    levels = [LEVELS[row.kind] for row in rows]
+    static = [s for s, level in zip(scores, levels, strict=True) if level == 0]
+    temporal = [s for s, level in zip(scores, levels, strict=True) if level > 0]
+    return {
+        "questions": len(rows),
+        "auc": auc(temporal, static),
+        "static at 0": float(np.mean(np.asarray(static) == 0)),
+        "temporal above no cue": float(np.mean(np.asarray(temporal) > UNKNOWN)),
+        "near its level": float(np.mean(np.abs(np.subtract(scores, levels)) <= NEAR)),
+    }
+
+
+def by_kind(rows: Sequence[Labelled], scores: Sequence[float]) -> Iterable[str]:
+    yield "| kind | level | n | 0 | no cue | above | near its level |"
+    yield "|---|---|---|---|---|---|---|"
+    for kind, level in LEVELS.items():
+        mine = [s for row, s in zip(rows, scores, strict=True) if row.kind == kind]
+        where = Counter("0" if s == 0 else "no cue" if s == UNKNOWN else "above" for s in mine)
+        near = sum(abs(s - level) <= NEAR for s in mine)
+        counts = " | ".join(str(where[name]) for name in ("0", "no cue", "above"))
+        yield f"| {kind} | {level:g} | {len(mine)} | {counts} | {near} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scorer", choices=("lexical", "embedding"), default="lexical")
+    parser.add_argument("--misses", choices=("dev", "held-out"), help="list what is far off in this half")
+    args = parser.parse_args()
+    rows = labelled()
+    scores = demands([row.question for row in rows], scorer=args.scorer)
+    if args.misses:
+        for row, score in zip(rows, scores, strict=True):
+            if row.half == args.misses and abs(score - LEVELS[row.kind]) > NEAR:
+                print(f"{row.kind:<10} {score:.2f} {row.question}   {explain(row.question)}")
+        return
+    print(f"| set ({args.scorer}) | questions | AUC | static at 0 | temporal above no cue | near its level |")
+    print("|---|---|---|---|---|---|")
+    for name in ("dev", "held-out"):
+        mine = [(row, score) for row, score in zip(rows, scores, strict=True) if row.half == name]
+        facts = summary(*zip(*mine, strict=True))
+        shares = " | ".join(f"{facts[key]:.3f}" for key in list(facts)[1:])
+        print(f"| {name} | {facts['questions']} | {shares} |")
+    real = real_media()
+    values = demands([row["question"] for row in real], scorer=args.scorer)
+    many = [s for row, s in zip(real, values, strict=True) if row["category"] == "many-frames"]
+    one = [s for row, s in zip(real, values, strict=True) if row["category"] == "one-frame"]
+    print(
+        f"| real media | {len(real)} | {auc(many, one):.3f} | {np.mean(np.asarray(one) == 0):.3f} "
+        f"| {np.mean(np.asarray(many) > UNKNOWN):.3f} | - |"
+    )
+    held = [(row, score) for row, score in zip(rows, scores, strict=True) if row.half == "held-out"]
+    print("\nheld-out, by kind: how many questions got 0, the score of no cue, more; and how many came near\n")
+    print("\n".join(by_kind(*zip(*held, strict=True))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""AI2D: multiple choice about school diagrams, in the variant where the labels that options name are masked."""
+
+from __future__ import annotations
+
+from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, by_index, plain, sequence, text
+
+
+def read(row: Row, part: Part) -> Question:
+    """One question."""
+    options = tuple(plain(option) for option in sequence(row["options"]))
+    return Question(
+        id=text(row.get("id")),
+        question=plain(row["question"]),
+        options=options,
+        right=by_index(row["answer"], options),
+        category="diagram",
+        images=(row["image"],),
+        facts={"variant": "mask"},
+    )
+
+
+AI2D = Benchmark(
+    name="ai2d",
+    title="AI2D (mask)",
+    media="images",
+    ids=("lmms-lab-encoder/ai2d", "lmms-lab/ai2d"),
+    parts=(Part(config="default", split="test", rows=3088, known="memory"),),
+    columns=("question", "options", "answer", "image"),
+    cluster="image",
+    abilities={"diagram": "reasoning"},
+    read=read,
+)

@@ -1,0 +1,73 @@
+"""The command `python -m vtrap_data benchmark`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from vtrap_data.errors import UsageError
+from vtrap_data.sources.benchmarks import BENCHMARKS
+from vtrap_data.sources.benchmarks.convert import BENCH, convert, summary
+
+EXAMPLES = """\
+examples:
+  python -m vtrap_data benchmark mme --rows mme-parquet --out source/mme
+  python -m vtrap_data pack source/mme/bench.jsonl --out packed/mme --name mme --split test
+  python -m vtrap_data benchmark videomme --rows videomme-parquet --media videos --out source/videomme
+  python -m vtrap_data pack source/videomme/bench.jsonl --media-root videos --out packed/videomme --name videomme \\
+    --split test --store 64
+  python -m vtrap_data benchmark mmstar --rows Lin-Chen/MMStar --revision COMMIT --out source/mmstar
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Turn the rows of a benchmark into bench.jsonl, which `pack` reads, and its images into files. Nothing is\n"
+        "downloaded but rows that are on the Hub."
+    )
+    parser.epilog = EXAMPLES
+    parser.add_argument("name", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--rows", required=True, metavar="DIR_OR_HUB_ID", help="parquet or JSON files, or a data set")
+    parser.add_argument("--revision", help="commit of the data set on the Hub")
+    parser.add_argument("--media", type=Path, metavar="DIR", help="folder of the video files")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets bench.jsonl and media/")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N rows per part, for a look")
+    parser.add_argument(
+        "--circular",
+        action="store_true",
+        help="ask every multiple-choice question once per rotation of its options (MMBench does so by itself)",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; exit code 0, also where row counts are not the expected ones: that is printed."""
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit {args.limit} must be at least 1")
+    benchmark = BENCHMARKS[args.name]
+    done = convert(
+        benchmark,
+        rows=args.rows,
+        out=args.out,
+        media=args.media,
+        revision=args.revision,
+        limit=args.limit,
+        circular=args.circular,
+    )
+    path = args.out / BENCH
+    if args.json:
+        print(json.dumps(asdict(done), indent=1, ensure_ascii=False))
+        return 0
+    for line in summary(done):
+        print(line, file=sys.stderr)
+    pack = ["python", "-m", "vtrap_data", "pack", str(path), "--name", args.name, "--split", "test"]
+    if benchmark.media == "video":
+        pack += ["--media-root", str(args.media), "--store", "64"]
+    print(f"{path}: {done.questions} questions\nnext: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
+    return 0

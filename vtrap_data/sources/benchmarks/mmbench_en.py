@@ -1,0 +1,78 @@
+"""MMBench-EN (dev): multiple choice, each question asked once per rotation of its options."""
+
+from __future__ import annotations
+
+from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, by_letter, filled, plain, text
+
+ROTATION = 1_000_000
+"""Copy k of question q has index q + k * ROTATION."""
+L2 = (
+    "coarse_perception",
+    "finegrained_perception (instance-level)",
+    "finegrained_perception (cross-instance)",
+    "attribute_reasoning",
+    "relation_reasoning",
+    "logic_reasoning",
+)
+ABILITIES = {
+    "image_scene": "scene",
+    "image_style": "attribute",
+    "image_topic": "scene",
+    "image_quality": "attribute",
+    "image_emotion": "recognition",
+    "object_localization": "position",
+    "attribute_recognition": "attribute",
+    "celebrity_recognition": "knowledge",
+    "ocr": "ocr",
+    "spatial_relationship": "relation",
+    "attribute_comparison": "attribute",
+    "action_recognition": "action",
+    "physical_property_reasoning": "reasoning",
+    "function_reasoning": "knowledge",
+    "identity_reasoning": "knowledge",
+    "social_relation": "relation",
+    "physical_relation": "relation",
+    "nature_relation": "relation",
+    "structuralized_imagetext_understanding": "ocr",
+    "future_prediction": "reasoning",
+}
+
+
+def read(row: Row, part: Part) -> Question:
+    """One rotation of one question."""
+    # A middle cell may be empty in broken tables; letters must stay what they were, so only the end is cut.
+    cells = [filled(row.get(letter)) for letter in "ABCDE"]
+    while cells and not cells[-1]:
+        cells.pop()
+    if "" in cells:
+        raise ValueError(f"option {'ABCDE'[cells.index('')]} is empty but a later one is not")
+    index = int(row["index"])
+    return Question(
+        id=str(index),
+        question=plain(row["question"]),
+        options=tuple(cells),
+        right=by_letter(row["answer"], cells),
+        category=text(row["category"]),
+        images=(row["image"],),
+        facts={
+            "hint": filled(row["hint"]),
+            "base": str(index % ROTATION),
+            "rotation": str(index // ROTATION),
+            "category": text(row["category"]),
+            "l2": text(row["L2-category"]),
+        },
+    )
+
+
+MMBENCH_EN = Benchmark(
+    name="mmbench_en",
+    title="MMBench-EN (dev)",
+    media="images",
+    ids=("lmms-lab-encoder/MMBench", "lmms-lab/MMBench"),
+    parts=(Part(config="en", split="dev", rows=4329, known="memory"),),
+    columns=("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "L2-category", "image"),
+    optional=("E", "source", "split", "comment"),
+    cluster="image",
+    abilities=ABILITIES,
+    read=read,
+)

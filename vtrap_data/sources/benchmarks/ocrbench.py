@@ -1,0 +1,47 @@
+"""OCRBench (v1): 1000 open questions about text, formulas and documents in pictures."""
+
+from __future__ import annotations
+
+from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, plain, references, text
+
+GROUPS = {
+    "Regular Text Recognition": "Text Recognition",
+    "Irregular Text Recognition": "Text Recognition",
+    "Artistic Text Recognition": "Text Recognition",
+    "Handwriting Recognition": "Text Recognition",
+    "Digit String Recognition": "Text Recognition",
+    "Non-Semantic Text Recognition": "Text Recognition",
+    "Scene Text-centric VQA": "Scene Text-centric VQA",
+    "Doc-oriented VQA": "Doc-oriented VQA",
+    "Key Information Extraction": "Key Information Extraction",
+    "Handwritten Mathematical Expression Recognition": "Handwritten Mathematical Expression Recognition",
+}
+"""Question type -> group of the official table."""
+FORMULAS = "HME100k"
+
+
+def read(row: Row, part: Part) -> Question:
+    """One question; the answer is the list of all references."""
+    answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
+    kind = text(row["question_type"])
+    return Question(
+        id=text(row.get("id")),
+        question=plain(row["question"]),
+        answer=references([text(answer) for answer in answers]),
+        category=kind,
+        images=(row["image"],),
+        facts={"type": kind, "dataset": text(row["dataset"])},
+    )
+
+
+OCRBENCH = Benchmark(
+    name="ocrbench",
+    title="OCRBench",
+    media="images",
+    ids=("echo840/OCRBench",),
+    parts=(Part(config="default", split="test", rows=1000, known="memory"),),
+    columns=("dataset", "question", "question_type", "answer", "image"),
+    cluster="image",
+    abilities=dict.fromkeys(GROUPS, "ocr"),
+    read=read,
+)

@@ -1,0 +1,130 @@
+"""Where are the rows of a benchmark? Reads them with stock `datasets`, from a folder or from the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vtrap_data.errors import UsageError
+from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Row
+
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+
+
+def read_rows(benchmark: Benchmark, part: Part, *, source: str, revision: str | None) -> Iterator[Row]:
+    """The rows of one part, in their order; images as `{"bytes", "path"}`, not decoded.
+
+    Args:
+        benchmark: Which.
+        part: Which configuration of it.
+        source: A folder, or the id of a data set on the Hub.
+        revision: Commit on the Hub; a folder has none.
+
+    Raises:
+        UsageError: There are no such rows, the Hub's have no pinned revision, or columns are missing.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        rows = _local(part, folder, only=len(benchmark.parts) == 1)
+    else:
+        rows = _hub(benchmark, part, source, revision)
+    checked = False
+    for row in rows:
+        if not checked:
+            _check_columns(benchmark, part, row)
+            checked = True
+        yield row
+
+
+def local_files(part: Part, folder: Path, *, only: bool) -> list[Path]:
+    """The files of a part in a folder.
+
+    They are below the folder named like the configuration where there is one, or are called like it; of those the ones
+    that name the split, where any does.
+
+    Args:
+        part: Which.
+        folder: Where.
+        only: The benchmark has no other part, so that its files need not name it.
+
+    Raises:
+        UsageError: There is no file, or files of two kinds.
+    """
+    below = [path for path in folder.rglob(part.config) if path.is_dir()]
+    found = [p for root in below or [folder] for p in sorted(root.rglob("*")) if p.suffix in _BUILDERS and p.is_file()]
+    found = [p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)]
+    if not below:
+        found = [p for p in found if _names(p, part.config)] or (found if only else [])
+    found = [p for p in found if _names(p, part.split) or p.parent.name == part.split] or found
+    kinds = {_BUILDERS[p.suffix] for p in found}
+    if not found:
+        raise UsageError(f"--rows {folder}: no {', '.join(_BUILDERS)} files of {part.config}/{part.split} below it")
+    if len(kinds) > 1:
+        raise UsageError(f"--rows {folder}: files of several kinds ({', '.join(p.name for p in found[:4])}): keep one")
+    return found
+
+
+def _names(path: Path, word: str) -> bool:
+    """Whether a file is called like a split or a configuration: "test.json", "test-00000-of-00002.parquet"."""
+    return path.stem == word or path.stem.startswith((f"{word}-", f"{word}_", f"{word}."))
+
+
+def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    files = local_files(part, folder, only=only)
+    options: dict[str, Any] = {"delimiter": "\t"} if files[0].suffix == ".tsv" else {}
+    builder = _BUILDERS[files[0].suffix]
+    # Streaming: no second copy of every image in a cache.
+    try:
+        data = load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True, **options)
+        yield from _undecoded(data)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--rows {folder}: {files[0].name} cannot be read: {_first_line(error)}") from error
+
+
+def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) -> Iterator[Row]:
+    from datasets import load_dataset
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if "/" not in source or source.startswith((".", "/")) or source.count("/") > 1:
+        raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(benchmark.ids)})")
+    pinned = revision or (benchmark.revision if source == benchmark.ids[0] else None)
+    if pinned is None:
+        raise UsageError(
+            f"--rows {source}: give --revision, a commit of it, so that the same rows come every time "
+            f"(none is known to be good for {benchmark.name})"
+        )
+    config = None if part.config == "default" else part.config
+    try:
+        data = load_dataset(source, config, split=part.split, revision=pinned, streaming=True)
+        yield from _undecoded(data)
+    except (ValueError, OSError, HfHubHTTPError) as error:
+        raise UsageError(
+            f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {_first_line(error)}"
+        ) from error
+
+
+def _undecoded(data: Any) -> Iterator[Row]:
+    from datasets import Image, Sequence
+
+    for name, feature in (data.features or {}).items():
+        if isinstance(feature, Image):
+            data = data.cast_column(name, Image(decode=False))
+        elif isinstance(getattr(feature, "feature", None), Image):
+            data = data.cast_column(name, Sequence(Image(decode=False)))
+    yield from data
+
+
+def _check_columns(benchmark: Benchmark, part: Part, row: Row) -> None:
+    if missing := [column for column in benchmark.columns if column not in row]:
+        raise UsageError(
+            f"{benchmark.name}, {part.config}/{part.split}: the rows lack the columns {', '.join(missing)}; they have "
+            f"{', '.join(sorted(row))}"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
