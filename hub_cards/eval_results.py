@@ -85,6 +85,34 @@ def eval_results_yaml(
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True))
 
 
+def merge_eval_results(existing: Sequence[str], new: str) -> str:
+    """Put new results into a file that may hold others.
+
+    An entry replaces the one about the same task. It keeps the old one, date and all, when only the date differs: the
+    same results submitted again change nothing.
+
+    Args:
+        existing: The texts of the file as it is (on the default branch, in an open pull request), oldest first.
+        new: From `eval_results_yaml`.
+
+    Raises:
+        ValueError: An existing file is no list of results.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for text in existing:
+        try:
+            entries = yaml.safe_load(text) or []
+            found |= {(e["dataset"]["id"], e["dataset"]["task_id"]): e for e in entries}
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{RESULTS_PATH} of the model is no list of results ({type(error).__name__})") from error
+    for entry in yaml.safe_load(new):
+        key = (entry["dataset"]["id"], entry["dataset"]["task_id"])
+        old = {k: v for k, v in found.get(key, {}).items() if k not in ("date", "verifyToken")}
+        if old != {k: v for k, v in entry.items() if k != "date"}:
+            found[key] = entry
+    return str(yaml.safe_dump(list(found.values()), sort_keys=False, allow_unicode=True))
+
+
 def eval_yaml(*, name: str, description: str, tasks: Sequence[tuple[str, str, str]], framework: str = "vtrap") -> str:
     """The text of `eval.yaml` at the root of a benchmark dataset.
 

@@ -61,6 +61,10 @@ class Failed(RuntimeError):
     """It did not work this time: the network, another writer, or something came back other than it was sent."""
 
 
+class Moved(Failed):
+    """The default branch moved meanwhile, and nothing was merged."""
+
+
 class Fingerprint(NamedTuple):
     """What identifies a file on either side. `git` is None for files that are too large to be plain git blobs."""
 
@@ -72,13 +76,14 @@ class Fingerprint(NamedTuple):
 class ReadBack(NamedTuple):
     """How to load what was published: `python -m MODULE ARGUMENTS... WHERE [REVISION]`.
 
-    It prints a JSON object. The one for `local`, a folder, must equal the one for the repository; entries under
-    "files" (path to sha256) are compared with what was sent. `local` None: only the files are.
+    It prints a JSON object, in which entries under "files" (path to sha256) are compared with what was sent. The rest
+    must equal `expected`, or what the same command prints for the folder `local`.
     """
 
     module: str
     arguments: tuple[str, ...]
     local: Path | None = None
+    expected: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class Publication:
         owned: Glob patterns of files that belong to us: those on the Hub that are not in `files` are removed.
         marker: A file by which a repository of ours is known; one that holds other things is not touched.
         read_back: How to load it back.
-        tag: Name for the result. None: made from the content.
+        tag: Name for the result. None: made from the content. "": none.
         private: Whether a repository that is made is private.
         merge: Merge and tag. Otherwise the pull request stays open for the owner of the repository to decide.
         title: Of that open pull request; a later call adds to it.
@@ -177,7 +182,22 @@ def read_text(repo_id: str, path: str, *, repo_type: RepoType, revision: str, pa
                 return None
             return Path(found).read_text(encoding="utf-8")
 
-    return _retrying(load, f"read {path} of {repo_id}", pause=pause)
+    return _retrying(load, f"read {path} of {repo_id}", pause=pause, repo_id=repo_id)
+
+
+def large_files(repo_id: str, *, repo_type: RepoType, pause: float = 1.0) -> dict[str, str]:
+    """Path to sha256 of the large files on the default branch.
+
+    Raises:
+        Refused: The repository does not exist or may not be read.
+        Failed: The Hub does not answer.
+    """
+
+    def ask() -> dict[str, str]:
+        listed = HfApi().list_repo_tree(repo_id, repo_type=repo_type, recursive=True)
+        return {f.path: f.lfs.sha256 for f in listed if isinstance(f, RepoFile) and f.lfs is not None}
+
+    return _retrying(ask, f"list the files of {repo_id}", pause=pause, repo_id=repo_id)
 
 
 def open_proposal(repo_id: str, title: str, *, repo_type: RepoType, author: str, pause: float = 1.0) -> int | None:
@@ -192,7 +212,7 @@ def open_proposal(repo_id: str, title: str, *, repo_type: RepoType, author: str,
         found = _pulls(HfApi(), repo_id, repo_type, author)
         return min((number for number, name in found if name == title), default=None)
 
-    return _retrying(find, f"list the pull requests of {repo_id}", pause=pause)
+    return _retrying(find, f"list the pull requests of {repo_id}", pause=pause, repo_id=repo_id)
 
 
 class _Publisher:
@@ -213,7 +233,8 @@ class _Publisher:
         self._validate_card()
         self.prints = fingerprints(wanted.files)
         content = _content_hash(self.prints)
-        tag = wanted.tag or f"vtrap-{content[:12]}" if wanted.merge else None
+        name = f"vtrap-{content[:12]}" if wanted.tag is None else wanted.tag
+        tag = name if name and wanted.merge else None
         self._prepare_repository()
         base, tree = self._head(), self._tree("main")
         self._check_marker(tree)
@@ -294,7 +315,7 @@ class _Publisher:
             )
 
     def _check_tag(self, tag: str | None) -> None:
-        if tag is None or self.publication.tag is None:
+        if tag is None or tag != self.publication.tag:
             return
         commit = self._tags().get(tag)
         if commit is not None and not self._done(self._tree(commit)):
@@ -380,15 +401,16 @@ class _Publisher:
     def _load_back(self, commit: str) -> None:
         self.say(f"loading {commit[:12]} back with stock clients")
         back = self.publication.read_back
-        expected = None if back.local is None else self._run_reader(back, str(back.local.resolve()), None)
+        expected = dict(back.expected or {})
+        if back.local is not None:
+            expected = self._run_reader(back, str(back.local.resolve()), None)
+            expected.pop("files", None)
         found = self._retry(lambda: self._run_reader(back, self.repo_id, commit), "load it back")
         files = found.pop("files", {})
-        if expected is not None:
-            expected.pop("files", None)
-            if expected != found:
-                wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-                shown = ", ".join(f"{k} {expected.get(k)} here, {found.get(k)} there" for k in wrong[:3])
-                raise Failed(f"what was loaded back from {self.repo_id} differs ({shown}); nothing was merged")
+        if expected != found:
+            wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+            shown = ", ".join(f"{k} {expected.get(k)} here, {found.get(k)} there" for k in wrong[:3])
+            raise Failed(f"what was loaded back from {self.repo_id} differs ({shown}); nothing was merged")
         for path, sha256 in files.items():
             if path in self.prints and self.prints[path].sha256 != sha256:
                 raise Failed(f"{path} loaded back from {self.repo_id} has another hash; nothing was merged")
@@ -443,7 +465,7 @@ class _Publisher:
                 return
             head = self._refs_once()["main"]
             if head != base:
-                raise Failed(
+                raise Moved(
                     f"{self.repo_id} has moved from {base[:12]} to {head[:12]} in the meantime; nothing was merged. "
                     "Run the same command again to publish on top of it"
                 )

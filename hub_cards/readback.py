@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,13 @@ def records(path: str, where: str, revision: str | None = None) -> dict[str, Any
     """Count and hash of the rows of one JSON Lines file."""
     from datasets import load_dataset
 
-    rows = load_dataset(where, revision=revision, data_files={"train": path}, split="train", streaming=True)
+    return count_records(
+        load_dataset(where, revision=revision, data_files={"train": path}, split="train", streaming=True)
+    )
+
+
+def count_records(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `records` prints, of records from anywhere."""
     digest, count = hashlib.sha256(), 0
     for row in rows:
         digest.update(json.dumps([row["key"], row["response"], row["correct"]]).encode())

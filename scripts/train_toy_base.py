@@ -3,7 +3,9 @@
     python scripts/train_toy_base.py --out runs/toy-base            # about half an hour on one core
     python scripts/train_toy_base.py --out vtrap_data/toy_vl/checkpoint
 
-What it learns from, drawn fresh for every step:
+Two stages. First the vision tower alone: every visual token is told, through two throw-away heads, which shape and which
+colour its 16 x 16 pixels show; from questions alone a tower of this size takes hours to learn to tell shapes apart. Then
+the whole model, on conversations drawn fresh for every step:
 - 80 %: one picture with one to three questions of the five image abilities, few things on it at first;
 - 8 %: one or two identical frames as a video, a static question: how to look at a frame that came as a video;
 - 12 %: the same with a question about time and an answer drawn at random from its options: the base knows what an answer
@@ -33,11 +35,12 @@ from vtrap_data.encoding.qwen2_5_vl import _pixels
 from vtrap_data.media.jpeg import encode as jpeg
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example, Frames, Message, PackedItem
 from vtrap_data.sources.toyworld.draw import draw
-from vtrap_data.sources.toyworld.questions import IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
-from vtrap_data.sources.toyworld.scene import SHAPES, SIDE, Scene
-from vtrap_data.toy_vl.build import build_model, build_processor
+from vtrap_data.sources.toyworld.questions import DIGITS, IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
+from vtrap_data.sources.toyworld.scene import COLOURS, SHAPES, SIDE, Scene
+from vtrap_data.toy_vl.build import MERGE, PATCH, build_model, build_processor
 
 ROLES = ("user", "assistant")
+KINDS = (*SHAPES, *DIGITS)
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -61,6 +64,62 @@ def tokens(frames: int, turns: tuple[tuple[str, str], ...]) -> Encoded:
 @functools.cache
 def processor():
     return build_processor()
+
+
+class Cells(IterableDataset):
+    """Pictures with the shape and colour that each visual token mostly shows."""
+
+    def __init__(self, *, seed: int, batch: int, steps: int) -> None:
+        self.seed, self.batch, self.steps = seed, batch, steps
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for step in range(self.steps):
+            rng = random.Random(f"toy-base-vision:{self.seed}:{step}")
+            scenes = [picture(rng, rng.choice((*IMAGE_ABILITIES, "digit", "digit")))[0] for _ in range(self.batch)]
+            done = processor().image_processor(images=[_pixels(_jpeg(draw(s))) for s in scenes], return_tensors="pt")
+            yield done["pixel_values"], done["image_grid_thw"], torch.tensor([cells(s) for s in scenes])
+
+
+def cells(scene: Scene) -> list[list[tuple[int, int]]]:
+    """(shape, colour) of the thing that covers most of each token's pixels; 0 where nothing covers an eighth of it."""
+    side = PATCH * MERGE
+    found = []
+    for row in range(SIDE // side):
+        for column in range(SIDE // side):
+            best, label = side * side / 8, (0, 0)
+            for thing in scene.things:
+                across = min(thing.x + thing.size, (column + 1) * side) - max(thing.x - thing.size, column * side)
+                down = min(thing.y + thing.size, (row + 1) * side) - max(thing.y - thing.size, row * side)
+                if across > 0 and down > 0 and across * down > best:
+                    best = across * down
+                    label = (1 + KINDS.index(thing.shape), 1 + list(COLOURS).index(thing.colour))
+            found.append(label)
+    return found
+
+
+def warm_up(model, *, seed: int, steps: int, batch: int, learning_rate: float) -> None:
+    """The first stage."""
+    width = model.config.vision_config.out_hidden_size
+    heads = torch.nn.ModuleList([torch.nn.Linear(width, 1 + n) for n in (len(KINDS), len(COLOURS))])
+    parameters = [*model.model.visual.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
+    loader = DataLoader(Cells(seed=seed, batch=batch, steps=steps), batch_size=None, num_workers=1)
+    right = 0.0
+    with tqdm(loader, total=steps, mininterval=5, desc="vision") as bar:
+        for pixels, grid, labels in bar:
+            tokens = torch.cat(tuple(model.model.get_image_features(pixels, grid).pooler_output))
+            guesses = [head(tokens) for head in heads]
+            targets = labels.flatten(0, 1).unbind(1)
+            loss = sum(torch.nn.functional.cross_entropy(g, t) for g, t in zip(guesses, targets, strict=True))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            shown = targets[0] > 0
+            right = 0.98 * right + 0.02 * (guesses[0].argmax(-1) == targets[0])[shown].float().mean().item()
+            bar.set_postfix(loss=f"{loss.item():.3f}", shapes=f"{right:.3f}", refresh=False)
 
 
 class Stream(IterableDataset):
@@ -119,7 +178,8 @@ def _jpeg(image: Image.Image) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--vision-steps", type=int, default=1500, help="of the first stage")
+    parser.add_argument("--steps", type=int, default=3000, help="of the second stage")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -130,6 +190,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = build_model(processor().tokenizer, seed=args.seed)
     model.train()
+    warm_up(model, seed=args.seed, steps=args.vision_steps, batch=64, learning_rate=args.learning_rate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps, pct_start=0.1)
     loader = DataLoader(

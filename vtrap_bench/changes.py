@@ -320,7 +320,7 @@ def _pairs(before: Run, after: Run, task: str, ability: str | None = None) -> _P
             "score both on the same benchmark"
         )
     ids = [i for i in sorted(old) if ability is None or old[i].ability == ability]
-    return _Pairs([old[i].correct for i in ids], [new[i].correct for i in ids], [old[i].cluster for i in ids])
+    return _Pairs([old[i].score for i in ids], [new[i].score for i in ids], [old[i].cluster for i in ids])
 
 
 def _by_ability(before: Run, after: Run, task: str) -> dict[str, _Pairs]:
@@ -443,7 +443,7 @@ def _flips(name: str, material: Material) -> list[Json]:
                     continue
                 old = before[task].answers[task]
                 for item, new in run.answers[task].items():
-                    if item in old and (new.correct - old[item].correct) * sign > 0.5:
+                    if item in old and (new.score - old[item].score) * sign > 0.5:
                         found.append((hashlib.sha256(f"{task}/{item}".encode()).digest(), task, item, old[item], new))
             for _, task, item, was, new in sorted(found, key=lambda f: f[0])[:FLIPS_EACH]:
                 flips.append(

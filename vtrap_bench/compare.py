@@ -218,8 +218,8 @@ def _pairs(a: Run, b: Run, task: str) -> list[tuple[Record, Record]]:
 
 
 def _difference(task: str, ability: str | None, pairs: Sequence[tuple[Record, Record]]) -> Difference:
-    before = [float(x.correct) for x, _ in pairs]
-    after = [float(y.correct) for _, y in pairs]
+    before = [x.score for x, _ in pairs]
+    after = [y.score for _, y in pairs]
     clusters = [x.cluster for x, _ in pairs]
     only_a = sum(x.correct and not y.correct for x, y in pairs)
     only_b = sum(y.correct and not x.correct for x, y in pairs)

@@ -33,10 +33,14 @@ _EMPTY = Grade(Extraction(None, Stage.EMPTY), 0.0)
 def letter(response: str, item: Item) -> Grade:
     """A letter, or the text of an option. Right if that option is the answer, character by character.
 
-    Options may differ in case only ("Ff" and "ff" in genetics), so their texts are not compared loosely here.
+    Options may differ in case only ("Ff" and "ff" in genetics), so their texts are not compared loosely here, and one
+    that the extractor cannot tell from another is still recognised when it is all that the response says.
     """
     found = extract(response, form="letter", options=item.options)
     if found.value is None:
+        said = clean(response).removesuffix(".")
+        if said and said in item.options:
+            return Grade(Extraction(said, Stage.EXACT), float(said == item.answer))
         return Grade(found, 0.0)
     option = item.options[ord(found.value) - ord("A")]
     return Grade(Extraction(option, found.stage), float(option == item.answer))
@@ -77,7 +81,7 @@ _STATEMENTS = (
 )
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
 _EITHER = re.compile(r"\bor\b|/", re.IGNORECASE)
-_NOT = re.compile(r" (?:not|never|no|neither|isn't|cannot) $")
+_NOT = re.compile(r" (?:not|never|no|neither|nor|cannot|isn't|aren't|wasn't) (?:(?:a|an|the|be) )*$")
 
 
 def open_answer(response: str, item: Item) -> Grade:

@@ -33,8 +33,8 @@ _CONTRACTIONS = {
 def vqa_form(text: str) -> str:
     """The normal form of VQA evaluation: lower case, no articles, digits for small numbers, less punctuation.
 
-    Commas and question marks vanish. Another sign vanishes where the text has it beside a space anywhere, and becomes a
-    space elsewhere. Full stops stay between digits only.
+    Commas and question marks vanish. Another sign vanishes if the text has it beside a space anywhere, and becomes a
+    space if not. Full stops stay between digits only.
 
     >>> vqa_form("The  Two dogs."), vqa_form("coca-cola"), vqa_form("$1,000.50")
     ('2 dogs', 'coca cola', '$1000.50')

@@ -27,8 +27,8 @@ from vtrap_bench.extract import EXTRACTOR_VERSION, AnswerForm, Extraction, extra
 from vtrap_bench.models import LocalModel, local_model, saved_dtype
 from vtrap_bench.records import RECORDS, Record, RecordFile, read_records, record_key
 from vtrap_bench.statistics import RESAMPLES
-from vtrap_bench.tasks import Task, select_tasks
-from vtrap_bench.tasks.locate import MANIFEST, ensure
+from vtrap_bench.tasks import TASKS, Task, select_tasks
+from vtrap_bench.tasks.locate import MANIFEST, ensure, present
 from vtrap_bench.tasks.task import PROMPTS_VERSION, PromptProfile
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     frames = parse_frames(args.frames)
     done: list[dict[str, Any]] = []
     model: LocalModel | None = None
-    tasks = select_tasks(args.tasks)
+    tasks = select_tasks(args.tasks, present=present(TASKS.values(), benchmarks=args.benchmarks))
     opener = _open_once(BACKENDS[args.backend])
     earlier: list[Path] = []
     for setting in frames:
@@ -226,6 +226,8 @@ def table(scores: Mapping[str, Any]) -> str:
             f"    {100 * task['unparsed']:.1f} % unparsed, {100 * task['empty']:.1f} % empty (both count as wrong), "
             f"{task['mean_frames']:.1f} frames per item, {task['visual_tokens']} visual tokens"
         )
+        if own := task.get("extra", {}).get("headline"):
+            lines.append(f"    as the benchmark counts: {own['name']} {own['value']:.1f} of {own['most']:.0f}")
     lines += [line(group, scores[group]) for group in ("image", "video") if group in scores]
     return "\n".join(lines)
 
@@ -478,8 +480,6 @@ def _open_once(open_backend: OpenBackend) -> OpenBackend:
 
 def _all_tasks(tasks: Sequence[Task], before: Mapping[str, Any] | None) -> list[Task]:
     """The tasks asked for and those that the folder has already."""
-    from vtrap_bench.tasks import TASKS
-
     asked = {task.name: task for task in tasks}
     kept = [TASKS[name] for name in (before or {}).get("tasks", {}) if name not in asked and name in TASKS]
     order = list(TASKS)

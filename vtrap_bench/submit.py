@@ -1,37 +1,60 @@
-"""`submit`: what would a finished run put into a model's repository on the Hub? So far the dry run only."""
+"""`submit`: put the results of a finished run where the Hub's boards find them, and its records where all can check.
+
+The records go to a results dataset, the scores as an open pull request into the model's repository: whoever owns the
+model merges it. The same run submitted twice changes nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from hub_cards.eval_results import TaskNumber
+from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results
 from hub_cards.model_card import HUB_ID
 from hub_cards.publish import Results, render
-from vtrap_bench.changes import Json, read_run
-from vtrap_bench.records import RECORDS, read_records
-from vtrap_bench.scores import digest
-from vtrap_data.errors import UsageError
+from hub_cards.rendering import card
+from hub_cards.report_rows import display_name
+from vtrap_bench.changes import Json, Run, read_run
+from vtrap_bench.records import RECORDS, Record, read_records
+from vtrap_bench.scores import SCORES, compute, digest
+from vtrap_bench.tasks import TASKS
+from vtrap_data.errors import UsageError, VtrapError
 
 RUN = "run.json"
-NOT_BUILT = "publishing to the Hub itself is not built yet: add --dry-run OUT to render what would be submitted"
+TITLE = "vtrap results"
+MARKER = "vtrap_results.json"
+RESULTS_NAME = "vtrap-results"
+MOVES = 3
+"""How often another submission to the same results dataset may come first before we give up."""
 
 EXAMPLE = """\
-example:
-  python -m vtrap_bench submit runs/hybrid --model vtrap/toy-vl-hybrid --dry-run runs/hub
+examples:
+  python -m vtrap_bench submit runs/hybrid --model vtrap/toy-vl-hybrid --dry-run runs/hub    look at it first
+  python -m vtrap_bench submit runs/hybrid --model vtrap/toy-vl-hybrid                       needs `hf auth login`
+
+The records go to OWNER/vtrap-results (--results), the scores as a pull request to the model. The model on the Hub must
+hold the weights that were scored: `python -m vtrap_train push` puts them there.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_bench submit`."""
-    parser.description = "Render the results of a finished run as the Hub's leaderboards read them."
+    parser.description = "Submit the results of a finished run to the Hub's leaderboards, or render them first."
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--model", required=True, metavar="ID", help="owner/name of the model on the Hub")
     parser.add_argument("--benchmarks", default="vtrap", metavar="OWNER", help="whose benchmark datasets on the Hub")
+    parser.add_argument(
+        "--results",
+        metavar="ID",
+        help=f"dataset for the records (default: {RESULTS_NAME} of the model's owner if you belong to it, else yours)",
+    )
     parser.add_argument("--dry-run", type=Path, metavar="OUT", help="render into this folder, send nothing")
 
 
@@ -39,13 +62,14 @@ def run(args: argparse.Namespace) -> int:
     """Run `python -m vtrap_bench submit`. Returns the exit code.
 
     Raises:
-        UsageError: The run is unfinished or was changed by hand, the id is none, or it is no dry run.
+        UsageError: The run is unfinished or was changed by hand, it is of another model, or the Hub refuses it.
+        VtrapError: Submitting did not get through.
     """
-    if args.dry_run is None:
-        raise UsageError(NOT_BUILT)
     folder: Path = args.run_dir
-    scores = read_run(folder).scores
-    if digest(read_records(folder / RECORDS)) != scores.get("records_sha256"):
+    found = read_run(folder)
+    scores = found.scores
+    records = read_records(folder / RECORDS)
+    if digest(records) != scores.get("records_sha256"):
         raise UsageError(f"{folder / RECORDS} is not what scores.json was computed from: score the run again")
     scored = str(scores["model"])
     blocked = []
@@ -53,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
         blocked.append(f"The run scored {scored}, not {args.model}: submit it to that model's repository.")
     blocked += _limited(folder / RUN)
     numbers = task_numbers(scores, owner=args.benchmarks)
+    if args.dry_run is None:
+        check_complete(folder, found, records)
+        if blocked:
+            raise UsageError(f"{folder} may not be submitted: {' '.join(blocked)}")
+        return _submit(folder, numbers, scores, records, model=args.model, results=args.results)
     try:
         render(args.dry_run, results=Results(model_id=args.model, numbers=numbers, blocked=tuple(blocked)))
     except ValueError as error:
@@ -61,6 +90,31 @@ def run(args: argparse.Namespace) -> int:
         print(f"would be refused: {reason}", file=sys.stderr)
     print(f"{args.dry_run / 'index.html'}: what submitting {folder} to {args.model} would send")
     return 0
+
+
+def check_complete(folder: Path, found: Run, records: Sequence[Record]) -> None:
+    """Refuse a run that has fewer answers than items, or scores that its records do not give.
+
+    Raises:
+        UsageError: With what is missing or differs.
+    """
+    facts = _run_facts(folder)
+    for task, asked in facts["tasks"].items():
+        answered = len(found.answers.get(task, {}))
+        if answered != asked["items"] or task not in found.scores["tasks"]:
+            raise UsageError(
+                f"{folder} is not finished: {answered} of {asked['items']} items of {task} are answered; run the "
+                "same benchmark command again"
+            )
+    known = [TASKS[name] for name in found.scores["tasks"] if name in TASKS]
+    again = compute(known, records, head={}, seed=int(facts.get("bootstrap", {}).get("seed", 0)))
+    for task in known:
+        said, computed = found.scores["tasks"][task.name], again["tasks"][task.name]
+        if said["n"] != computed["n"] or not math.isclose(said["score"], computed["score"], abs_tol=1e-6):
+            raise UsageError(
+                f"{folder / SCORES} gives {task.name} {said['score']:.2f}, its records give {computed['score']:.2f}: "
+                "it was changed by hand; remove it and run the same benchmark command again"
+            )
 
 
 def task_numbers(scores: Json, *, owner: str) -> list[TaskNumber]:
@@ -84,6 +138,159 @@ def task_numbers(scores: Json, *, owner: str) -> list[TaskNumber]:
         )
         for task, facts in scores["tasks"].items()
     ]
+
+
+def _submit(
+    folder: Path,
+    numbers: Sequence[TaskNumber],
+    scores: Json,
+    records: Sequence[Record],
+    *,
+    model: str,
+    results: str | None,
+) -> int:
+    from hub_cards.publishing import Failed, Refused
+
+    try:
+        return _send(folder, numbers, scores, records, model=model, results=results)
+    except Refused as error:
+        raise UsageError(str(error)) from error
+    except Failed as error:
+        raise VtrapError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _send(
+    folder: Path,
+    numbers: Sequence[TaskNumber],
+    scores: Json,
+    records: Sequence[Record],
+    *,
+    model: str,
+    results: str | None,
+) -> int:
+    from huggingface_hub import constants
+
+    from hub_cards.publishing import Publication, ReadBack, Refused, account, open_proposal, publish, read_text
+
+    if not HUB_ID.fullmatch(model):
+        raise Refused(f"--model {model!r} must be owner/name, such as vtrap/toy-vl-hybrid")
+    me = account()
+    _check_weights(folder, model)
+    owner = model.split("/")[0]
+    if results is None:
+        results = f"{owner if owner in (me.name, *me.organisations) else me.name}/{RESULTS_NAME}"
+    place = f"runs/{model}/{scores['frames']}-{str(scores['records_sha256'])[:12]}"
+    _publish_records(folder, place, scores, records, model=model, results=results)
+    when = datetime.datetime.fromtimestamp((folder / SCORES).stat().st_mtime, tz=datetime.UTC)
+    new = eval_results_yaml(
+        numbers,
+        date=when.date().isoformat(),
+        source_url=f"{constants.ENDPOINT}/datasets/{results}/tree/main/{place}",
+        source_name="vtrap run",
+    )
+    proposal = open_proposal(model, TITLE, repo_type="model", author=me.name)
+    revisions = ["main", *([f"refs/pr/{proposal}"] if proposal else [])]
+    texts = [read_text(model, RESULTS_PATH, repo_type="model", revision=revision) for revision in revisions]
+    done = publish(
+        Publication(
+            repo_id=model,
+            repo_type="model",
+            files={RESULTS_PATH: merge_eval_results([t for t in texts if t is not None], new).encode()},
+            read_back=ReadBack("hub_cards.readback", ("files", "model", RESULTS_PATH)),
+            merge=False,
+            title=TITLE,
+        )
+    )
+    print(f"{done.url}: {'submitted' if done.changed else 'nothing to do, already submitted'}")
+    return 0
+
+
+def _publish_records(
+    folder: Path, place: str, scores: Json, records: Sequence[Record], *, model: str, results: str
+) -> None:
+    """Put records, scores and settings of the run into the results dataset."""
+    from hub_cards.publishing import Moved, Publication, ReadBack, publish
+    from hub_cards.readback import count_records
+
+    run = _run_facts(folder)
+    run["model"] = {**run["model"], "name": display_name(str(run["model"]["name"]))}
+    shown = {**scores, "model": display_name(str(scores["model"]))}
+    files: dict[str, Path | bytes] = {
+        "README.md": _results_card(results).encode(),
+        MARKER: b'{"format": 1}\n',
+        f"{place}/{RECORDS}": folder / RECORDS,
+        f"{place}/{SCORES}": _json(shown),
+        f"{place}/{RUN}": _json({**run, "submitted_to": model}),
+    }
+    publication = Publication(
+        repo_id=results,
+        repo_type="dataset",
+        files=files,
+        marker=MARKER,
+        # Tags are for versions; this dataset only grows.
+        tag="",
+        read_back=ReadBack(
+            "hub_cards.readback",
+            ("records", f"{place}/{RECORDS}"),
+            expected=count_records(record.to_json() for record in records),
+        ),
+    )
+    for attempt in range(1, MOVES + 1):
+        try:
+            publish(publication)
+            return
+        except Moved:
+            if attempt == MOVES:
+                raise
+
+
+def _check_weights(folder: Path, model: str) -> None:
+    """Refuse a run of other weights than the model's repository holds."""
+    from hub_cards.publishing import Refused, large_files
+
+    scored = _run_facts(folder)["model"]["weights"]
+    there = large_files(model, repo_type="model")
+    other = [name for name, sha256 in scored.items() if there.get(name) != sha256]
+    extra = [p for p in there if p.endswith(".safetensors") and "/" not in p and p not in scored]
+    if other or extra:
+        name = (other or extra)[0]
+        what = "is not there" if name not in there else "has another hash" if name in scored else "was not scored"
+        raise Refused(
+            f"{model} on the Hub holds other weights than this run scored ({name} {what}): publish the scored ones "
+            f"with `python -m vtrap_train push`, or score those with `python -m vtrap_bench run --model {model}`"
+        )
+
+
+def _results_card(results: str) -> str:
+    data = [{"split": "train", "path": f"runs/**/{RECORDS}"}]
+    return card(
+        {
+            "pretty_name": "vtrap results",
+            "tags": ["vtrap", "evaluation"],
+            "configs": [{"config_name": "default", "default": True, "data_files": data}],
+        },
+        "results.md.jinja",
+        results=results,
+    )
+
+
+def _run_facts(folder: Path) -> Json:
+    path = folder / RUN
+    try:
+        facts: Json = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(facts["tasks"], dict) or not isinstance(facts["model"]["weights"], dict):
+            raise TypeError("of another shape")
+        return facts
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): run the benchmark again"
+        ) from error
+
+
+def _json(value: Json) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _limited(path: Path) -> list[str]:

@@ -160,6 +160,20 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument("--scorer", choices=("lexical", "embedding"), default="lexical", help="what reads the questions")
     pack.add_argument("--seed", type=int, default=0, help="of the random strategy (default: %(default)s)")
     pack.add_argument("--workers", type=int, help="decoding processes; 0: none beside this (default: one per core)")
+    pack.add_argument(
+        "--file-timeout",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="set a sample aside when reading its media takes longer (default: %(default)s)",
+    )
+    pack.add_argument(
+        "--worker-memory",
+        type=float,
+        default=4,
+        metavar="GIB",
+        help="set a sample aside when decoding it takes more, per worker (default: %(default)s)",
+    )
     pack.add_argument("--samples-per-shard", type=int, default=512, help="media items per tar (default: %(default)s)")
     pack.add_argument(
         "--max-quarantine-rate", type=float, default=0.1, help="share of bad samples to accept (default: %(default)s)"
@@ -195,6 +209,8 @@ def _pack(args: argparse.Namespace) -> int:
         samples_per_shard=args.samples_per_shard,
         max_quarantine_rate=args.max_quarantine_rate,
         synthetic=args.synthetic,
+        file_timeout=args.file_timeout,
+        worker_memory=args.worker_memory,
         workers=len(os.sched_getaffinity(0)) if args.workers is None else args.workers,
     )
     check_settings(settings)

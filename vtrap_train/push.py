@@ -1,4 +1,4 @@
-"""`push`: what would a checkpoint look like on the Hub? So far the dry run only."""
+"""`push`: what does a checkpoint look like on the Hub, may it go there, and did it arrive?"""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hub_cards.model_card import HUB_ID, ModelFacts
-from hub_cards.publish import list_uploads, render
+from hub_cards.model_card import HUB_ID, ModelFacts, model_card
+from hub_cards.publish import Upload, list_uploads, render
 from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
-from vtrap_data.errors import UsageError
-
-NOT_BUILT = "publishing to the Hub itself is not built yet: add --dry-run OUT to render what would be published"
+from vtrap_data.errors import UsageError, VtrapError
 
 EXAMPLE = """\
-example:
+examples:
   python -m vtrap_train push runs/demo/models/hybrid-s0 vtrap/toy-vl-hybrid --report runs/demo/report.json \\
       --licence apache-2.0 --dry-run runs/hub    then open runs/hub/index.html
+  python -m vtrap_train push runs/demo/models/hybrid-s0 vtrap/toy-vl-hybrid --licence apache-2.0    publish
+
+It uploads to a pull request, loads the weights back with stock `transformers`, merges and tags. Interrupted, it goes
+on when it is run again.
 """
+
+# Weights of an earlier version that would be loaded beside, or instead of, the new ones.
+OWNED = ("*.safetensors", "*.safetensors.index.json", "adapter/*")
+# Pickles, which run code when they are loaded, and the state of the optimiser are nothing to publish.
+NEVER = (".bin", ".pt", ".pth", ".pkl")
+MARKER = "training_summary.json"
 
 # What a reader of the card asks about first; settings.json, which is published too, holds everything.
 RECIPE = (
@@ -52,7 +60,7 @@ LIBRARIES = ("vtrap", "torch", "transformers", "trl")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_train push`."""
-    parser.description = "Render the card of a checkpoint and list what publishing it would send."
+    parser.description = "Publish a checkpoint on the Hub, or render its card and list what would be sent."
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("dir", type=Path, metavar="DIR", help="a finished --output_dir of vtrap_train")
@@ -61,16 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="report.json", help="of vtrap_bench, for the trade-off table")
     parser.add_argument("--setting", metavar="NAME", help="which setting of the report (default: by the name of DIR)")
     parser.add_argument("--licence", default="unknown", help="of the weights: that of the base model, as a rule")
+    parser.add_argument("--tag", help="name of this version (default: made from the content)")
+    parser.add_argument("--private", action="store_true", help="if the repository has to be made, make it private")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `python -m vtrap_train push`. Returns the exit code.
 
     Raises:
-        UsageError: The checkpoint or the report cannot be read, the id is none, or it is no dry run.
+        UsageError: The checkpoint or the report cannot be read or published, or the Hub refuses it.
+        VtrapError: Publishing did not get through.
     """
-    if args.dry_run is None:
-        raise UsageError(NOT_BUILT)
     folder: Path = args.dir
     blocked = []
     if args.licence.lower() == "unknown":
@@ -85,7 +94,11 @@ def run(args: argparse.Namespace) -> int:
             drawn = args.report.parent / "figures" / "trade_off.png"
             figure = drawn if drawn.is_file() else None
         uploads = [u for u in list_uploads(folder) if not u.path.startswith("checkpoint-")]
-        kept = [u for u in uploads if u.path not in ("README.md", "preprocessing.json")]
+        kept = [u for u in uploads if u.path not in ("README.md", "preprocessing.json") and not _never(u.path)]
+        if args.dry_run is None:
+            if blocked:
+                raise UsageError(f"{folder} may not be published: {' '.join(blocked)}")
+            return _publish(folder, facts, kept, figure=figure, tag=args.tag, private=args.private)
         render(args.dry_run, model=facts, model_files=kept, model_blocked=blocked, figure=figure)
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -93,6 +106,61 @@ def run(args: argparse.Namespace) -> int:
         print(f"would be refused: {reason}", file=sys.stderr)
     print(f"{args.dry_run / 'index.html'}: what publishing {args.id} would send")
     return 0
+
+
+def _publish(
+    folder: Path, facts: ModelFacts, kept: list[Upload], *, figure: Path | None, tag: str | None, private: bool
+) -> int:
+    from hub_cards.publishing import Content, Failed, Publication, ReadBack, Refused, publish
+
+    files: dict[str, Content] = {upload.path: folder / upload.path for upload in kept}
+    for name in (MARKER, "settings.json"):
+        files[name] = _json(anonymous(_read(folder / name, "finish the training")))
+    if figure is not None:
+        facts = replace(facts, figure=figure.name)
+        files[figure.name] = figure
+    files |= {"README.md": model_card(facts).encode(), "preprocessing.json": _json(dict(facts.preprocessing))}
+    try:
+        done = publish(
+            Publication(
+                repo_id=facts.model_id,
+                repo_type="model",
+                files=files,
+                owned=OWNED,
+                marker=MARKER,
+                read_back=ReadBack("vtrap_train.readback", (), local=folder),
+                tag=tag,
+                private=private,
+            )
+        )
+    except Refused as error:
+        raise UsageError(str(error)) from error
+    except Failed as error:
+        raise VtrapError(str(error)) from error
+    print(f"{done.url}: {'published' if done.changed else 'nothing to do, already published'} as {done.tag}")
+    return 0
+
+
+def anonymous(value: Any) -> Any:
+    """A JSON value without the places of this machine: of paths to local files only the last part is left.
+
+    Example:
+        >>> anonymous({"data": [{"data": "/home/me/corpus", "weight": 1.0}]})
+        {'data': [{'data': 'corpus', 'weight': 1.0}]}
+    """
+    if isinstance(value, dict):
+        return {key: anonymous(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [anonymous(inner) for inner in value]
+    return display_name(value) if isinstance(value, str) and value.startswith(("/", "./", "../", "~")) else value
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _never(path: str) -> bool:
+    return path.endswith(NEVER)
 
 
 def model_facts(folder: Path, model_id: str, *, licence: str) -> ModelFacts:

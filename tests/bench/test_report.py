@@ -198,7 +198,7 @@ def test_generator_writes_what_the_product_writes(study: Path) -> None:
     run = study / "scores/base/16"
     ours = json.loads((run / "scores.json").read_text())
     head = {k: ours[k] for k in ("model", "label", "frames")}
-    theirs = compute(list(TASKS.values()), read_records(run / "records.jsonl"), head=head, seed=0)
+    theirs = compute([TASKS["toy-image"], TASKS["toy-video"]], read_records(run / "records.jsonl"), head=head, seed=0)
     assert set(ours) <= set(theirs)
     for task, facts in ours["tasks"].items():
         assert set(facts) == set(theirs["tasks"][task])

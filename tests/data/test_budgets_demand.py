@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +8,11 @@ import pytest
 
 from vtrap_data.budgets.demand import LEVELS, PROTOTYPES, TEMPORAL, demands, embedding_available, explain
 from vtrap_data.errors import UsageError
+from vtrap_data.sources.toyworld.questions import IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
 
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "demand_questions.jsonl").read_text().splitlines()]
+FIRST = [row for row in ROWS if row["batch"] == 1]
+"""The questions that the cues were first written for. On the others a scorer may err; how often is measured."""
 STATIC_KINDS = {kind for kind, level in LEVELS.items() if level == 0}
 
 TOY = {
@@ -32,14 +37,15 @@ scorers = [
 
 def test_the_test_data_covers_every_kind():
     counts = {kind: sum(row["kind"] == kind for row in ROWS) for kind in LEVELS}
-    assert len(ROWS) >= 60 and min(counts.values()) >= 5
+    assert len(ROWS) >= 300 and min(counts.values()) >= 20
+    assert len({row["question"] for row in ROWS}) == len(ROWS)
     assert not {row["question"] for row in ROWS} & {text for _, text in PROTOTYPES}
 
 
 @pytest.mark.parametrize("scorer", scorers)
 def test_questions_about_time_score_above_the_others(scorer):
-    scores = np.array(demands([row["question"] for row in ROWS], scorer=scorer))
-    static = np.array([row["kind"] in STATIC_KINDS for row in ROWS])
+    scores = np.array(demands([row["question"] for row in FIRST], scorer=scorer))
+    static = np.array([row["kind"] in STATIC_KINDS for row in FIRST])
     assert ((scores >= 0) & (scores <= 1)).all()
     wins = (scores[~static][:, None] > scores[static]).mean() + 0.5 * (
         scores[~static][:, None] == scores[static]
@@ -47,10 +53,56 @@ def test_questions_about_time_score_above_the_others(scorer):
     assert wins > 0.95
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["question"])
+@pytest.mark.parametrize("row", FIRST, ids=lambda row: row["question"])
 def test_lexical_level_is_near_the_level_of_the_kind(row):
     (score,) = demands([row["question"]], scorer="lexical")
     assert score == pytest.approx(LEVELS[row["kind"]], abs=0.25)
+
+
+def test_the_halves_are_fixed_and_the_published_figures_hold(measure_demand):
+    rows = measure_demand.labelled()
+    assert {row.half for row in rows} == {"dev", "held-out"}
+    held = [row for row in rows if row.half == "held-out"]
+    assert len(held) == 114 and not {row.question for row in held} & {row["question"] for row in FIRST}
+    facts = measure_demand.summary(held, demands([row.question for row in held]))
+    assert facts["auc"] == pytest.approx(0.935, abs=0.001), "docs/budgets.md holds this figure"
+    assert measure_demand.auc([1, 0.5], [0.5, 0]) == 0.875
+
+
+@pytest.fixture
+def measure_demand():
+    path = Path(__file__).parents[2] / "scripts/measure_demand.py"
+    spec = importlib.util.spec_from_file_location("measure_demand", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LEVEL_OF_TOY = {
+    "colour": 0.0,
+    "shape": 0.0,
+    "count": 0.0,
+    "position": 0.0,
+    "digit": 0.0,
+    "direction": 0.75,
+    "order": 0.8,
+    "speed": 0.85,
+    "blinks": 1.0,
+    "static": 0.0,
+}
+"""What studies on toyworld were run with: new cues must not move it."""
+
+
+@pytest.mark.parametrize("ability", [*IMAGE_ABILITIES, *TEMPORAL_ABILITIES])
+def test_every_question_of_toyworld_keeps_its_demand(ability):
+    asked = set()
+    for seed in range(60):
+        rng = random.Random(f"{ability}-{seed}")
+        found = [picture(rng, ability)[1]] if ability in IMAGE_ABILITIES else clip(rng, ability)[1]
+        asked |= {(one.text, one.ability) for one in found}
+    assert len(asked) >= 1
+    for text, kind in asked:
+        assert demands([text]) == [LEVEL_OF_TOY[kind]], text
 
 
 @pytest.mark.parametrize(("question", "level"), TOY.items())

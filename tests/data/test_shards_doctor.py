@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from shards_media import tree, write_corpus
 
+from vtrap_data.errors import UsageError
 from vtrap_data.shards.doctor import FaultKind, doctor
 from vtrap_data.shards.files import sha256_file
+from vtrap_data.shards.index import count_rows, frame_counts, read_index
 from vtrap_data.shards.manifest import PackSettings, read_manifest, write_manifest
 from vtrap_data.shards.members import pack_list, unpack_list
 from vtrap_data.shards.pack import pack
@@ -170,3 +173,43 @@ def test_a_card_that_would_lose_data_is_found(corpus: Path, change: Callable[[st
     assert kinds(corpus) == {FaultKind.CARD}
     path.unlink()
     assert kinds(corpus) == {FaultKind.CARD}
+
+
+@pytest.mark.parametrize("path", ["../secret.tar", "/etc/passwd", "data/../../secret.tar", "data/.tar"])
+def test_a_manifest_cannot_make_us_read_other_files(corpus: Path, path: str) -> None:
+    data = json.loads((corpus / "manifest.json").read_text())
+    data["shards"][0]["path"] = path
+    (corpus / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError, match="is no tar in data/"):
+        doctor(corpus)
+
+
+def test_an_index_without_its_columns_is_found(corpus: Path) -> None:
+    table = pq.read_table(corpus / "index.parquet")
+    pq.write_table(table.drop_columns(["version"]), corpus / "index.parquet")
+    assert FaultKind.INDEX in kinds(corpus)
+
+
+def test_counts_follow_from_the_index(corpus: Path) -> None:
+    """Against a count row by row."""
+    index = read_index(corpus)
+    rows = index.to_pylist()
+    firsts = [row for row in rows if row["item_index"] == 0]
+    hashes = [sha for row in firsts for sha in row["media_sha256"]]
+    assert count_rows(index) == {
+        "samples": 6,
+        "items": 10,
+        "samples_video": 3,
+        "samples_images": 2,
+        "samples_text": 1,
+        "items_video": 7,
+        "frames_stored": sum(len({slot for slot in row["pool"] if slot >= 0}) for row in firsts),
+        "frames_used": sum(row["n_frames"] for row in rows),
+        "duplicate_media": len(hashes) - len(set(hashes)),
+    }
+    nothing = count_rows(index.slice(0, 0))
+    assert set(nothing.values()) == {0}
+    assert nothing.keys() == count_rows(index).keys()
+    assert frame_counts(index, 2, smallest=2).tolist() == [2] * 7 + [0] * 3
+    given = np.array([row["budget"] for row in rows])
+    assert frame_counts(index, given, smallest=2).tolist() == [row["n_frames"] for row in rows]

@@ -343,12 +343,44 @@ def test_a_crash_of_the_decoder_costs_one_sample(tmp_path: Path, monkeypatch: py
         ({"split": "../up"}, "--split"),
         ({"max_quarantine_rate": 2}, "--max-quarantine-rate"),
         ({"short_side": 0}, "--short-side"),
+        ({"seed": -1}, "--seed"),
+        ({"strategy": "fixed:4", "mean_frames": float("nan")}, "--mean-frames"),
+        ({"scorer": "vibes"}, "--scorer"),
     ],
 )
 def test_settings_that_cannot_work(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         pack.pack([], tmp_path / "out", settings=replace(SETTINGS, **changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scorer_that_is_not_installed_is_noticed_before_hours_of_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtrap_data.budgets.demand._MODULE", "not_a_module_at_all")
+    with pytest.raises(UsageError, match="--scorer embedding needs the package"):
+        pack.pack([], tmp_path / "out", settings=replace(SETTINGS, scorer="embedding"))
+    with pytest.raises(FatalSampleError, match="nothing to pack"):  # and not asked for where nobody reads questions
+        pack.pack([], tmp_path / "out", settings=replace(SETTINGS, scorer="embedding", strategy="fixed:4"))
+
+
+def test_errors_nobody_foresaw_cost_one_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = measure.probe
+
+    def odd(path: Path) -> Any:
+        if "bad" in path.name:
+            raise AssertionError(f"boom in {path}")
+        return original(path)
+
+    monkeypatch.setattr(measure, "probe", odd)
+    for name in ("good.mp4", "bad.mp4"):
+        write_clip(tmp_path / name)
+    rows = [{"video": name, "conversations": chat("q")} for name in ("good.mp4", "bad.mp4")]
+    out, manifest = pack_rows(tmp_path, rows, max_quarantine_rate=0.5)
+    (entry,) = manifest.quarantine
+    assert (entry.sample, entry.reason) == ("bad.mp4", "corrupt")
+    assert "AssertionError: boom in bad.mp4" in entry.detail
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
 
 
 def test_ids_must_be_unique(source: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from shards_media import chat, tree, write_clip, write_corpus, write_rows
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.shards import measure
+from vtrap_data.shards import reallocate as reallocate_module
 from vtrap_data.shards.allocation import as_text as allocation_text
 from vtrap_data.shards.allocation import compare_strategies
 from vtrap_data.shards.doctor import doctor
@@ -83,6 +84,22 @@ def test_reallocating_says_what_is_not_stored(source: Path, packed: Path, tmp_pa
         reallocate(packed, packed, strategy="fixed:2")
     with pytest.raises(UsageError, match="fixed:3"):
         reallocate(packed, tmp_path / "new", strategy="fixed:3")
+
+
+def test_a_killed_reallocation_can_be_run_again(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "new"
+    with monkeypatch.context() as patch:
+        patch.setattr(reallocate_module, "write_index", die)
+        with pytest.raises(KeyboardInterrupt):
+            reallocate(packed, out, strategy="fixed:2")
+    assert not out.exists()
+    out.mkdir()  # an empty folder is fine, too
+    reallocate(packed, out, strategy="fixed:2")
+    assert doctor(out) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_strategies_are_compared_against_the_truth(packed: Path) -> None:

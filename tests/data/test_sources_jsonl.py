@@ -109,6 +109,7 @@ def test_marks_are_put_in_and_renamed(tmp_path: Path) -> None:
         ({"video": "https://example.org/a.mp4", "conversations": chat("q")}, "download it"),
         ({"video": "a\0.mp4", "conversations": chat("q")}, "no path"),
         ({"conversations": chat("q"), "needs": "8"}, "needs must be"),
+        ({"conversations": chat("q"), "needs": 1 << 31}, "needs must be"),  # more than the index can hold
         ({"conversations": chat("q"), "redistributable": "yes"}, "redistributable"),
         ({"conversations": chat("q"), "options": "ab"}, "options"),
         ({"conversations": chat("q"), "options": ["a", "b"], "answer": "c"}, "none of the 2 options"),

@@ -23,7 +23,9 @@ def main() -> None:
     listener.listen(128)  # from here on clients can connect and wait
     port = listener.getsockname()[1]
     hub = Hub(args.folder, port=port, xet=not args.no_xet)
-    config = uvicorn.Config(hub, log_level="warning", http="h11", lifespan="off", timeout_keep_alive=60)
+    config = uvicorn.Config(
+        hub, log_level="critical", http="h11", lifespan="off", timeout_keep_alive=60, timeout_graceful_shutdown=1
+    )
     print(f"http://127.0.0.1:{port}", flush=True)
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -14,13 +14,16 @@ class Fault:
     Attributes:
         match: Regular expression on "METHOD path".
         kind: "status": answer with `status`. "drop": close the connection. "delay": wait `seconds`, then go on.
-            "cut": answer, but stop in the middle of the body.
+            "cut": answer, but stop in the middle of the body. "intrude": someone commits `path` to the default branch
+            of `repo` first. "spoil": a byte of the blob of `path` in `repo` changes once the request is carried out.
         status: Of the answer.
         headers: Of the answer.
         message: X-Error-Message of the answer.
         seconds: Of the delay.
         skip: Matching requests to let through first.
         times: Requests to hit; after that the rule does nothing.
+        repo: Such as "datasets/owner/name".
+        path: In `repo`.
         after: Carry the request out before failing it: the answer is lost, the change is made.
     """
 
@@ -33,7 +36,10 @@ class Fault:
     skip: int = 0
     times: int = 1
     after: bool = False
+    repo: str = ""
+    path: str = ""
     hits: int = 0
+    struck: str = ""
 
 
 class Faults:
@@ -54,6 +60,7 @@ class Faults:
                     continue
                 rule.times -= 1
                 rule.hits += 1
+                rule.struck = request
                 return rule
         return None
 

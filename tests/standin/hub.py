@@ -84,8 +84,11 @@ class Hub:
         path = scope["raw_path"].decode("ascii").partition("?")[0]
         what = f"{request.method} {path}"
         fault = None if path.startswith("/_control") else self.faults.strike(what)
-        if fault is not None and fault.kind == "delay":
+        if fault is not None and fault.kind == "delay" and not fault.after:
             await asyncio.sleep(fault.seconds)
+            fault = None
+        if fault is not None and fault.kind == "intrude":
+            self._intrude(fault)
             fault = None
         if fault is not None and fault.kind in ("status", "drop") and not fault.after:
             self.log.append(f"{what} !{fault.kind}")
@@ -99,9 +102,33 @@ class Hub:
         self.log.append(f"{what} {response.status_code}{'' if fault is None else f' !{fault.kind}'}")
         if fault is None:
             return await response(scope, receive, send)
+        if fault.kind in ("spoil", "delay"):
+            if fault.kind == "spoil":
+                self._spoil(fault)
+            await asyncio.sleep(fault.seconds)
+            return await response(scope, receive, send)
         if fault.kind == "cut":
             return await self._cut(response, scope, receive, send)
         return await self._fail(fault, scope, receive, send)
+
+    def _named(self, name: str) -> Repo:
+        kind, _, rest = name.partition("/")
+        return self.store.repos[kind.removesuffix("s"), rest]
+
+    def _intrude(self, fault: Fault) -> None:
+        repo = self._named(fault.repo)
+        head = self.at(repo, "main")
+        tree = {**repo.tree(head), fault.path: self.store.put(b"theirs")}
+        repo.data["branches"]["main"] = repo.commit(head, tree, title="theirs", author="bob")
+        repo.save()
+
+    def _spoil(self, fault: Fault) -> None:
+        repo = self._named(fault.repo)
+        sha = list(repo.data["commits"])[-1]
+        path = self.store.content(repo.tree(sha)[fault.path])
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
 
     async def _fail(self, fault: Fault, scope: Json, receive: Any, send: Any) -> None:
         if fault.kind == "drop":
@@ -735,6 +762,8 @@ class Hub:
             repo = self.store.repos[body["type"], body["id"]]
             repo.data.setdefault("granted", []).append(body["user"])
             repo.save()
+        elif verb == "delete":
+            self.store.delete(body["type"], body["id"])
         elif verb == "reset":
             self.log.clear()
             self.received = 0

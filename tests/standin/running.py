@@ -32,10 +32,12 @@ class Running:
 
     Attributes:
         url: Its address.
+        folder: What it serves.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, folder: Path) -> None:
         self.url = url
+        self.folder = folder
 
     def control(self, verb: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -89,9 +91,9 @@ def running(folder: Path, *, xet: bool = True) -> Iterator[Running]:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         assert url, "the stand-in did not start"
-        found = Running(url)
+        found = Running(url, folder)
         found.control("accounts", ACCOUNTS)
         yield found
     finally:
-        server.terminate()
+        server.kill()
         server.wait(timeout=10)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,15 @@ def cache() -> Path:
     return Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap") / "benchmarks"
 
 
+def present(tasks: Iterable[Task], *, benchmarks: Path | None = None) -> set[str]:
+    """Names of the tasks whose packed data is in `benchmarks`, or in the cache if that is None."""
+    return {task.name for task in tasks if (_folder(task, benchmarks) / MANIFEST).is_file()}
+
+
+def _folder(task: Task, benchmarks: Path | None) -> Path:
+    return cache() / f"{task.name}-v{task.version}" if benchmarks is None else benchmarks / task.name
+
+
 def ensure(task: Task, *, benchmarks: Path | None = None) -> Path:
     """Folder of the packed data of a task.
 
@@ -38,18 +47,19 @@ def ensure(task: Task, *, benchmarks: Path | None = None) -> Path:
         VtrapError: Making it failed.
     """
     if benchmarks is not None:
-        path = benchmarks / task.name
+        path = _folder(task, benchmarks)
         if not (path / MANIFEST).is_file():
             raise UsageError(
                 f"--benchmarks {benchmarks}: no packed benchmark in {path} (no {MANIFEST}); pack it there, or leave "
                 "--benchmarks out"
             )
         return path
-    path = cache() / f"{task.name}-v{task.version}"
+    path = _folder(task, None)
     if (path / MANIFEST).is_file():
         return path
     if task.build is None:
-        raise UsageError(f"task {task.name} has no packed data in {path}: give --benchmarks")
+        how = f": make it with `python -m vtrap_data benchmark {task.name}` and `pack`" if task.source else ""
+        raise UsageError(f"task {task.name} has no packed data in {path}{how}; then give --benchmarks")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path.with_name(f".{path.name}.lock")):
         # Another process may have made it while this one waited.

@@ -1,7 +1,8 @@
 r"""How is a question put? Pieces of the prompt profiles of real benchmarks, in the wording of those who use them.
 
-`vtrap` is our own and asks for a letter, a yes or no, or a few words. `lmms` and `vlmevalkit` are the wordings of the two
-leading harnesses, `qwen` that of Qwen's own evaluations where it is known: with them a score can be held against others'.
+`vtrap` is our own and asks for a letter, a yes or no, or a few words. `lmms` and `vlmevalkit` are the wordings of the
+two leading harnesses, `qwen` that of Qwen's own evaluations where it is known: with them a score can be held against
+those of others.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ YES_NO = "Please answer yes or no."
 FEW_WORDS = "Please try to answer the question with short words or phrases if possible."
 SELECT = "Please select the correct answer from the options above."
 
+BRACKETS = "({letter}) {option}"
+"""The form of an option line with its letter in brackets."""
+
 Wording = Callable[[Item], str]
 
 
 def facts(item: Item) -> dict[str, str]:
     """What the source wrote about the item beside question and options."""
     return read_facts(item.category)
+
+
+def bare(item: Item) -> str:
+    """The question alone."""
+    return item.question
 
 
 def asked(item: Item) -> str:

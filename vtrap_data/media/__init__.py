@@ -5,5 +5,5 @@
 - decode.py: those frames as images
 - jpeg.py: a frame as JPEG bytes, and back
 - images.py: still images: checked, and as RGB
-- files.py, container.py: the checks and the safe opening that they share
+- files.py, container.py, limits.py: the checks, the safe opening and the time limit that they share
 """

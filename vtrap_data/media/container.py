@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media.files import check_file, check_pixels
+from vtrap_data.media.limits import check_time
 
 # Containers that hold their own bytes. Playlists (HLS, DASH, concat) are left out: a "video" must not be able to name
 # other files or addresses for us to open.
@@ -20,6 +21,9 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,"  # FFmpeg's names
     "gif,h264,hevc,ivf,obu,nut,mxf,m4v,mjpeg"
 )
+
+# Other errors that hostile bytes bring about on their way through PyAV and the arithmetic behind it.
+_DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, TypeError, LookupError, ArithmeticError)
 
 # AVI stores the order of decoding only; the presentation times that come with its packets are guesses.
 _WITHOUT_TIMES = frozenset({"avi"})
@@ -65,14 +69,26 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
+@contextmanager
+def sample_errors(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises inside the block is a fault of the file: SampleError CORRUPT."""
+    try:
+        yield
+    except _DECODER_ERRORS as error:
+        detail = f"cannot be decoded ({type(error).__name__}: {error})"
+        raise SampleError(str(path), Reason.CORRUPT, detail) from error
+
+
 def read_packets(container: Any, stream: Any) -> Packets:
     """Read every packet of `stream` from where the container stands (the start), without decoding."""
     pts: list[int | None] = []
     dts: list[int] = []
     durations: list[int] = []
     keys: list[bool] = []
+    vp8 = stream.codec_context.name == "vp8"
     for packet in demux(container, stream):
-        if packet.is_discard:  # cut off by an edit list: decoded for reference, never shown
+        # Cut off by an edit list, or kept back by the encoder: decoded for reference, never shown.
+        if packet.is_discard or (vp8 and _is_hidden(packet)):
             continue
         pts.append(packet.pts)
         dts.append(packet.dts if packet.dts is not None else packet.pts or 0)
@@ -89,10 +105,16 @@ def read_packets(container: Any, stream: Any) -> Packets:
     )
 
 
+def _is_hidden(packet: Any) -> bool:
+    """Whether a VP8 packet is an "alternate reference frame": bit 4 of a frame's first byte says that it is shown."""
+    return not memoryview(packet)[0] & 0x10
+
+
 def demux(container: Any, stream: Any) -> Iterator[Any]:
     """The packets from here to the end. A file that breaks off in the middle ends there, as it does in a player."""
     try:
         for packet in container.demux(stream):
+            check_time(str(container.name).removeprefix("file:"))
             if packet.size:  # the last, empty one only tells a decoder to flush
                 yield packet
     except (av.FFmpegError, OSError):

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vtrap_data.errors import Reason, SampleError
-from vtrap_data.media.container import Packets, decode_all, demux, open_video, quarter_turns, read_packets
+from vtrap_data.media.container import (
+    Packets,
+    decode_all,
+    demux,
+    open_video,
+    quarter_turns,
+    read_packets,
+    sample_errors,
+)
 from vtrap_data.media.probe import VideoInfo
 from vtrap_data.samples import Frames
 
@@ -58,14 +66,19 @@ def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None) -
 
     Raises:
         IndexError: An index is out of range.
-        SampleError: CORRUPT when a wanted frame cannot be decoded, or what `probe` raises when the file has changed.
+        SampleError: CORRUPT when a wanted frame cannot be decoded, TIMEOUT, or what `probe` raises when the file has
+            changed.
     """
     wanted = sorted({int(i) for i in indices})
     if wanted and not (wanted[0] >= 0 and wanted[-1] < info.pts.size):
         raise IndexError(f"{info.path}: frames {wanted[0]}..{wanted[-1]} asked for, there are 0..{info.pts.size - 1}")
     if not wanted:
         return Frames(images=(), times=())
-    size = _target_size(info.width, info.height, short_side)
+    with sample_errors(info.path):
+        return _decode(info, wanted, _target_size(info.width, info.height, short_side))
+
+
+def _decode(info: VideoInfo, wanted: list[int], size: tuple[int, int]) -> Frames:
     with open_video(info.path) as (container, stream):
         packets = read_packets(container, stream)
     found: dict[int, Image.Image] = {}

@@ -43,6 +43,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+MAX_SIDE = 65_500
+"""Longest side of a video frame: what a JPEG can hold."""
+
+
+def check_frame(name: str, width: int, height: int) -> None:
+    """Refuse video frames with more than `MAX_PIXELS` or a side above `MAX_SIDE` (SampleError TOO_LARGE)."""
+    if max(width, height) > MAX_SIDE:
+        detail = f"{width}x{height} has a side above {MAX_SIDE} pixels: scale it down first"
+        raise SampleError(name, Reason.TOO_LARGE, detail)
+    check_pixels(name, width, height)
+
+
 def check_pixels(name: str, width: int, height: int) -> None:
     """Refuse more pixels than `MAX_PIXELS` (SampleError TOO_LARGE), before anything of that size is allocated."""
     if width * height > MAX_PIXELS:

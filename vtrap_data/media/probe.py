@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtrap_data.errors import Reason, SampleError
-from vtrap_data.media.container import Packets, decode_all, open_video, quarter_turns, read_packets
-from vtrap_data.media.files import check_file, check_pixels, sha256
+from vtrap_data.media.container import Packets, decode_all, open_video, quarter_turns, read_packets, sample_errors
+from vtrap_data.media.files import check_frame, sha256
 
 _LAST_RESORT = 1 / 25  # seconds that a lone frame is shown when nothing in the file says how long
 
@@ -49,9 +49,14 @@ def probe(path: Path) -> VideoInfo:
     from decoding everything once.
 
     Raises:
-        SampleError: MISSING, UNREADABLE, EMPTY, NOT_MEDIA, NO_VIDEO, TOO_LARGE, or CORRUPT when no frame decodes.
+        SampleError: MISSING, UNREADABLE, EMPTY, NOT_MEDIA, NO_VIDEO, TOO_LARGE, TIMEOUT, or CORRUPT when no frame
+            decodes or the times are impossible.
     """
-    check_file(path)
+    with sample_errors(path):
+        return _probe(path)
+
+
+def _probe(path: Path) -> VideoInfo:
     with open_video(path) as (container, stream):
         packets = read_packets(container, stream)
         codec = str(stream.codec_context.codec.canonical_name)
@@ -63,7 +68,7 @@ def probe(path: Path) -> VideoInfo:
     width, height = first.width, first.height
     if quarter_turns(first) % 2:
         width, height = height, width
-    check_pixels(str(path), width, height)
+    check_frame(str(path), width, height)
     if packets.pts is not None:
         pts, last = _times(packets.pts, packets, time_base)
     else:
@@ -72,6 +77,8 @@ def probe(path: Path) -> VideoInfo:
         # The typical gap; a single frame has only the nominal rate to go by.
         last = float(np.median(np.diff(pts))) if pts.size > 1 else 1 / rate if rate > 0 else _LAST_RESORT
     duration = float(pts[-1]) + last
+    if not (np.isfinite(duration) and (np.diff(pts) > 0).all()):
+        raise SampleError(str(path), Reason.CORRUPT, f"its times do not ascend, or end at {duration} s")
     return VideoInfo(
         path=path,
         sha256=sha256(path),
@@ -94,7 +101,11 @@ def _first_frame(path: Path) -> Any:
 def _times(raw: NDArray[np.int64], packets: Packets, time_base: float) -> tuple[NDArray[np.float64], float]:
     """Times in presentation order and how long the last frame stays (0: not known), in seconds."""
     order = np.argsort(raw)
-    pts = (raw[order] - raw[order[0]]).astype(np.float64) * time_base
+    # Before the subtraction: hostile times may lie more than 2**63 ticks apart.
+    first, last = int(raw[order[0]]), int(raw[order[-1]])
+    if last - first >= 1 << 62:
+        raise OverflowError(f"times from {first} to {last}")
+    pts = (raw[order] - first).astype(np.float64) * time_base
     return pts, float(packets.durations[order[-1]]) * time_base
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,9 +22,12 @@ README = "README.md"
 DATA = "data"
 
 
+_HOW = ("workers", "file_timeout", "worker_memory")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackSettings:
-    """Everything that decides the bytes of a packed corpus, and `workers`, which does not.
+    """Everything that decides the bytes of a packed corpus, and how the work is done, which does not.
 
     Attributes:
         name: Name of the corpus: the title of its card.
@@ -41,6 +45,8 @@ class PackSettings:
         synthetic: Generated, not recorded: the card says so at the top.
         description: One or two sentences for the card.
         workers: Processes that decode; 0: this one.
+        file_timeout: Seconds that the media of one sample may take before it is set aside.
+        worker_memory: GiB that each worker may use; a file that needs more is set aside.
     """
 
     name: str
@@ -58,6 +64,8 @@ class PackSettings:
     synthetic: bool = False
     description: str = ""
     workers: int = 0
+    file_timeout: float = 300
+    worker_memory: float = 4
 
     @property
     def smallest(self) -> int:
@@ -65,9 +73,8 @@ class PackSettings:
         return min(self.budgets)
 
     def to_json(self) -> dict[str, Any]:
-        """Every field but `workers`: the number of processes changes nothing in the result."""
-        data = asdict(self)
-        del data["workers"]
+        """Every field but those of `_HOW`, which change nothing in the result."""
+        data = {name: value for name, value in asdict(self).items() if name not in _HOW}
         return {**data, "budgets": list(self.budgets), "mean_frames": float(self.mean_frames)}
 
     @classmethod
@@ -142,6 +149,14 @@ class Manifest:
         }
 
 
+def _shard(data: Mapping[str, Any]) -> Shard:
+    shard = Shard(**data)
+    # A corpus may come from anywhere: its manifest must not make us read other files.
+    if not re.fullmatch(rf"{DATA}/[\w-]+\.tar", shard.path):
+        raise ValueError(f"the shard {shard.path!r} is no tar in {DATA}/")
+    return shard
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write `manifest.json`: from here on the folder counts as finished."""
     write_bytes(root / MANIFEST, (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
@@ -168,7 +183,7 @@ def read_manifest(root: Path) -> Manifest:
             settings=PackSettings.from_json(data["settings"]),
             params=data["params"],
             counts=data["counts"],
-            shards=tuple(Shard(**shard) for shard in data["shards"]),
+            shards=tuple(_shard(shard) for shard in data["shards"]),
             index_sha256=data["index_sha256"],
             source_sha256=data["source_sha256"],
             versions=data["versions"],

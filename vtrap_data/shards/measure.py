@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
+import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from vtrap_data.budgets.allocate import fixed_budget, reads_videos
 from vtrap_data.budgets.coverage import residuals
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.decode import decode, luma
+from vtrap_data.media.limits import check_time, time_limit, took_longer
 from vtrap_data.media.probe import probe
 from vtrap_data.media.select import pool_frames, subset_slots
-from vtrap_data.samples import PackedImage, SourceSample
+from vtrap_data.samples import Kind, PackedImage, SourceSample
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.members import pack_list
-from vtrap_data.shards.spool import Measured, VideoFacts, read_facts, read_member, write_spool
+from vtrap_data.shards.spool import Measured, VideoFacts, read_facts, read_spool, write_spool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,8 @@ class MeasureOptions:
         wanted: Slots to decode. All of them when `coverage` is on.
         coverage: Measure residuals.
         short_side: Of the encoded frames, in pixels.
+        file_timeout: Seconds that one sample's media may take.
+        worker_memory: GiB that a worker process may use.
     """
 
     spool: Path
@@ -46,6 +53,13 @@ class MeasureOptions:
     wanted: tuple[int, ...]
     coverage: bool
     short_side: int
+    file_timeout: float
+    worker_memory: float
+
+    @property
+    def hard_timeout(self) -> float:
+        """Seconds after which the system ends a worker that does not come back from its decoder."""
+        return 1.25 * self.file_timeout + 1
 
 
 def measure_options(settings: PackSettings, spool: Path) -> MeasureOptions:
@@ -64,6 +78,8 @@ def measure_options(settings: PackSettings, spool: Path) -> MeasureOptions:
         wanted=tuple(sorted(wanted)),
         coverage=reads_videos(settings.strategy),
         short_side=settings.short_side,
+        file_timeout=settings.file_timeout,
+        worker_memory=settings.worker_memory,
     )
 
 
@@ -75,23 +91,29 @@ def measure(sample: SourceSample, options: MeasureOptions) -> SampleError | None
         back from a worker.
     """
     try:
-        if sample.kind == "video":
-            _measure_video(sample, options)
-        elif sample.kind == "images":
-            _measure_images(sample, options)
-        else:
-            write_spool(options.spool, sample, Measured(), b"")
+        with time_limit(options.file_timeout):
+            opened = _OPEN[sample.kind](sample, options)
     except SampleError as error:
-        detail = error.detail
-        for path in sample.paths:  # the manifest is published: it names files, not folders of this machine
-            detail = detail.replace(str(path), path.name)
-        return SampleError(sample.id, error.reason, detail)
+        return _anonymous(sample, error.reason, error.detail)
+    except MemoryError:
+        detail = f"needs more memory than a worker has, {options.worker_memory:g} GiB (--worker-memory)"
+        return SampleError(sample.id, Reason.TOO_LARGE, detail)
+    except Exception as error:  # hostile bytes make decoders raise nearly anything, and one file must not end a pack
+        return _anonymous(sample, Reason.CORRUPT, f"cannot be read ({type(error).__name__}: {error})")
+    write_spool(options.spool, sample, opened.measured, opened.member)
     return None
+
+
+def _anonymous(sample: SourceSample, reason: Reason, detail: str) -> SampleError:
+    """The error for the manifest, which is published: it names files, not folders of this machine."""
+    for path in sample.paths:
+        detail = detail.replace(str(path), path.name)
+    return SampleError(sample.id, reason, detail)
 
 
 def is_measured(sample: SourceSample, options: MeasureOptions) -> bool:
     """Whether the spool holds the sample, whole and up to date."""
-    return read_facts(options.spool, sample) is not None and read_member(options.spool, sample) is not None
+    return read_facts(options.spool, sample) is not None and read_spool(options.spool, sample) is not None
 
 
 def measure_all(
@@ -99,7 +121,8 @@ def measure_all(
 ) -> Iterator[tuple[SourceSample, SampleError | None]]:
     """Measure samples; yields each with its outcome, in whatever order they finish.
 
-    A decoder that crashes the whole worker process (a broken file can do that) sets its own sample aside and no other.
+    A decoder that crashes the whole worker process (a broken file can do that), or never comes back, sets its own
+    sample aside and no other. Without workers nothing can protect this process from that.
     """
     workers = min(workers, len(samples))
     if workers == 0:
@@ -115,8 +138,11 @@ def measure_all(
         # Some of these killed the pool: alone in a process, only the guilty one can do it again.
         for sample in suspects:
             crashed: list[SourceSample] = []
+            began = time.monotonic()
             yield from _run_pool(iter([sample]), options, workers=1, suspects=crashed)
-            if crashed:
+            if crashed and time.monotonic() - began > options.hard_timeout:
+                yield sample, SampleError(sample.id, Reason.TIMEOUT, took_longer(options.file_timeout))
+            elif crashed:
                 yield sample, SampleError(sample.id, Reason.CORRUPT, "the decoder crashed on it")
 
 
@@ -127,7 +153,9 @@ def _run_pool(
     running: dict[Future[SampleError | None], SourceSample] = {}
     # spawn: a forked copy of a process with running threads (BLAS, arrow, progress bars) may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(
+        max_workers=workers, mp_context=context, initializer=_start_worker, initargs=(options.worker_memory,)
+    )
     try:
         # Few at a time: a million futures at once would hold a million samples, and a crash would suspect them all.
         _submit(pool, running, islice(todo, 2 * workers), options)
@@ -147,6 +175,28 @@ def _run_pool(
             _submit(pool, running, islice(todo, len(done)), options)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(memory: float) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever the decoder is in the middle of
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: end at once and without a traceback
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = int(memory * (1 << 30))
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    _end_with_parent()
+
+
+def _measure_in_worker(
+    function: Callable[[SourceSample, MeasureOptions], SampleError | None],
+    sample: SourceSample,
+    options: MeasureOptions,
+) -> SampleError | None:
+    signal.setitimer(signal.ITIMER_REAL, options.hard_timeout)
+    try:
+        return function(sample, options)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _end_with_parent() -> None:
@@ -169,14 +219,21 @@ def _submit(
 ) -> None:
     for sample in samples:
         try:
-            running[pool.submit(measure, sample, options)] = sample
+            running[pool.submit(_measure_in_worker, measure, sample, options)] = sample
         except BrokenProcessPool as error:
             failed: Future[SampleError | None] = Future()
             failed.set_exception(error)
             running[failed] = sample
 
 
-def _measure_video(sample: SourceSample, options: MeasureOptions) -> None:
+class _Opened(NamedTuple):
+    """What goes into the spool: the facts, and the msgpack list of frames or images."""
+
+    measured: Measured
+    member: bytes
+
+
+def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
     info = probe(sample.paths[0])
     pool = pool_frames(info.pts, info.duration, slots=options.slots)
     indices = sorted({int(pool[slot]) for slot in options.wanted})
@@ -204,13 +261,23 @@ def _measure_video(sample: SourceSample, options: MeasureOptions) -> None:
         frame_height=frames.images[0].height,
         residuals=tuple(float(r) for r in loss),
     )
-    write_spool(options.spool, sample, Measured(video=facts), member)
+    return _Opened(Measured(video=facts), member)
 
 
-def _measure_images(sample: SourceSample, options: MeasureOptions) -> None:
-    opened = [images.open_image(path) for path in sample.paths]
+def _open_images(sample: SourceSample, _: MeasureOptions) -> _Opened:
+    opened = []
+    for path in sample.paths:
+        check_time(path.name)
+        opened.append(images.open_image(path))
     facts = tuple(
         PackedImage(name=path.name, sha256=image.sha256, width=image.width, height=image.height)
         for path, image in zip(sample.paths, opened, strict=True)
     )
-    write_spool(options.spool, sample, Measured(images=facts), pack_list([image.data for image in opened]).data)
+    return _Opened(Measured(images=facts), pack_list([image.data for image in opened]).data)
+
+
+_OPEN: dict[Kind, Callable[[SourceSample, MeasureOptions], _Opened]] = {
+    "video": _open_video,
+    "images": _open_images,
+    "text": lambda sample, options: _Opened(Measured(), b""),
+}

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.budgets.allocate import Allocation, Need, allocate, check_strategy, reads_questions
-from vtrap_data.budgets.demand import check_scorer, demands
+from vtrap_data.budgets.demand import DEMAND_VERSION, check_scorer, demands
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
 from vtrap_data.media import decode, jpeg
 from vtrap_data.media.select import FRAMES_VERSION, frame_ids, subset_slots
@@ -51,7 +51,7 @@ from vtrap_data.shards.manifest import (
 )
 from vtrap_data.shards.measure import is_measured, measure_all, measure_options
 from vtrap_data.shards.members import FRAMES, IMAGES, pack_list
-from vtrap_data.shards.spool import Measured, read_facts, read_member
+from vtrap_data.shards.spool import VideoFacts, read_facts, read_spool
 from vtrap_data.shards.write import Stored, remove_other_shards, sample_key, write_shards
 
 WORK = ".work"
@@ -59,11 +59,19 @@ PLAN = "plan.json"
 
 
 class Job(NamedTuple):
-    """A sample that pass 1 could open: its key, what the source said, what the file said."""
+    """A sample that pass 1 could open, with what pass 2 reads of it. The rest waits on the disk until pass 3.
+
+    Attributes:
+        key: Under which it will be stored.
+        sample: What the source said.
+        residuals: Of its video; empty when not measured.
+        distinct: Distinct frames in the pool of its video; 0 without a video.
+    """
 
     key: str
     sample: SourceSample
-    measured: Measured
+    residuals: tuple[float, ...]
+    distinct: int
 
 
 def pack(
@@ -137,6 +145,9 @@ def check_settings(settings: PackSettings) -> None:
         raise UsageError(f"--seed must be 0 or more, not {settings.seed}")
     if settings.workers < 0:
         raise UsageError(f"--workers must be 0 (this process) or more, not {settings.workers}")
+    for name in ("file_timeout", "worker_memory"):
+        if not (math.isfinite(getattr(settings, name)) and getattr(settings, name) > 0):
+            raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {getattr(settings, name)}")
     if not 0 <= settings.max_quarantine_rate <= 1:
         raise UsageError(f"--max-quarantine-rate must lie in [0, 1], not {settings.max_quarantine_rate}")
     if not settings.split.isidentifier():
@@ -146,7 +157,7 @@ def check_settings(settings: PackSettings) -> None:
 def source_hash(samples: Sequence[SourceSample], rejected: Sequence[SampleError] = ()) -> str:
     """Hash of everything a source says: rows, file names and file sizes. Folders above the files do not count."""
     digest = hashlib.sha256()
-    for sample in samples:
+    for sample in tqdm(samples, "look", unit="sample", delay=2, leave=False, disable=None):
         sizes = [path.stat().st_size if path.is_file() else None for path in sample.paths]
         facts = {**asdict(sample), "paths": [path.name for path in sample.paths], "sizes": sizes}
         digest.update(canonical_json(facts) + b"\n")
@@ -162,6 +173,7 @@ def versions() -> dict[str, str | int]:
     return {
         "vtrap": version("vtrap"),
         "frames": FRAMES_VERSION,
+        "demand": DEMAND_VERSION,
         "index": INDEX_VERSION,
         "decoder": decode.version(),
         "jpeg": jpeg.version(),
@@ -249,8 +261,12 @@ def _measure(
     options = measure_options(settings, spool)
     bad: dict[str, SampleError] = {}
     with tqdm(desc="measure", total=len(samples), unit="medium", disable=None) as bar:
-        missing = [sample for sample in samples if not is_measured(sample, options)]
-        bar.update(len(samples) - len(missing))
+        missing = []
+        for sample in samples:  # hashes what an earlier attempt has left: fast, but not at once
+            if is_measured(sample, options):
+                bar.update()
+            else:
+                missing.append(sample)
         for sample, error in measure_all(missing, options, workers=settings.workers):
             if error is not None:
                 bad[sample.id] = error
@@ -272,7 +288,9 @@ def _measure(
         measured = read_facts(spool, sample)
         if measured is None:
             raise VtrapError(f"media of {sample.id} changed while it was being packed: run pack again")
-        jobs.append(Job(sample_key(number, sample.id), sample, measured))
+        video = measured.video
+        facts = (video.residuals, video.distinct) if video else ((), 0)
+        jobs.append(Job(sample_key(number, sample.id), sample, *facts))
     return jobs, quarantine
 
 
@@ -280,15 +298,15 @@ def _allocate(
     jobs: Sequence[Job], settings: PackSettings
 ) -> tuple[dict[str, int], dict[str, float], dict[str, float | int | str]]:
     """Budget of every video item and, where the strategy looked, its demand; and the solved parameters."""
-    asked = [(item, job.measured.video) for job in jobs if job.measured.video for item in job.sample.items]
+    asked = [(item, job) for job in jobs if job.sample.kind == "video" for item in job.sample.items]
     if not asked:
         return {}, {}, {}
     scores: list[float | None] = [None] * len(asked)
     if reads_questions(settings.strategy):
         scores = list(demands([item_text(item) for item, _ in asked], scorer=settings.scorer))
     needs = [
-        Need(demand=score, residuals=video.residuals, distinct=video.distinct)
-        for (_, video), score in zip(asked, scores, strict=True)
+        Need(demand=score, residuals=job.residuals, distinct=job.distinct)
+        for (_, job), score in zip(asked, scores, strict=True)
     ]
     allocation: Allocation = allocate(
         settings.strategy,
@@ -306,16 +324,17 @@ def _stored(
     jobs: Sequence[Job], budgets: dict[str, int], demand: dict[str, float], spool: Path, settings: PackSettings
 ) -> Iterator[Stored]:
     for job in jobs:
-        blobs = read_member(spool, job.sample)
-        if blobs is None:
+        spooled = read_spool(spool, job.sample)
+        if spooled is None:
             raise VtrapError(f"the spooled frames of {job.sample.id} are damaged: run pack again")
+        measured, blobs = spooled
         video, members, facts = None, {}, None
-        if job.measured.video is not None:
+        if measured.video is not None:
             granted = {budgets[item.id] for item in job.sample.items}
-            video, members[FRAMES] = _store_video(job.measured, granted, blobs, settings)
-            seen = job.measured.video
+            video, members[FRAMES] = _store_video(measured.video, granted, blobs, settings)
+            seen = measured.video
             facts = FrameFacts(width=seen.frame_width, height=seen.frame_height, distinct=seen.distinct)
-        elif job.measured.images:
+        elif measured.images:
             members[IMAGES] = pack_list(blobs).data
         items = []
         for item in job.sample.items:
@@ -331,17 +350,15 @@ def _stored(
             redistributable=job.sample.redistributable,
             items=tuple(items),
             video=video,
-            images=job.measured.images,
+            images=measured.images,
         )
         yield Stored(sample, members, facts)
 
 
 def _store_video(
-    measured: Measured, granted: set[int], blobs: list[bytes], settings: PackSettings
+    seen: VideoFacts, granted: set[int], blobs: list[bytes], settings: PackSettings
 ) -> tuple[PackedVideo, bytes]:
     """Keep the frames that some item uses (and those of `store`), in time order."""
-    seen = measured.video
-    assert seen is not None
     kept_budgets = granted | ({settings.store} if settings.store is not None else set())
     slots = {int(s) for b in kept_budgets for s in subset_slots(settings.slots, b, smallest=settings.smallest)}
     kept = sorted({seen.pool[slot] for slot in slots})

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from vtrap_data.budgets.demand import DEMAND_VERSION
 from vtrap_data.errors import UsageError
 from vtrap_data.media.select import frame_ids
 from vtrap_data.shards.allocation import Scorer, allocate_again, asked_items, demand_scores
@@ -81,6 +82,7 @@ def reallocate(
         counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
         shards=written.shards,
         index_sha256=sha256_file(half / INDEX),
+        versions={**old.versions, "demand": DEMAND_VERSION},
     )
     write_card(half, manifest, written.index)
     write_manifest(half, manifest)

@@ -88,14 +88,11 @@ def read_facts(folder: Path, sample: SourceSample) -> Measured | None:
     data = _read(folder, sample)
     if data is None or data["media"] != file_marks(sample):
         return None
-    return Measured(
-        video=None if data["video"] is None else _video_facts(data["video"]),
-        images=tuple(PackedImage(**image) for image in data["images"]),
-    )
+    return _measured(data)
 
 
-def read_member(folder: Path, sample: SourceSample) -> list[bytes] | None:
-    """The encoded frames or images of a sample; None when the file is torn."""
+def read_spool(folder: Path, sample: SourceSample) -> tuple[Measured, list[bytes]] | None:
+    """What is known about a sample, and its encoded frames or images; None when a file is torn."""
     data = _read(folder, sample)
     try:
         member = (folder / f"{spool_name(sample)}.frames").read_bytes()
@@ -103,7 +100,7 @@ def read_member(folder: Path, sample: SourceSample) -> list[bytes] | None:
         return None
     if data is None or hashlib.sha256(member).hexdigest() != data["member_sha256"]:
         return None
-    return unpack_list(member) if member else []
+    return _measured(data), unpack_list(member) if member else []
 
 
 def file_marks(sample: SourceSample) -> list[list[int] | None]:
@@ -119,9 +116,12 @@ def file_marks(sample: SourceSample) -> list[list[int] | None]:
     return marks
 
 
-def _video_facts(data: dict[str, Any]) -> VideoFacts:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return VideoFacts(**fields)
+def _measured(data: dict[str, Any]) -> Measured:
+    video = data["video"]
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (video or {}).items()}
+    return Measured(
+        video=VideoFacts(**fields) if fields else None, images=tuple(PackedImage(**image) for image in data["images"])
+    )
 
 
 def _read(folder: Path, sample: SourceSample) -> dict[str, Any] | None:

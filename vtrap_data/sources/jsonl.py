@@ -24,6 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tqdm import tqdm
+
 from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item, Kind, Message, Role, SourceSample
 
@@ -92,7 +94,7 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
     groups: dict[Any, list[_Row]] = {}
     rejected: list[SampleError] = []
     used: dict[str, int] = {}
-    for place, row in _lines(path, rejected):
+    for place, row in tqdm(_lines(path, rejected), "read", unit="row", delay=2, leave=False, disable=None):
         try:
             read = _read_row(row, place=place, root=root, source=name or path.stem)
         except SampleError as error:
@@ -279,7 +281,7 @@ def _item(row: Mapping[str, Any], turns: Sequence[Message], *, default_id: str) 
             raise ValueError(f"the answer {answer[:80]!r} is none of the {len(options)} options, nor a letter for one")
         answer = options[letter]
     needs = row.get("needs")
-    if needs is not None and (isinstance(needs, bool) or not isinstance(needs, int) or needs < 0):
+    if needs is not None and (isinstance(needs, bool) or not isinstance(needs, int) or not 0 <= needs < 1 << 31):
         raise ValueError(f"needs must be a number of frames, not {needs!r}")
     name = row.get("id")
     question = _text(row, "question")

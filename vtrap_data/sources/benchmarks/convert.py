@@ -193,7 +193,7 @@ def rotations(question: Question, name: str) -> list[tuple[str, Question]]:
     Copy k shows option k first. Its facts say which question (`base`) and which rotation it is; the question as its
     authors wrote it (`asked`), which shows the options in their own order, is dropped.
     """
-    if question.right is None or "rotation" in question.facts:
+    if question.right is None or question.labelled or "rotation" in question.facts:
         return [(name, question)]
     kept = {key: value for key, value in question.facts.items() if key != "asked"}
     count = len(question.options)

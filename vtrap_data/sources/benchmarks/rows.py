@@ -57,6 +57,8 @@ def local_files(part: Part, folder: Path, *, only: bool) -> list[Path]:
     if not below:
         found = [p for p in found if _names(p, part.config)] or (found if only else [])
     found = [p for p in found if _names(p, part.split) or p.parent.name == part.split] or found
+    # Beside parquet, JSON files describe the data set.
+    found = [p for p in found if p.suffix == ".parquet"] or found
     kinds = {_BUILDERS[p.suffix] for p in found}
     if not found:
         raise UsageError(f"--rows {folder}: no {', '.join(_BUILDERS)} files of {part.config}/{part.split} below it")
@@ -72,6 +74,7 @@ def _names(path: Path, word: str) -> bool:
 
 def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     files = local_files(part, folder, only=only)
     options: dict[str, Any] = {"delimiter": "\t"} if files[0].suffix == ".tsv" else {}
@@ -80,12 +83,13 @@ def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
     try:
         data = load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True, **options)
         yield from _undecoded(data)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DatasetsError) as error:
         raise UsageError(f"--rows {folder}: {files[0].name} cannot be read: {_first_line(error)}") from error
 
 
 def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) -> Iterator[Row]:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
     if "/" not in source or source.startswith((".", "/")) or source.count("/") > 1:
@@ -100,7 +104,7 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
     try:
         data = load_dataset(source, config, split=part.split, revision=pinned, streaming=True)
         yield from _undecoded(data)
-    except (ValueError, OSError, HfHubHTTPError) as error:
+    except (ValueError, OSError, DatasetsError, HfHubHTTPError) as error:
         raise UsageError(
             f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {_first_line(error)}"
         ) from error

@@ -69,6 +69,7 @@ class Question:
         images: Images inside the row, in the order of their marks.
         video: Names the video file may have, relative to the media folder; the first that exists is taken.
         facts: What prompts and metrics need beside these: sub-tasks, hints, pairs.
+        labelled: Options carry labels of their own ("Option 1: ..."), so their order cannot be changed.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Question:
     images: tuple[Any, ...] = ()
     video: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

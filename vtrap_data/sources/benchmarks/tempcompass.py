@@ -17,7 +17,7 @@ ABILITIES = {
     "attribute_change": "change",
 }
 _OPTION = re.compile(
-    r"\s*(?P<label>(?:(?:option|caption|sentence|description)\s+)?[A-H1-8])\s*[.:)]\s+(?P<text>.+?)\s*"
+    r"\s*(?P<label>(?:(?:option|caption|sentence|description)\s+)?[A-H1-8])\s*[.:)]\s+(?P<text>.+?)\s*", re.IGNORECASE
 )
 
 
@@ -57,7 +57,14 @@ def read(row: Row, part: Part) -> Question:
     # Letters are the extractor's own; "Option 1" and the like stay part of the option.
     options = tuple(option_parts(line)[1] for line in lines) if part.config == "multi-choice" else lines
     return Question(
-        id="", question=question, options=options, right=hits[0], category=dimension, video=video, facts=facts
+        id="",
+        question=question,
+        options=options,
+        right=hits[0],
+        category=dimension,
+        video=video,
+        facts=facts,
+        labelled=part.config == "caption_matching",
     )
 
 

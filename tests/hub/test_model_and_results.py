@@ -1,0 +1,197 @@
+"""Does a checkpoint arrive so that stock transformers loads it, and do its results appear on the Hub's boards?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from standin.running import READ, STRANGER, WRITE, Running, run
+
+MODEL = "vtrap/toy-vl-hybrid"
+RESULTS = "vtrap/vtrap-results"
+
+
+def push(hub: Running, home: Path, folder: Path, *words: str):
+    command = ["-m", "vtrap_train", "push", folder, MODEL, "--licence", "apache-2.0", *words]
+    return run(command, hub.environment(home), cwd=home.parent)
+
+
+def submit(hub: Running, home: Path, folder: Path, *words: str, token: str | None = WRITE, model: str = MODEL):
+    command = ["-m", "vtrap_bench", "submit", folder, "--model", model, *words]
+    return run(command, hub.environment(home, token=token), cwd=home.parent)
+
+
+@pytest.fixture(scope="module")
+def published(hub: Running, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """The checkpoint is there, and datasets with the names of the toy benchmarks."""
+    home = tmp_path_factory.mktemp("publisher") / "home"
+    done = push(hub, home, checkpoint, "--tag", "v1")
+    assert done.returncode == 0, done.stderr
+    call(hub, home, "for name in 'image', 'video': api.create_repo(f'vtrap/toy-{name}', repo_type='dataset')")
+    return hub
+
+
+def call(hub: Running, home: Path, code: str, *, token: str | None = WRITE):
+    """Run code with the stock client in a process of its own (this one is offline); returns what it prints as JSON."""
+    done = run(
+        ["-c", "import json; from huggingface_hub import HfApi; api = HfApi()\n" + code],
+        hub.environment(home, token=token),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout or "null")
+
+
+def read_result(hub: Running, revision: str) -> list[dict]:
+    found = hub.repo(f"models/{MODEL}")
+    sha = (
+        found["prs"][revision.removeprefix("refs/pr/")] if revision.startswith("refs") else found["branches"][revision]
+    )
+    oid = found["commits"][sha]["tree"][".eval_results/vtrap.yaml"][0]
+    return yaml.safe_load((Path(hub.folder) / "blobs" / oid[:2] / oid).read_text())
+
+
+def test_a_checkpoint_is_published(published: Running, checkpoint: Path) -> None:
+    state = published.repo(f"models/{MODEL}")
+    tree = published.main_tree(f"models/{MODEL}")
+    assert state["tags"] == {"v1": state["branches"]["main"]}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "preprocessing.json"} <= tree.keys()
+    # No pickles, no state of the optimiser, no intermediate checkpoints, no places of this machine.
+    assert not {p for p in tree if p.endswith(".pt") or p.startswith("checkpoint-")}
+    for name in ("settings.json", "training_summary.json", "README.md"):
+        oid = tree[name][0]
+        assert "secret" not in (Path(published.folder) / "blobs" / oid[:2] / oid).read_text()
+
+
+def test_a_checkpoint_without_licence_or_with_torn_weights_is_refused(
+    published: Running, checkpoint: Path, tmp_path: Path
+) -> None:
+    before = published.main_tree(f"models/{MODEL}")
+    command = ["-m", "vtrap_train", "push", checkpoint, MODEL]
+    done = run(command, published.environment(tmp_path / "home"))
+    assert done.returncode == 2
+    assert "licence" in done.stderr
+    torn = shutil.copytree(checkpoint, tmp_path / "torn")
+    weights = torn / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    done = push(published, tmp_path / "home", torn)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be read here" in done.stderr
+    assert published.main_tree(f"models/{MODEL}") == before
+
+
+def test_results_are_submitted_once(published: Running, tmp_path: Path, write_run) -> None:
+    hub = published
+    done = submit(hub, tmp_path / "home", write_run("four", right=0.6))
+    assert done.returncode == 0, done.stderr
+    assert "SECRET" not in done.stdout + done.stderr
+    model, results = hub.repo(f"models/{MODEL}"), hub.repo(f"datasets/{RESULTS}")
+    assert [(d["status"], d["title"]) for d in model["discussions"]][1:] == [("open", "vtrap results")]
+    assert ".eval_results/vtrap.yaml" not in hub.main_tree(f"models/{MODEL}")
+
+    board = "rows = api.get_dataset_leaderboard('vtrap/toy-video', base_model_only={})\n"
+    board += "print(json.dumps([[r.model_id, r.value, r.pull_request, r.source['url']] for r in rows]))"
+    # Fine-tunes declare a base model, if it is on the Hub; toy-vl is not, so both views show it.
+    for only in (None, False):
+        ((name, value, number, url),) = call(hub, tmp_path / "home", board.format(only), token=None)
+        assert (name, value, number) == (MODEL, 60.0, 2)
+    records = [p for p in hub.main_tree(f"datasets/{RESULTS}") if p.endswith("records.jsonl")]
+    assert len(records) == 1
+    assert records[0].startswith(f"runs/{MODEL}/4-")
+    assert records[0].rsplit("/", 1)[0] in url
+    assert "secret" not in json.dumps(results)
+
+    heads = [model["prs"], results["branches"]]
+    again = submit(hub, tmp_path / "home", write_run("same", right=0.6))
+    assert again.returncode == 0, again.stderr
+    assert "already submitted" in again.stdout
+    assert [hub.repo(f"models/{MODEL}")["prs"], hub.repo(f"datasets/{RESULTS}")["branches"]] == heads
+
+    # Another frame setting joins the open pull request; image tasks have no frame setting, so theirs is replaced.
+    done = submit(hub, tmp_path / "home", write_run("budget", frames="budget", right=0.7))
+    assert done.returncode == 0, done.stderr
+    entries = {e["dataset"]["task_id"]: e["value"] for e in read_result(hub, "refs/pr/2")}
+    assert entries == {"toy-image": 70.0, "toy-video-4-frames": 60.0, "toy-video-budget": 70.0}
+    assert len(hub.repo(f"models/{MODEL}")["discussions"]) == 2
+    merge = f"api.merge_pull_request({MODEL!r}, 2)\nfound = api.model_info({MODEL!r}, expand=['evalResults'])\n"
+    values = call(hub, tmp_path / "home", merge + "print(json.dumps([e.value for e in found.eval_results]))")
+    assert sorted(values) == [60.0, 70.0, 70.0]
+    assert len(read_result(hub, "main")) == 3
+
+
+def test_what_is_not_submitted(published: Running, checkpoint: Path, tmp_path: Path, write_run) -> None:
+    hub = published
+    before = hub.control("state")["repos"]
+
+    def refused(folder: Path, *says: str, token: str | None = WRITE, model: str = MODEL) -> None:
+        done = submit(hub, tmp_path / "home", folder, token=token, model=model)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert all(text in done.stderr for text in says), done.stderr
+
+    good = write_run("good")
+    refused(good, "hf auth login", token=None)
+    refused(good, "can only read", token=READ)
+    refused(good, "vtrap/nothing does not exist", model="vtrap/nothing")
+
+    edited = write_run("edited")
+    text = (edited / "records.jsonl").read_text()
+    (edited / "records.jsonl").write_text(text.replace('"response": "blue"', '"response": "red"', 1))
+    refused(edited, "not what scores.json was computed from")
+
+    raised = write_run("raised")
+    scores = json.loads((raised / "scores.json").read_text())
+    scores["tasks"]["toy-video"]["score"] = 99.0
+    (raised / "scores.json").write_text(json.dumps(scores))
+    refused(raised, "gives toy-video 99.00, its records give 50.00")
+
+    for name, change, says in (
+        ("short", {"items": 21, "limit": None}, "20 of 21 items of toy-video"),
+        ("cut", {"items": 20, "limit": 20}, "without --limit"),
+    ):
+        folder = write_run(name)
+        facts = json.loads((folder / "run.json").read_text())
+        facts["tasks"]["toy-video"] = change
+        (folder / "run.json").write_text(json.dumps(facts))
+        refused(folder, says)
+
+    other = write_run("other")
+    facts = json.loads((other / "run.json").read_text())
+    facts["model"]["weights"]["model.safetensors"] = "0" * 64
+    (other / "run.json").write_text(json.dumps(facts))
+    refused(other, "other weights", "model.safetensors has another hash")
+    assert hub.control("state")["repos"] == before
+
+
+def test_anyone_may_propose_results(published: Running, tmp_path: Path, write_run) -> None:
+    """A stranger's records go to a dataset of their own, the scores to a pull request that they cannot merge."""
+    done = submit(published, tmp_path / "home", write_run("strange", frames="8"), token=STRANGER)
+    assert done.returncode == 0, done.stderr
+    assert "datasets/bob/vtrap-results" in published.control("state")["repos"]
+    proposal = published.repo(f"models/{MODEL}")["discussions"][-1]
+    assert (proposal["author"], proposal["status"]) == ("bob", "open")
+
+
+@pytest.mark.slow
+def test_train_on_what_was_published(published: Running, checkpoint: Path, corpora, tmp_path: Path) -> None:
+    """The line of the README, word for word, but for a limit: model and corpus come from the Hub under their names."""
+    hub = published
+    upload = (
+        "import sys; from pathlib import Path\nname, kind, folder = NAMES\napi.create_repo(name, repo_type=kind)\n"
+    )
+    upload += "api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind, ignore_patterns='checkpoint-*')"
+    for names in (
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "model", str(checkpoint)),
+        ("vtrap/video-sft-hybrid", "dataset", str(corpora.old)),
+    ):
+        call(hub, tmp_path / "uploader", upload.replace("NAMES", repr(names)))
+    words = ["--max_steps", "1", "--output_dir", tmp_path / "out"]
+    command = ["-m", "vtrap_train", "--model", "qwen2.5-vl-7b", *words]
+    done = run(command, hub.environment(tmp_path / "home", token=None), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out/model.safetensors").is_file()
+    summary = json.loads((tmp_path / "out/training_summary.json").read_text())
+    assert summary["data"][0]["data"] == "vtrap/video-sft-hybrid"
+    assert summary["steps"] == 1

@@ -1,0 +1,136 @@
+"""Does a corpus arrive on the Hub whole or not at all, and do stock tools load what arrived?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from standin.running import EXPIRED, READ, STRANGER, WRITE, Running, run
+
+ID = "vtrap/video-sft-hybrid"
+REPO = f"datasets/{ID}"
+
+# What a stranger types, with nothing of vtrap: prints what it saw.
+STRANGER_LOADS = """
+import json, sys
+from datasets import load_dataset
+streaming, revision = sys.argv[1] == "streaming", (sys.argv[2:] or [None])[0]
+rows = load_dataset("vtrap/video-sft-hybrid", streaming=streaming, revision=revision)["train"]
+seen = []
+for row in rows:
+    sizes = [p.size for p in row["frames.mp"] or []] + [p.size for p in row["images.mp"] or []]
+    video = row["json"]["video"]
+    seen.append({"kind": row["json"]["kind"], "sizes": sizes, "times": video["frame_times"] if video else None,
+                 "items": [[i["budget"], len(i["messages"])] for i in row["json"]["items"]]})
+assert not any(name.startswith(("vtrap", "hub_cards")) for name in sys.modules)
+print(json.dumps(seen))
+"""
+
+
+def push(hub: Running, home: Path, corpus: Path, *words: str, token: str | None = WRITE, xet: bool = False, name=ID):
+    return run(
+        ["-m", "vtrap_data", "push", corpus, name, *words],
+        hub.environment(home, token=token, xet=xet),
+        cwd=home.parent,
+    )
+
+
+def hashes(corpus: Path) -> dict[str, str]:
+    files = [corpus / "manifest.json", corpus / "index.parquet", *corpus.glob("data/*.tar")]
+    return {f.relative_to(corpus).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def on_main(hub: Running, name: str = REPO) -> dict[str, str]:
+    """Path to sha256 (large) or git oid of what a reader of the default branch finds, but for the card."""
+    tree = hub.main_tree(name)
+    return {p: lfs or oid for p, (oid, _, lfs, _) in tree.items() if p not in ("README.md", ".gitattributes")}
+
+
+def large(found: dict[str, str]) -> dict[str, str]:
+    return {path: sha for path, sha in found.items() if path != "manifest.json"}
+
+
+@pytest.mark.parametrize("transfer", ["lfs", "xet"])
+def test_publish_and_load_as_a_stranger(hub: Running, corpora: SimpleNamespace, tmp_path: Path, transfer: str) -> None:
+    xet = transfer == "xet"
+    if REPO in hub.control("state")["repos"]:
+        hub.control("delete", {"type": "dataset", "id": ID})
+    done = push(hub, tmp_path / "home", corpora.old, "--tag", "v1", xet=xet)
+    assert done.returncode == 0, done.stderr
+    assert "published as v1" in done.stdout
+    assert large(on_main(hub)) == large(hashes(corpora.old))
+    state = hub.repo(REPO)
+    assert state["tags"]["v1"] == state["branches"]["main"]
+    assert [d["status"] for d in state["discussions"]] == ["merged"]
+    # One commit holds everything, on top of the empty repository.
+    assert len(state["commits"][state["branches"]["main"]]["tree"]) == len(hashes(corpora.old)) + 2
+    assert state["commits"][state["commits"][state["branches"]["main"]]["parent"]]["parent"] is None
+    assert any(entry[3] for entry in hub.main_tree(REPO).values()) == xet
+
+    manifest = json.loads((corpora.old / "manifest.json").read_text())
+    seen = []
+    for mode, revision in (("streaming", []), ("whole", ["v1"])):
+        environment = hub.environment(tmp_path / f"stranger-{mode}", token=None, xet=xet)
+        loaded = run(["-I", "-c", STRANGER_LOADS, mode, *revision], environment)
+        assert loaded.returncode == 0, loaded.stderr
+        seen.append(json.loads(loaded.stdout.splitlines()[-1]))
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == manifest["counts"]["samples"]
+    video = next(row for row in seen[0] if row["kind"] == "video")
+    assert len(video["sizes"]) == len(video["times"]) == manifest["counts"]["frames_stored"]
+    assert sorted(video["times"]) == video["times"]
+    assert sum(len(row["items"]) for row in seen[0]) == manifest["counts"]["items"]
+
+    hub.control("reset")
+    again = push(hub, tmp_path / "home", corpora.old, "--tag", "v1", xet=xet)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stdout
+    state = hub.control("state")
+    assert state["received"] == 0
+    assert not [line for line in state["log"] if "/commit/" in line or line.startswith("PUT")]
+
+
+def test_refusals_say_what_to_do(hub: Running, corpora: SimpleNamespace, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for token, name, corpus, words in (
+        (None, ID, corpora.old, ["hf auth login"]),
+        (EXPIRED, ID, corpora.old, ["expired"]),
+        (READ, ID, corpora.old, ["can only read"]),
+        (STRANGER, "vtrap/x", corpora.old, ["bob is no member of vtrap"]),
+        (WRITE, "nobody/x", corpora.old, ["ann is no member of nobody", "Qwen, vtrap"]),
+        (WRITE, "no-owner", corpora.old, ["owner/name"]),
+        (WRITE, ID, corpora.forbidden, ["may not be redistributed", "ours (CC0-1.0)"]),
+    ):
+        done = push(hub, home, corpus, token=token, name=name)
+        said = done.stdout + done.stderr
+        assert done.returncode == 2, said
+        assert done.stderr.count("\n") == 1, said
+        assert all(word in said for word in words), said
+        assert "SECRET" not in said
+
+
+def test_a_server_that_spoils_a_byte_is_found_out(hub: Running, corpora: SimpleNamespace, tmp_path: Path) -> None:
+    name = "vtrap/spoiled"
+    path = "data/train-00000.tar"
+    hub.faults({"match": "POST .*/commit/", "kind": "spoil", "repo": f"datasets/{name}", "path": path})
+    done = push(hub, tmp_path / "home", corpora.new, name=name)
+    assert done.returncode == 1
+    assert "nothing was merged" in done.stderr or "could not load it back" in done.stderr
+    assert on_main(hub, f"datasets/{name}") == {}
+
+
+def test_damaged_corpora_are_not_sent(hub: Running, corpora: SimpleNamespace, tmp_path: Path) -> None:
+    shutil.copytree(corpora.new, tmp_path / "corpus")
+    shard = tmp_path / "corpus/data/train-00000.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    hub.control("reset")
+    done = push(hub, tmp_path / "home", tmp_path / "corpus", name="vtrap/damaged")
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+    assert "vtrap/damaged" not in str(hub.control("state")["log"])
