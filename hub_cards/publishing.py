@@ -244,6 +244,7 @@ class _Publisher:
             self._close_others(None)
             self._tag(tag, base)
             return Published(commit=base, tag=tag, url=self._url(), changed=False)
+        expected = self._read_local()
         title = wanted.title or f"{TITLE} {content[:12]} on {base[:12]}"
         if wanted.merge:
             self._close_others(title)
@@ -252,7 +253,7 @@ class _Publisher:
         sent = self._upload(revision)
         commit = self._resolve(revision)
         if wanted.merge or sent or created:
-            self._load_back(commit)
+            self._load_back(commit, expected)
         self._publish_draft(number)
         if not wanted.merge:
             url = f"{self._url()}/discussions/{number}"
@@ -398,13 +399,18 @@ class _Publisher:
         operation.upload_info.sha256 = bytes.fromhex(self.prints[path].sha256)  # or the client reads the file again
         return operation
 
-    def _load_back(self, commit: str) -> None:
+    def _read_local(self) -> dict[str, Any]:
+        """What loading it back has to give. Found out first: what cannot be loaded here need not be sent."""
+        back = self.publication.read_back
+        if back.local is None:
+            return dict(back.expected or {})
+        found = self._retry(lambda: self._run_reader(back, str(Path(str(back.local)).resolve()), None), "read it here")
+        found.pop("files", None)
+        return found
+
+    def _load_back(self, commit: str, expected: Mapping[str, Any]) -> None:
         self.say(f"loading {commit[:12]} back with stock clients")
         back = self.publication.read_back
-        expected = dict(back.expected or {})
-        if back.local is not None:
-            expected = self._run_reader(back, str(back.local.resolve()), None)
-            expected.pop("files", None)
         found = self._retry(lambda: self._run_reader(back, self.repo_id, commit), "load it back")
         files = found.pop("files", {})
         if expected != found:

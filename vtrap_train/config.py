@@ -144,6 +144,7 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
             ("assistant_only_loss", False, "the loss is on assistant turns already"),
             ("remove_unused_columns", False, "the collator needs the row numbers"),
             ("save_only_model", False, "such a checkpoint cannot be resumed from"),
+            ("push_to_hub", False, "publish with `python -m vtrap_train push`, which checks before anyone sees it"),
         ):
             if getattr(self, name) != wanted:
                 raise UsageError(f"--{name} {getattr(self, name)} is not possible: {why}")

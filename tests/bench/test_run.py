@@ -35,9 +35,9 @@ BOTH = select_tasks("image,video")
 
 @pytest.fixture(scope="module")
 def benchmarks(tmp_path_factory):
-    """20 pictures with a question each, 4 clips with three."""
+    """20 pictures with a question each, 6 clips with two."""
     root = tmp_path_factory.mktemp("bench")
-    for task, kind, count in (("toy-image", "images", 20), ("toy-video", "videos", 4)):
+    for task, kind, count in (("toy-image", "images", 20), ("toy-video", "videos", 6)):
         jsonl = generate(Recipe(kind=kind, purpose="bench", count=count), root / "source" / kind)
         samples = read_jsonl(jsonl, media_root=None, name=None).samples
         settings = PackSettings(

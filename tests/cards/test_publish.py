@@ -395,16 +395,6 @@ def test_push_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         call(vtrap_data.push, tmp_path / "corpus", "tiny", "--dry-run", out)
 
 
-def test_without_a_dry_run_nothing_happens(runs: list[Path], checkpoint: Path) -> None:
-    for module, words in (
-        (vtrap_data.push, [checkpoint, "a/b"]),
-        (vtrap_train.push, [checkpoint, "a/b"]),
-        (vtrap_bench.submit, [runs[0], "--model", "a/b"]),
-    ):
-        with pytest.raises(UsageError, match="not built yet"):
-            call(module, *words)
-
-
 def test_report_rows_refuse_what_they_do_not_know() -> None:
     with pytest.raises(ValueError, match="format 2"):
         report_rows({"format": 2})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from standin.running import READ, STRANGER, WRITE, Running, run
+
+import vtrap_bench.submit as submission
+import vtrap_train.push as pushing
+from vtrap_bench.records import Record, read_records
+from vtrap_bench.scores import digest
+from vtrap_data.errors import UsageError
 
 MODEL = "vtrap/toy-vl-hybrid"
 RESULTS = "vtrap/vtrap-results"
@@ -65,21 +72,19 @@ def test_a_checkpoint_is_published(published: Running, checkpoint: Path) -> None
         assert "secret" not in (Path(published.folder) / "blobs" / oid[:2] / oid).read_text()
 
 
-def test_a_checkpoint_without_licence_or_with_torn_weights_is_refused(
-    published: Running, checkpoint: Path, tmp_path: Path
-) -> None:
-    before = published.main_tree(f"models/{MODEL}")
-    command = ["-m", "vtrap_train", "push", checkpoint, MODEL]
-    done = run(command, published.environment(tmp_path / "home"))
-    assert done.returncode == 2
-    assert "licence" in done.stderr
+def test_what_is_no_checkpoint_is_not_sent(published: Running, checkpoint: Path, tmp_path: Path) -> None:
+    before = published.repo(f"models/{MODEL}")
+    parser = argparse.ArgumentParser()
+    pushing.add_arguments(parser)
+    with pytest.raises(UsageError, match="licence"):
+        pushing.run(parser.parse_args([str(checkpoint), MODEL]))
     torn = shutil.copytree(checkpoint, tmp_path / "torn")
     weights = torn / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     done = push(published, tmp_path / "home", torn)
     assert done.returncode == 2, done.stderr
     assert "cannot be read here" in done.stderr
-    assert published.main_tree(f"models/{MODEL}") == before
+    assert published.repo(f"models/{MODEL}") == before
 
 
 def test_results_are_submitted_once(published: Running, tmp_path: Path, write_run) -> None:
@@ -136,16 +141,23 @@ def test_what_is_not_submitted(published: Running, checkpoint: Path, tmp_path: P
     refused(good, "can only read", token=READ)
     refused(good, "vtrap/nothing does not exist", model="vtrap/nothing")
 
+    def unfit(folder: Path, says: str) -> None:
+        """Found out before the Hub is asked, so that this process, which is offline, can do."""
+        parser = argparse.ArgumentParser()
+        submission.add_arguments(parser)
+        with pytest.raises(UsageError, match=says):
+            submission.run(parser.parse_args([str(folder), "--model", MODEL]))
+
     edited = write_run("edited")
     text = (edited / "records.jsonl").read_text()
     (edited / "records.jsonl").write_text(text.replace('"response": "blue"', '"response": "red"', 1))
-    refused(edited, "not what scores.json was computed from")
+    unfit(edited, r"not what scores\.json was computed from")
 
     raised = write_run("raised")
     scores = json.loads((raised / "scores.json").read_text())
     scores["tasks"]["toy-video"]["score"] = 99.0
     (raised / "scores.json").write_text(json.dumps(scores))
-    refused(raised, "gives toy-video 99.00, its records give 50.00")
+    unfit(raised, "gives toy-video 99.00, its records give 50.00")
 
     for name, change, says in (
         ("short", {"items": 21, "limit": None}, "20 of 21 items of toy-video"),
@@ -155,7 +167,7 @@ def test_what_is_not_submitted(published: Running, checkpoint: Path, tmp_path: P
         facts = json.loads((folder / "run.json").read_text())
         facts["tasks"]["toy-video"] = change
         (folder / "run.json").write_text(json.dumps(facts))
-        refused(folder, says)
+        unfit(folder, says)
 
     other = write_run("other")
     facts = json.loads((other / "run.json").read_text())
@@ -178,9 +190,7 @@ def test_anyone_may_propose_results(published: Running, tmp_path: Path, write_ru
 def test_train_on_what_was_published(published: Running, checkpoint: Path, corpora, tmp_path: Path) -> None:
     """The line of the README, word for word, but for a limit: model and corpus come from the Hub under their names."""
     hub = published
-    upload = (
-        "import sys; from pathlib import Path\nname, kind, folder = NAMES\napi.create_repo(name, repo_type=kind)\n"
-    )
+    upload = "name, kind, folder = NAMES\napi.create_repo(name, repo_type=kind)\n"
     upload += "api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind, ignore_patterns='checkpoint-*')"
     for names in (
         ("Qwen/Qwen2.5-VL-7B-Instruct", "model", str(checkpoint)),
@@ -195,3 +205,16 @@ def test_train_on_what_was_published(published: Running, checkpoint: Path, corpo
     summary = json.loads((tmp_path / "out/training_summary.json").read_text())
     assert summary["data"][0]["data"] == "vtrap/video-sft-hybrid"
     assert summary["steps"] == 1
+
+
+def test_questions_of_real_benchmarks_are_not_published(write_run) -> None:
+    folder = write_run("real")
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["tasks"]["toy-video"]["synthetic"] = False
+    records = read_records(folder / "records.jsonl")
+    found = [json.loads(line) for line in submission.published_records(records, scores).splitlines()]
+    for row, record in zip(found, records, strict=True):
+        shown = record.task == "toy-image"
+        assert (row["question"], row["answer"]) == (("?", "red") if shown else ("", ""))
+        assert (row["response"], row["extracted"]) == (record.response, record.extracted)
+    assert digest([Record.from_json(row) for row in found]) == scores["records_sha256"]

@@ -31,6 +31,21 @@ print(json.dumps(seen))
 """
 
 
+# The same through webdataset, from both kinds of address, and from a folder that `hf download` filled.
+OTHER_TOOLS = """
+import os, subprocess, sys
+from pathlib import Path
+import webdataset as wds
+shards = sys.argv[1].split(",")
+subprocess.run([Path(sys.executable).with_name("hf"), "download", "vtrap/video-sft-hybrid", "--repo-type", "dataset",
+                "--local-dir", "here"], check=True, stdout=subprocess.DEVNULL)
+for start in ("here", os.environ["HF_ENDPOINT"] + "/datasets/vtrap/video-sft-hybrid/resolve/main",
+              "hf://datasets/vtrap/video-sft-hybrid"):
+    rows = list(wds.WebDataset([f"{start}/{shard}" for shard in shards], shardshuffle=False).decode())
+    print(len(rows), sum(len(row.get("frames.mp", [])) for row in rows))
+"""
+
+
 def push(hub: Running, home: Path, corpus: Path, *words: str, token: str | None = WRITE, xet: bool = False, name=ID):
     return run(
         ["-m", "vtrap_data", "push", corpus, name, *words],
@@ -84,6 +99,13 @@ def test_publish_and_load_as_a_stranger(hub: Running, corpora: SimpleNamespace, 
     assert len(video["sizes"]) == len(video["times"]) == manifest["counts"]["frames_stored"]
     assert sorted(video["times"]) == video["times"]
     assert sum(len(row["items"]) for row in seen[0]) == manifest["counts"]["items"]
+
+    if not xet and shutil.which("curl"):
+        shards = [path for path in sorted(hashes(corpora.old)) if path.endswith(".tar")]
+        loaded = run(["-c", OTHER_TOOLS, ",".join(shards)], hub.environment(tmp_path / "other"), cwd=tmp_path)
+        assert loaded.returncode == 0, loaded.stderr
+        counts = manifest["counts"]
+        assert loaded.stdout.splitlines() == [f"{counts['samples']} {counts['frames_stored']}"] * 3
 
     hub.control("reset")
     again = push(hub, tmp_path / "home", corpora.old, "--tag", "v1", xet=xet)
