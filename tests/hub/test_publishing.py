@@ -171,6 +171,7 @@ def test_a_name_that_is_taken_is_left_alone(hub: Running, tmp_path: Path) -> Non
     assert ever_seen(hub, "ann/other")[-1].keys() == {"a.txt"}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(hub: Running, tmp_path: Path) -> None:
     name, chance = "vtrap/killed", random.Random(0)
     complete = [{}]

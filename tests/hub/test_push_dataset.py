@@ -69,7 +69,7 @@ def large(found: dict[str, str]) -> dict[str, str]:
     return {path: sha for path, sha in found.items() if path != "manifest.json"}
 
 
-@pytest.mark.parametrize("transfer", ["lfs", "xet"])
+@pytest.mark.parametrize("transfer", ["lfs", pytest.param("xet", marks=pytest.mark.slow)])
 def test_publish_and_load_as_a_stranger(hub: Running, corpora: SimpleNamespace, tmp_path: Path, transfer: str) -> None:
     xet = transfer == "xet"
     if REPO in hub.control("state")["repos"]:
