@@ -1,17 +1,17 @@
-"""Reproduce the base checkpoint of toy-vl: the image abilities, and the form of the video questions but not their answers.
+"""Reproduce the base checkpoint of toy-vl: the image abilities, and the form of the video questions but no answers.
 
-    python scripts/train_toy_base.py --out runs/toy-base            # about half an hour on one core
+    python scripts/train_toy_base.py --out runs/toy-base            # about half an hour on two cores
     python scripts/train_toy_base.py --out vtrap_data/toy_vl/checkpoint
 
-Two stages. First the vision tower alone: every visual token is told, through two throw-away heads, which shape and which
-colour its 16 x 16 pixels show; from questions alone a tower of this size takes hours to learn to tell shapes apart. Then
-the whole model, on conversations drawn fresh for every step:
+Two stages. First the vision tower alone: every visual token is told, through two throw-away heads, which shape and
+which colour its 16 x 16 pixels show; from questions alone a tower of this size takes hours to learn to tell shapes
+apart. Then the whole model, on conversations drawn fresh for every step:
 - 80 %: one picture with one to three questions of the five image abilities, few things on it at first;
-- 8 %: one or two identical frames as a video, a static question: how to look at a frame that came as a video;
-- 12 %: the same with a question about time and an answer drawn at random from its options: the base knows what an answer
-  looks like and has nothing to base it on, so it starts at chance.
-Pictures pass through JPEG as the shards do. A plain loop, not the Video-SFT trainer: this is pre-training, and its data is
-endless and never stored.
+- 8 %: one or two identical frames as a video, static questions: how to look at a frame that came as a video;
+- 12 %: the same with a question about time and an answer drawn at random from its options: the base knows what an
+  answer looks like and has nothing to base it on, so it starts at chance.
+Pictures pass through JPEG as the shards do. A plain loop, not the Video-SFT trainer: this is pre-training, and its
+data is endless and never stored.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Make `import torchvision` work beside a CPU-only torch.
 
-The torchvision wheels on the public index are CUDA builds. Beside a CPU torch their compiled half does not load, and the
-Python half then fails because two operators were never declared (`operator torchvision::nms does not exist`). Declaring
-them is enough for everything vtrap and transformers use (transforms). `install()` costs nothing: it only puts a finder in
-front of the import system, which acts when torchvision is first imported, in this process.
+The torchvision wheels on the public index are CUDA builds. Beside a CPU torch their compiled half does not load, and
+the Python half then fails because two operators were never declared (`operator torchvision::nms does not exist`).
+Declaring them is enough for everything vtrap and transformers use (transforms). `install()` costs nothing: it only
+puts a finder in front of the import system, which acts when torchvision is first imported, in this process.
 """
 
 from __future__ import annotations

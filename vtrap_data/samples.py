@@ -109,8 +109,8 @@ class PackedVideo:
         height: Of the original, in pixels, after rotation.
         frame_times: Presentation time in seconds of each stored frame, ascending.
         frame_bytes: Byte offset of each stored JPEG inside the `frames.mp` member, plus the end: len(frame_times) + 1.
-        pool: For each pool slot the index of its stored frame, or -1 when that frame is not stored. Several slots share
-            a frame when the video has fewer distinct frames than slots.
+        pool: For each pool slot the index of its stored frame, or -1 when that frame is not stored. Several slots
+            share a frame when the video has fewer distinct frames than slots.
         residuals: r(F) for each candidate budget F, ascending in F; empty when coverage was not measured.
     """
 

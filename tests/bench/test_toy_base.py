@@ -24,7 +24,10 @@ def command(*arguments: object) -> None:
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp("toy")
-    packs = {"toy-image": ("images", 400, []), "toy-video": ("videos", 160, ["--budgets", "2,4,8,16", "--slots", "16"])}
+    packs = {
+        "toy-image": ("images", 400, []),
+        "toy-video": ("videos", 160, ["--budgets", "2,4,8,16", "--slots", "16"]),
+    }
     for task, (kind, count, options) in packs.items():
         source = work / "source" / task
         # Another seed than that of the published benchmarks: other scenes.

@@ -1,4 +1,4 @@
-"""Encoding equals the family's own processor, labels only what the assistant says, and numbers positions as trained."""
+"""Encoding equals the family's own processor, labels only the assistant's words, numbers positions as trained."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def test_labels_are_exactly_the_assistant_turns(toy_processor, turns):
 
 def test_prompt_stops_where_the_assistant_begins(toy_processor):
     encoded = encode(example(*TWO_TURNS, frames=2), toy_processor, train=False)
-    assert toy_processor.tokenizer.decode(encoded.input_ids).endswith("Where is the cross?<|im_end|>\n<|im_start|>assistant\n")
+    assert toy_processor.tokenizer.decode(encoded.input_ids).endswith(
+        "Where is the cross?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert (encoded.labels == IGNORE).all()
 
 
@@ -114,7 +116,7 @@ def test_errors_name_the_sample_and_the_remedy(toy_processor):
         encode(example(("user", "<image><image>x"), ("assistant", "y"), images=1), toy_processor, train=True)
     with pytest.raises(SampleError, match="fewer media marks"):
         encode(example(("user", "<image>x"), ("assistant", "y"), images=2), toy_processor, train=True)
-    with pytest.raises(SampleError, match="nothing|no assistant"):
+    with pytest.raises(SampleError, match="no assistant text"):
         encode(example(("user", "<image>x"), images=1), toy_processor, train=True)
     with pytest.raises(UsageError, match=r"Did you mean 'qwen2.5-vl-7b'"):
         resolve("qwen2.5-vl-7")
@@ -276,9 +278,7 @@ def test_a_batch_gives_what_its_samples_give_alone(toy_processor, random_toy, pa
 
 @pytest.mark.parametrize("turns", [TEXT, IMAGE, VIDEO])
 def test_a_dummy_for_a_missing_modality_changes_nothing(toy_processor, random_toy, turns):
-    one = encode(
-        example(*turns, frames=4 * (turns is VIDEO), images=int(turns is IMAGE)), toy_processor, train=True
-    )
+    one = encode(example(*turns, frames=4 * (turns is VIDEO), images=int(turns is IMAGE)), toy_processor, train=True)
     losses, gradients = [], []
     for always in ((), ("image", "video")):
         batch = collate([one, one], toy_processor, always=always)
@@ -313,5 +313,7 @@ def test_manifest_names_what_differs(toy_processor):
 
 def test_installing_twice_is_harmless(toy_processor, random_toy):
     install_positions(random_toy)
-    batch = collate([encode(example(*VIDEO, frames=random.Random(0).choice([3, 4])), toy_processor, train=True)], toy_processor)
+    batch = collate(
+        [encode(example(*VIDEO, frames=random.Random(0).choice([3, 4])), toy_processor, train=True)], toy_processor
+    )
     assert torch.isfinite(random_toy(**batch).loss)

@@ -70,7 +70,9 @@ def test_blinks_can_be_counted_in_the_frames_that_are_needed_and_not_in_fewer():
         lamp = next(t for t in scene.things if len(t.shown) > 1)
         need = frames_needed(question, frames=scene.frames)
         for budget in BUDGETS:
-            times = [int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, budget, smallest=2)]
+            times = [
+                int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, budget, smallest=2)
+            ]
             lit = [seen(draw(scene, t), lamp.colour) > 20 for t in times]
             counted = str(sum(a and not b for a, b in zip([True, *lit], lit, strict=False)))
             if budget >= need:

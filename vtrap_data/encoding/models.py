@@ -90,7 +90,9 @@ def load_processor(ref: ModelRef) -> ProcessorMixin:
     return cast("ProcessorMixin", processor)
 
 
-def load_model(ref: ModelRef, *, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa") -> PreTrainedModel:
+def load_model(
+    ref: ModelRef, *, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
+) -> PreTrainedModel:
     """The model with the original position rule installed.
 
     Args:

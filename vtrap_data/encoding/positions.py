@@ -1,8 +1,8 @@
 """Which position does each token have? The rule that the Qwen2.5-VL checkpoints were trained with.
 
 Text counts up by one on all three axes. An image or video that starts at position s spans, per merged patch,
-(s + t, s + row, s + column), where t = floor(grid index x seconds per grid x tokens per second) for a video and 0 for an
-image. Whatever follows starts at 1 + the largest id so far *on any axis*.
+(s + t, s + row, s + column), where t = floor(grid index x seconds per grid x tokens per second) for a video and 0
+for an image. Whatever follows starts at 1 + the largest id so far *on any axis*.
 
 transformers 5.19 to 5.23 let the text after a video start at s + max(rows, columns) instead, so that it overlaps the
 video's own time axis, and the more so the sparser the frames. vLLM and the original code do not. `install_positions`
@@ -115,7 +115,9 @@ def install_positions(model: Any) -> None:
         **_: Any,
     ) -> Positions:
         if mm_token_type_ids is None:
-            raise ValueError("mm_token_type_ids is missing from the batch: build batches with vtrap_data.encoding.collate")
+            raise ValueError(
+                "mm_token_type_ids is missing from the batch: build batches with vtrap_data.encoding.collate"
+            )
         return position_ids(
             input_ids,
             mm_token_type_ids,

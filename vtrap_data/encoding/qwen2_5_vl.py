@@ -216,9 +216,7 @@ def _chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
         {
             "role": m.role,
             "content": [
-                parts[piece] if piece in parts else {"type": "text", "text": piece}
-                for piece in _MARKS.split(m.content)
-                if piece
+                parts.get(piece, {"type": "text", "text": piece}) for piece in _MARKS.split(m.content) if piece
             ],
         }
         for m in messages
@@ -231,9 +229,11 @@ def _prompt(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _render(processor: Any, messages: list[dict[str, Any]], *, prompt: bool) -> str:
-    return str(processor.tokenizer.apply_chat_template(
-        messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=prompt
-    ))
+    return str(
+        processor.tokenizer.apply_chat_template(
+            messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=prompt
+        )
+    )
 
 
 def _assistant_spans(
@@ -249,7 +249,9 @@ def _assistant_spans(
             before = _render(processor, messages[:i], prompt=True)
             after = _render(processor, messages[: i + 1], prompt=False)
             if not (text.startswith(before) and text.startswith(after)):
-                raise SampleError(sample, Reason.BAD_ROW, "the chat template rewrites earlier turns; labels are unknown")
+                raise SampleError(
+                    sample, Reason.BAD_ROW, "the chat template rewrites earlier turns; labels are unknown"
+                )
             spans.append((len(before), len(after)))
     return spans
 
@@ -268,4 +270,6 @@ def _seconds_per_grid(times: Sequence[float], processor: Any) -> float:
 
 def _check_grids(found: Tensor, expected: Sequence[Grid]) -> None:
     if found.tolist() != [list(g) for g in expected]:
-        raise RuntimeError(f"the processor made grids {found.tolist()} where {[list(g) for g in expected]} were laid out")
+        raise RuntimeError(
+            f"the processor made grids {found.tolist()} where {[list(g) for g in expected]} were laid out"
+        )

@@ -13,9 +13,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.description = "Generate a synthetic corpus of real JPEG or H.264 files with questions of known truth."
     parser.add_argument("kind", choices=("images", "videos"))
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets media/ and train.jsonl or bench.jsonl")
-    parser.add_argument("--purpose", choices=("train", "bench"), default="train", help="bench leaves the answers out of the conversation")
-    parser.add_argument("--count", type=int, default=1000, metavar="N", help="media files (default: %(default)s); a clip has 2 questions, an image 1")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets media/ and train.jsonl or bench.jsonl"
+    )
+    parser.add_argument(
+        "--purpose",
+        choices=("train", "bench"),
+        default="train",
+        help="bench leaves the answers out of the conversation",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="media files (default: %(default)s); a clip has 2 questions, an image 1",
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: in this one)")
 

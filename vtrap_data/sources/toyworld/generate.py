@@ -1,7 +1,7 @@
 """How do toy scenes become a corpus? Real JPEG and H.264 files with a JSONL of questions beside them.
 
-File i of a corpus depends on (kind, purpose, seed, i) alone, so any number of workers gives the same corpus, and training
-and benchmark scenes are drawn from streams that never meet.
+File i of a corpus depends on (kind, purpose, seed, i) alone, so any number of workers gives the same corpus, and
+training and benchmark scenes are drawn from streams that never meet.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _row(recipe: Recipe, index: int, number: int, question: Question, scene: Sce
 
 
 def encode_clip(scene: Scene, path: Path) -> None:
-    """Render a scene to H.264 at FPS: ordinary settings, so keyframe intervals and B-frames as in files people have."""
+    """Render a scene to H.264 at FPS, with ordinary keyframe intervals and B-frames, as in files people have."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "veryfast", "threads": "1"})
         stream.width = stream.height = SIDE

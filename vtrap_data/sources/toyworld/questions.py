@@ -7,6 +7,7 @@ vtrap's selection rule would take, so "how many frames does this item truly need
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
     if ability == "count":
         count = rng.randint(1, 5)
         places = scatter(rng, count, size=(7, 10))
-        things = [Thing(shape=rng.choice(SHAPES), colour=rng.choice(list(COLOURS)), x=x, y=y, size=s) for x, y, s in places]
+        things = [
+            Thing(shape=rng.choice(SHAPES), colour=rng.choice(list(COLOURS)), x=x, y=y, size=s) for x, y, s in places
+        ]
         return _still(rng, things), _plain("count", "How many shapes are there?", COUNTS, str(count))
     things = _distinct(rng, rng.randint(1, 3), size=(9, 13))
     target = rng.choice(things)
@@ -132,7 +135,9 @@ def clip(rng: random.Random, ability: str) -> tuple[Scene, list[Question]]:
     make_one = {"direction": _direction, "order": _order, "blinks": _blinks, "speed": _speed}[ability]
     frames = rng.choice((32, 40, 48))
     things, question = make_one(rng)
-    while frames_needed(question, frames=frames) is None:  # a pause fell between two frames: not answerable, so not asked
+    while (
+        frames_needed(question, frames=frames) is None
+    ):  # a pause fell between two frames: not answerable, so not asked
         things, question = make_one(rng)
     scene = Scene(things=tuple(things), background=background(rng), frames=frames)
     lasting = [t for t in things if t.shown == ((0.0, 1.0),)]
@@ -214,7 +219,7 @@ def _speed(rng: random.Random) -> tuple[list[Thing], Question]:
 
     def observe(times: Sequence[float]) -> str | None:
         places = [moving.at(t) or (0.0, 0.0) for t in times]
-        moved = sum(abs(a - c) + abs(b - d) > 1 for (a, b), (c, d) in zip(places, places[1:], strict=False))
+        moved = sum(abs(a - c) + abs(b - d) > 1 for (a, b), (c, d) in itertools.pairwise(places))
         step = (times[-1] - times[0]) / max(len(times) - 1, 1)
         longest, shortest = moved * step, (moved - 2) * step  # how long the move can, and must, have taken
         if longest < 0.6:
@@ -231,7 +236,9 @@ def _distinct(rng: random.Random, count: int, *, size: tuple[float, float]) -> l
     """Things that differ in shape and in colour, so that either names exactly one."""
     shapes, colours = rng.sample(SHAPES, count), rng.sample(list(COLOURS), count)
     places = scatter(rng, count, size=size)
-    return [Thing(shape=h, colour=c, x=x, y=y, size=s) for h, c, (x, y, s) in zip(shapes, colours, places, strict=True)]
+    return [
+        Thing(shape=h, colour=c, x=x, y=y, size=s) for h, c, (x, y, s) in zip(shapes, colours, places, strict=True)
+    ]
 
 
 def _cast(rng: random.Random) -> list[Thing]:

@@ -98,7 +98,9 @@ def background(rng: random.Random) -> tuple[int, int, int]:
     return tuple(max(0, min(255, base + rng.randint(-12, 12))) for _ in range(3))  # type: ignore[return-value]
 
 
-def scatter(rng: random.Random, count: int, *, size: tuple[float, float], gap: float = 2.0) -> list[tuple[float, float, float]]:
+def scatter(
+    rng: random.Random, count: int, *, size: tuple[float, float], gap: float = 2.0
+) -> list[tuple[float, float, float]]:
     """`count` places (x, y, size) that do not overlap, by rejection; sizes shrink when it gets crowded."""
     low, high = size
     while True:
