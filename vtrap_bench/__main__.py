@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import NoReturn, Protocol, cast
 
@@ -51,11 +52,16 @@ def main(argv: list[str] | None = None) -> int:
         command = cast("_Command", importlib.import_module(COMMANDS[name][0]))
         parser = _Parser(prog=f"python -m vtrap_bench {name}", formatter_class=argparse.RawDescriptionHelpFormatter)
         command.add_arguments(parser)
-        return command.run(parser.parse_args(arguments[1:]))
+        code = command.run(parser.parse_args(arguments[1:]))
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         return _fail(name, error, 2)
     except VtrapError as error:
         return _fail(name, error, 1)
+    except BrokenPipeError:  # the reader of our output (`head`, `less`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"\nvtrap_bench {name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -29,7 +29,7 @@ def sources(tmp_path_factory):
     """Source samples: 4 clips with 3 questions each, 6 pictures, 2 texts."""
     root = tmp_path_factory.mktemp("world")
     found = []
-    for kind, count in (("videos", 4), ("images", 6)):
+    for kind, count in (("videos", 6), ("images", 6)):
         jsonl = generate(Recipe(kind=kind, purpose="train", count=count), root / kind)
         found += [_named(s, f"toy-{kind}") for s in _read(jsonl, root / kind)]
     return [*found, *(text_sample(n) for n in range(2))]

@@ -28,7 +28,7 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
     mine.write_text("model: toy-vl\nlearning_rate: 5e-4\nmax_steps: 7\n")
     config = parse(["--config", str(mine), "--max_steps", "9"]).config
     assert (config.learning_rate, config.max_steps) == (5e-4, 9)
-    assert config.per_device_train_batch_size == 32  # of the recipe for toy-vl
+    assert config.per_device_train_batch_size == 16  # of the recipe for toy-vl
 
 
 @pytest.mark.parametrize(
