@@ -14,6 +14,7 @@ from PIL import Image
 
 from vtrap_data.__main__ import main
 from vtrap_data.media.select import subset_slots
+from vtrap_data.shards.allocation import compare_strategies
 from vtrap_data.sources.toyworld.draw import draw
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 from vtrap_data.sources.toyworld.questions import (
@@ -126,3 +127,23 @@ def test_a_benchmark_keeps_its_answers_out_of_the_conversation(tmp_path):
 def test_wrong_use_is_one_line_and_exit_2(tmp_path, capsys):
     assert main(["toyworld", "images", "--out", str(tmp_path), "--count", "0"]) == 2
     assert "--count 0 must be at least 1" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    work = tmp_path_factory.mktemp("allocation")
+    source = generate(Recipe(kind="videos", purpose="train", count=120, seed=5), work / "source")
+    options = ["--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "4", "--workers", "0", "--short-side", "64"]
+    assert main(["pack", str(source), "--out", str(work / "packed"), *options]) == 0
+    return work / "packed"
+
+
+@pytest.mark.parametrize("fixed", [4, 8])
+def test_hybrid_knows_better_who_needs_frames(packed, fixed):
+    """Against the truth, at equal mean: better than the same budgets shuffled, and than the fixed budget."""
+    outcomes = {o.strategy: o for o in compare_strategies(packed, mean_frames=fixed)}
+    hybrid = outcomes["hybrid"]
+    assert hybrid.mean_frames <= fixed
+    for other in ("random", "coverage", f"fixed:{fixed}"):
+        assert hybrid.enough > outcomes[other].enough + 0.03, other
+    assert hybrid.enough >= outcomes["instruction"].enough
