@@ -32,11 +32,11 @@ def scored(tmp_path_factory) -> Path:
         source = work / "source" / task
         # Another seed than that of the published benchmarks: other scenes.
         command("vtrap_data", "toyworld", kind, "--purpose", "bench", "--seed", 7, "--count", count, "--out", source)
-        fixed = ["--strategy", "fixed:4"] if kind == "videos" else []
+        fixed = ["--strategy", "fixed:2"] if kind == "videos" else []
         bench = work / "bench" / task
         command("vtrap_data", "pack", source / "bench.jsonl", "--out", bench, "--workers", 0, *options, *fixed)
     command(
-        *("vtrap_bench", "run", "--model", "toy-vl", "--tasks", "toy-image,toy-video", "--frames", 4),
+        *("vtrap_bench", "run", "--model", "toy-vl", "--tasks", "toy-image,toy-video", "--frames", 2),
         *("--benchmarks", work / "bench", "--out", work / "run"),
     )
     return work / "run"
@@ -53,13 +53,14 @@ def test_it_sees_pictures(scored):
 @pytest.mark.slow
 def test_it_answers_questions_about_time_in_form_but_at_chance(scored):
     chance = {"direction": 1 / 4, "order": 1 / 2, "blinks": 1 / 4, "speed": 1 / 2}
-    right = defaultdict(list)
+    right, formed = defaultdict(list), []
     for line in (scored / "records.jsonl").read_text().splitlines():
         record = json.loads(line)
         if record["ability"] in TEMPORAL_ABILITIES:
-            assert record["extracted"] in record["options"], "an answer in the right form"
             right[record["ability"]].append(record["correct"])
+            formed.append(record["extracted"] in record["options"])
     assert right.keys() == chance.keys()
+    assert sum(formed) >= 0.9 * len(formed), "nearly always an answer that is possible"
     for ability, answers in right.items():
         n = len(answers)
         spread = 3 * (chance[ability] * (1 - chance[ability]) / n) ** 0.5

@@ -12,6 +12,7 @@ import pytest
 from shards_media import SMALL, chat, write_corpus, write_photo, write_rows
 
 from vtrap_data.__main__ import main
+from vtrap_data.sources.toyworld.generate import Recipe, generate
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,9 @@ def test_help_has_examples_and_loads_nothing_heavy() -> None:
     assert "--mean-frames" in help_of_pack.stdout
 
 
-def test_stopping_it_by_hand_says_how_to_go_on(source: Path, tmp_path: Path) -> None:
+def test_stopping_it_by_hand_says_how_to_go_on(tmp_path: Path) -> None:
+    # Enough clips that the pack is not done before the signal arrives, however busy the machine is.
+    source = generate(Recipe(kind="videos", purpose="train", count=100), tmp_path / "source")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "vtrap_data", "pack", str(source), "--out", str(out), *SMALL[:-1], "2"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
