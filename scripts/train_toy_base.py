@@ -3,15 +3,17 @@
     python scripts/train_toy_base.py --out runs/toy-base            # about half an hour on two cores
     python scripts/train_toy_base.py --out vtrap_data/toy_vl/checkpoint
 
-Two stages. First the vision tower alone: every visual token is told, through two throw-away heads, which shape and
-which colour its 16 x 16 pixels show; from questions alone a tower of this size takes hours to learn to tell shapes
-apart. Then the whole model, on conversations drawn fresh for every step:
-- 80 %: one picture with one to three questions of the five image abilities, few things on it at first;
-- 8 %: one or two identical frames as a video, static questions: how to look at a frame that came as a video;
-- 12 %: the same with a question about time and an answer drawn at random from its options: the base knows what an
-  answer looks like and has nothing to base it on, so it starts at chance.
-Pictures pass through JPEG as the shards do. A plain loop, not the Video-SFT trainer: this is pre-training, and its
-data is endless and never stored.
+Three stages, each with an optimiser and a stream of data of its own:
+1. The vision tower alone: every visual token is told, through two throw-away heads, which shape and which colour its
+   16 x 16 pixels show; from questions alone a tower of this size takes hours to learn that.
+2. The whole model: 80 % pictures with one to three questions of the five image abilities, few things on them at first;
+   8 % one or two identical frames as a video with static questions; 12 % the same with a question about time and an
+   answer drawn at random from its options.
+3. Half pictures as in 2, half clips of 2 to 16 frames, with a static question or with one about time and a random
+   answer. So the base can watch a clip and knows what an answer about time looks like, but has nothing to base it on:
+   it starts at chance.
+Pictures and frames pass through JPEG as in the shards. A plain loop, not the Video-SFT trainer: this is pre-training,
+and its data is endless and never stored.
 """
 
 from __future__ import annotations
@@ -21,22 +23,22 @@ import dataclasses
 import functools
 import io
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
-from vtrap_data.encoding import Encoded, collate, encode
+from vtrap_data.encoding import Encoded, collate, encode, load_model, resolve
 from vtrap_data.encoding.qwen2_5_vl import _pixels
 from vtrap_data.media.jpeg import encode as jpeg
+from vtrap_data.media.select import subset_slots
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example, Frames, Message, PackedItem
 from vtrap_data.sources.toyworld.draw import draw
-from vtrap_data.sources.toyworld.questions import DIGITS, IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
-from vtrap_data.sources.toyworld.scene import COLOURS, SHAPES, SIDE, Scene
+from vtrap_data.sources.toyworld.questions import DIGITS, IMAGE_ABILITIES, SLOTS, TEMPORAL_ABILITIES, clip, picture
+from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene
 from vtrap_data.toy_vl.build import MERGE, PATCH, build_model, build_processor
 
 ROLES = ("user", "assistant")
@@ -123,21 +125,38 @@ def warm_up(model, *, seed: int, steps: int, batch: int, learning_rate: float) -
 
 
 class Stream(IterableDataset):
-    def __init__(self, *, seed: int, batch: int, steps: int) -> None:
-        self.seed, self.batch, self.steps = seed, batch, steps
+    """Batches of the second stage, or with `clips` of the third."""
+
+    def __init__(self, *, seed: int, batch: int, steps: int, clips: bool) -> None:
+        self.seed, self.batch, self.steps, self.clips = seed, batch, steps, clips
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(first, self.steps, stride):
-            rng = random.Random(f"toy-base:{self.seed}:{step}")
-            progress = step / self.steps
-            yield collate([sample(rng, progress) for _ in range(self.batch)], processor())
+        for step in range(self.steps):
+            if self.clips:
+                rng = random.Random(f"toy-base-clips:{self.seed}:{step}")
+                frames = rng.choice((2, 4, 8, 16))
+                made = [watch(rng, frames) if i % 2 else sample(rng, pictures=1) for i in range(self.batch)]
+            else:
+                rng = random.Random(f"toy-base:{self.seed}:{step}")
+                made = [sample(rng, progress=step / self.steps) for _ in range(self.batch)]
+            yield collate(made, processor())
 
 
-def sample(rng: random.Random, progress: float = 1.0) -> Encoded:
+def watch(rng: random.Random, frames: int) -> Encoded:
+    scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
+    times = [int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, frames, smallest=2)]
+    shots = [_pixels(_jpeg(draw(scene, t))) for t in times]
+    question = rng.choice((*static, *static, temporal))
+    answer = rng.choice(question.options) if question is temporal else question.answer
+    spacing = scene.frames / FPS / frames
+    return dataclasses.replace(
+        tokens(frames, ((question.text, answer),)), video=torch.stack(shots), seconds_per_grid=2 * spacing
+    )
+
+
+def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8) -> Encoded:
     roll = rng.random()
-    if roll < 0.8:
+    if roll < pictures:
         scene, turns = quiz(rng, progress)
         return dataclasses.replace(tokens(0, turns), images=(_pixels(_jpeg(draw(scene))),))
     scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
@@ -183,21 +202,31 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--clip-steps", type=int, default=400, help="of the third stage")
+    parser.add_argument("--go-on-from", type=Path, help="a checkpoint from after the second stage: only do the third")
     parser.add_argument("--threads", type=int, default=1, help="more are only faster on idle cores")
-    parser.add_argument("--minutes", type=float, default=0, help="stop early, for a trial")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = build_model(processor().tokenizer, seed=args.seed)
+    if args.go_on_from:
+        model = load_model(resolve(str(args.go_on_from)))
+    else:
+        model = build_model(processor().tokenizer, seed=args.seed)
+        model.train()
+        warm_up(model, seed=args.seed, steps=args.vision_steps, batch=64, learning_rate=args.learning_rate)
+        train(model, Stream(seed=args.seed, batch=args.batch, steps=args.steps, clips=False), args.learning_rate)
+        save(model, args.out)
     model.train()
-    warm_up(model, seed=args.seed, steps=args.vision_steps, batch=64, learning_rate=args.learning_rate)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.learning_rate, args.steps, pct_start=0.1)
-    loader = DataLoader(
-        Stream(seed=args.seed, batch=args.batch, steps=args.steps), batch_size=None, num_workers=args.workers
-    )
-    began, running = time.time(), 0.0
-    with tqdm(loader, total=args.steps, mininterval=5) as bar:
+    clips = Stream(seed=args.seed, batch=args.batch, steps=args.clip_steps, clips=True)
+    train(model, clips, args.learning_rate / 3)
+    save(model, args.out)
+
+
+def train(model, stream: Stream, learning_rate: float) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, stream.steps, pct_start=0.1)
+    running = 0.0
+    loader = DataLoader(stream, batch_size=None, num_workers=1)  # one: the order of batches is part of the recipe
+    with tqdm(loader, total=stream.steps, mininterval=5, desc="clips" if stream.clips else "pictures") as bar:
         for step, batch in enumerate(bar):
             loss = model(**batch).loss
             optimizer.zero_grad()
@@ -207,11 +236,6 @@ def main() -> None:
             schedule.step()
             running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
             bar.set_postfix(loss=f"{running:.3f}", refresh=False)
-            if step % 500 == 499:
-                save(model, args.out)
-            if args.minutes and time.time() - began > 60 * args.minutes:
-                break
-    save(model, args.out)
 
 
 def save(model, out: Path) -> None:
