@@ -11,19 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hub_cards.licences import licence_metadata
 from hub_cards.rendering import card
 
 Scalar = str | int | float | bool | None
-
-# Identifiers that the Hub knows for `license:`; everything else is shown as "other" with its name.
-# fmt: off
-HUB_LICENCES = frozenset([
-    "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0",
-    "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
-    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gemma", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "llama3", "mit",
-    "odbl", "odc-by", "openrail", "pddl", "unknown", "unlicense",
-])
-# fmt: on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +103,7 @@ def features() -> list[dict[str, Any]]:
         *_columns(answer="string", ability="string", category="string", needs="int64", budget="int64"),
         {"name": "frame_ids", "list": "int64"},
         *_columns(demand="float64"),
+        {"name": "scores", "list": "float64"},
     ]
     video = [
         *_columns(name="string", sha256="string", duration="float64", fps="float64", width="int64", height="int64"),
@@ -224,12 +216,4 @@ def _columns(**dtypes: str) -> list[dict[str, Any]]:
 def _licence(sources: Sequence[SourceFacts]) -> dict[str, Any]:
     """The roll-up: the one licence that all sources share, or "other" with a pointer to the table."""
     licences = sorted({s.licence.lower() for s in sources})
-    if len(licences) == 1 and licences[0] in HUB_LICENCES:
-        return {"license": licences[0]}
-    if not licences:
-        return {"license": "unknown"}
-    return {"license": "other", "license_name": "several" if len(licences) > 1 else _slug(licences[0])}
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "other"
+    return licence_metadata("several" if len(licences) > 1 else licences[0] if licences else "unknown")

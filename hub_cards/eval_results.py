@@ -17,6 +17,9 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from hub_cards.model_card import HUB_ID
 
 RESULTS_PATH = ".eval_results/vtrap.yaml"
+EVAL_YAML = "eval.yaml"
+FRAMES = (8, 16, 32, 64)
+"""Frame settings that every video benchmark has a board for; those it was packed with come on top."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,29 @@ def merge_eval_results(existing: Sequence[str], new: str) -> str:
         if old != {k: v for k, v in entry.items() if k != "date"}:
             found[key] = entry
     return str(yaml.safe_dump(list(found.values()), sort_keys=False, allow_unicode=True))
+
+
+def task_id(task: str, frames: str | None) -> str:
+    """Which board of a benchmark a number belongs to: the frame setting changes what a video task measures.
+
+    Args:
+        task: Name of the task, which is that of its dataset.
+        frames: Frame setting: a number, or "budget". None for a task without video.
+
+    Example:
+        >>> task_id("toy-video", "8"), task_id("toy-video", "budget"), task_id("toy-image", None)
+        ('toy-video-8-frames', 'toy-video-budget', 'toy-image')
+    """
+    if frames is None:
+        return task
+    return f"{task}-{frames}-frames" if frames.isdecimal() else f"{task}-{frames}"
+
+
+def task_ids(task: str, budgets: Sequence[int]) -> list[str]:
+    """Every board of a benchmark: one if it has no video (`budgets` is empty), else one per frame setting."""
+    if not budgets:
+        return [task_id(task, None)]
+    return [task_id(task, frames) for frames in ("budget", *map(str, sorted({*FRAMES, *budgets})))]
 
 
 def eval_yaml(*, name: str, description: str, tasks: Sequence[tuple[str, str, str]], framework: str = "vtrap") -> str:

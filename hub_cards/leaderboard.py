@@ -21,6 +21,10 @@ from markupsafe import Markup
 from hub_cards.rendering import card, environment, write_text
 from hub_cards.results import ResultRow
 
+PAGE = "index.html"
+ROWS = "leaderboard.json"
+ROWS_FORMAT = 1
+
 
 def leaderboard_html(rows: Sequence[ResultRow], *, title: str = "vtrap leaderboard", subtitle: str = "") -> str:
     """The whole page.
@@ -60,8 +64,8 @@ def leaderboard_html(rows: Sequence[ResultRow], *, title: str = "vtrap leaderboa
     )
 
 
-def leaderboard_card(*, title: str = "vtrap leaderboard") -> str:
-    """The README.md of the static Space that holds the page."""
+def leaderboard_card(*, title: str = "vtrap leaderboard", results: Sequence[str] = ()) -> str:
+    """The README.md of the static Space that holds the page; `results`: Hub datasets it was made from."""
     metadata = {
         "title": title,
         "emoji": "🎞️",
@@ -81,21 +85,31 @@ def leaderboard_card(*, title: str = "vtrap leaderboard") -> str:
             "modality:video",
         ],
     }
-    return card(metadata, "space.md.jinja", title=title)
+    if results:
+        metadata["datasets"] = list(results)
+    return card(metadata, "space.md.jinja", title=title, results=results)
 
 
-def write_leaderboard(folder: Path, rows: Sequence[ResultRow], **options: str) -> Path:
-    """Write `index.html` and the Space's README.md into `folder`; returns the page.
+def leaderboard_files(rows: Sequence[ResultRow], *, results: Sequence[str] = ()) -> dict[str, str]:
+    """The files of the Space: the page, its rows for programs, and the card.
 
     Args:
-        folder: Made if it does not exist.
         rows: As for `leaderboard_html`.
-        **options: `title` and `subtitle` of `leaderboard_html`.
+        results: Hub datasets they were read from.
     """
-    page = leaderboard_html(rows, **options)
-    write_text(folder / "README.md", leaderboard_card(**{k: v for k, v in options.items() if k == "title"}))
-    write_text(folder / "index.html", page)
-    return folder / "index.html"
+    data = {"format": ROWS_FORMAT, "rows": [_plain(row) for row in rows]}
+    return {
+        PAGE: leaderboard_html(rows),
+        "README.md": leaderboard_card(results=results),
+        ROWS: json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+
+
+def write_leaderboard(folder: Path, rows: Sequence[ResultRow], *, results: Sequence[str] = ()) -> Path:
+    """Write the files of the Space into `folder`, which is made if it does not exist; returns the page."""
+    for name, text in leaderboard_files(rows, results=results).items():
+        write_text(folder / name, text)
+    return folder / PAGE
 
 
 def embed_json(value: Any) -> str:
@@ -112,7 +126,7 @@ def embed_json(value: Any) -> str:
 
 
 def safe_link(url: str) -> bool:
-    """Whether a link may stand in a page: https, or a relative path without a scheme.
+    """Whether a link may stand in a page: https, this machine, or a relative path without a scheme.
 
     Example:
         >>> [safe_link(u) for u in ("https://a/b", "runs/x/records.jsonl", "javascript:alert(1)", "//a/b", "data:x")]
@@ -120,7 +134,7 @@ def safe_link(url: str) -> bool:
     """
     if re.search(r"[\s\x00-\x1f\\]", url):
         return False
-    if url.startswith("https://"):
+    if url.startswith("https://") or re.match(r"http://(127\.0\.0\.1|localhost)(:\d+)?/", url):
         return True
     return bool(url) and not url.startswith("/") and ":" not in url.split("/")[0]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hub_cards.licences import licence_metadata
 from hub_cards.rendering import card
 from hub_cards.results import ResultRow
 
@@ -24,7 +25,10 @@ class ModelFacts:
         base_revision: Commit of the base model.
         data: Corpora it was trained on: Hub ids, or names.
         frames: Frame setting of the training: "hybrid", "8", ...
-        licence: Licence of the weights, a Hub identifier; usually that of the base model.
+        licence: Licence of the weights: a Hub identifier or a short name; usually that of the base model.
+        licence_link: Where the text of one is that the Hub does not know.
+        checkpoint: Name of the revision, where this is an intermediate checkpoint.
+        checkpoints: Revisions that hold intermediate checkpoints.
         recipe: Hyperparameters and other settings, as given.
         training: What came out: steps, loss, samples seen and skipped, hours, ...
         table: The trade-off: the base and this model, at each frame setting it was scored at.
@@ -39,6 +43,9 @@ class ModelFacts:
     data: tuple[str, ...]
     frames: str
     licence: str = "unknown"
+    licence_link: str | None = None
+    checkpoint: str | None = None
+    checkpoints: tuple[str, ...] = ()
     base_revision: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +67,10 @@ def model_card(facts: ModelFacts) -> str:
     if facts.figure is not None and not re.fullmatch(r"\w[\w.-]*", facts.figure):
         raise ValueError(f"figure {facts.figure!r} must be the name of a file beside the card")
     datasets = [name for name in facts.data if HUB_ID.fullmatch(name)]
-    metadata: dict[str, Any] = {"license": facts.licence.lower(), "library_name": "transformers"}
+    metadata: dict[str, Any] = {
+        **licence_metadata(facts.licence, link=facts.licence_link),
+        "library_name": "transformers",
+    }
     if HUB_ID.fullmatch(facts.base_model):
         metadata |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
     if datasets:

@@ -2,7 +2,7 @@
 
     FOLDER/index.html                           what is in here, and what would stop it from being published
     FOLDER/plan.json                            the same for a program
-    FOLDER/dataset/README.md                    dataset card
+    FOLDER/dataset/README.md, eval.yaml         dataset card; the boards of a benchmark
     FOLDER/model/README.md, preprocessing.json  model card, and the figure in it
     FOLDER/model/.eval_results/vtrap.yaml       results, as the Hub's boards read them
     FOLDER/leaderboard/index.html, README.md    the static Space
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from hub_cards.dataset_card import DatasetFacts, dataset_card, refuse_reasons
-from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml
+from hub_cards.eval_results import EVAL_YAML, RESULTS_PATH, TaskNumber, eval_results_yaml
 from hub_cards.leaderboard import write_leaderboard
 from hub_cards.model_card import HUB_ID, ModelFacts, model_card
 from hub_cards.rendering import environment, write_text
@@ -71,6 +71,7 @@ def render(
     *,
     dataset: DatasetFacts | None = None,
     dataset_files: Sequence[Upload] = (),
+    eval_yaml: str | None = None,
     model: ModelFacts | None = None,
     model_files: Sequence[Upload] = (),
     model_blocked: Sequence[str] = (),
@@ -84,6 +85,7 @@ def render(
         folder: Made if it does not exist.
         dataset: Facts for the dataset card; needs `repo_id`.
         dataset_files: What else publishing the dataset would send.
+        eval_yaml: Of a dataset that is a benchmark.
         model: Facts for the model card.
         model_files: What else publishing the model would send.
         model_blocked: Why publishing the model would be refused.
@@ -101,10 +103,14 @@ def render(
     if dataset is not None:
         if dataset.repo_id is None or not HUB_ID.fullmatch(dataset.repo_id):
             raise ValueError(f"dataset id {dataset.repo_id!r} must be owner/name, such as vtrap/video-sft-hybrid")
-        write_text(folder / "dataset/README.md", dataset_card(dataset))
+        names = ["dataset/README.md"]
+        write_text(folder / names[0], dataset_card(dataset))
+        if eval_yaml is not None:
+            names.append(f"dataset/{EVAL_YAML}")
+            write_text(folder / names[1], eval_yaml)
         made["dataset"] = Part(
             target=dataset.repo_id,
-            files=("dataset/README.md",),
+            files=tuple(names),
             uploads=tuple(dataset_files),
             blocked=tuple(refuse_reasons(dataset)),
         )

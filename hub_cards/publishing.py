@@ -2,9 +2,10 @@
 
     validate the card -> upload to a pull request -> load that back with stock clients -> merge -> tag
 
-Only the merge touches the default branch, and it is one commit. Where a publication stands is read from the Hub (an
-open pull request of ours with a title made from the content and from the commit it is based on), so that the same call
-goes on after a kill at any point, from any machine, and does nothing once everything is there.
+Only the merge touches the default branch, and it is one commit. A publication under a revision of its own (an
+intermediate checkpoint) leaves that branch alone: its pull request is tagged and closed. Where a publication stands is
+read from the Hub (an open pull request of ours with a title made from the content and from the commit it is based on),
+so that the same call goes on after a kill at any point, from any machine, and does nothing once everything is there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import huggingface_hub
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, ModelCard, RepoFile
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+    ModelCard,
+    RepoCard,
+    RepoFile,
+    SpaceCard,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -39,10 +49,14 @@ from tqdm import tqdm
 from hub_cards.model_card import HUB_ID
 
 T = TypeVar("T")
-RepoType = Literal["dataset", "model"]
+RepoType = Literal["dataset", "model", "space"]
 Content = Path | bytes
 
 TITLE = "vtrap publish"
+GIT_FILE = ".gitattributes"
+"""The Hub puts it into every repository and keeps it right by itself."""
+STARTERS = frozenset({"index.html", "style.css"})
+"""What a new static Space holds."""
 ATTEMPTS = 6
 LONGEST_PAUSE = 60.0
 BATCH_FILES = 50
@@ -50,6 +64,7 @@ BATCH_FILES = 50
 BATCH_BYTES = 20 * 10**9
 REGULAR_BYTES = 10 * 2**20
 """Larger files are never stored as plain git blobs, so their git hash is not needed."""
+_CARDS: dict[RepoType, type[RepoCard]] = {"dataset": DatasetCard, "model": ModelCard, "space": SpaceCard}
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -92,12 +107,13 @@ class Publication:
 
     Attributes:
         repo_id: `owner/name`.
-        repo_type: "dataset" or "model".
+        repo_type: "dataset", "model" or "space" (a static one).
         files: Path in the repository to a local file or bytes.
         owned: Glob patterns of files that belong to us: those on the Hub that are not in `files` are removed.
         marker: A file by which a repository of ours is known; one that holds other things is not touched.
         read_back: How to load it back.
         tag: Name for the result. None: made from the content. "": none.
+        aside: The tag is all that shows it; the default branch stays as it is. `files` are then all files there are.
         private: Whether a repository that is made is private.
         merge: Merge and tag. Otherwise the pull request stays open for the owner of the repository to decide.
         title: Of that open pull request; a later call adds to it.
@@ -110,6 +126,7 @@ class Publication:
     owned: tuple[str, ...] = ()
     marker: str | None = None
     tag: str | None = None
+    aside: bool = False
     private: bool = False
     merge: bool = True
     title: str | None = None
@@ -164,6 +181,26 @@ def account(*, pause: float = 1.0) -> Account:
     return _account(HfApi(), pause=pause)
 
 
+def may_write(who: Account, repo_id: str, *, member: bool = True) -> None:
+    """Check what can be known before anything is sent. `member`: more than to propose something.
+
+    Raises:
+        Refused: The token only reads, or the account has no part in that owner.
+    """
+    owner = repo_id.split("/")[0]
+    if who.role == "read":
+        raise Refused(
+            f"the token of {who.name} can only read: make one that may write to {owner} in the Hub's settings, then "
+            "`hf auth login` or HF_TOKEN"
+        )
+    if member and owner != who.name and owner not in who.organisations:
+        others = ", ".join(sorted(who.organisations)) or "none"
+        raise Refused(
+            f"{who.name} is no member of {owner} on the Hub (organisations: {others}): choose another owner, or ask "
+            "for membership; if it does not exist, make it on the Hub first"
+        )
+
+
 def read_text(repo_id: str, path: str, *, repo_type: RepoType, revision: str, pause: float = 1.0) -> str | None:
     """A small text file of a repository; None when it is not there.
 
@@ -183,6 +220,20 @@ def read_text(repo_id: str, path: str, *, repo_type: RepoType, revision: str, pa
             return Path(found).read_text(encoding="utf-8")
 
     return _retrying(load, f"read {path} of {repo_id}", pause=pause, repo_id=repo_id)
+
+
+def download(repo_id: str, folder: Path, *, repo_type: RepoType, pause: float = 1.0) -> None:
+    """Download the default branch of a repository into a folder.
+
+    Raises:
+        Refused: The repository does not exist or may not be read.
+        Failed: The Hub does not answer.
+    """
+
+    def load() -> None:
+        huggingface_hub.snapshot_download(repo_id, repo_type=repo_type, local_dir=folder)
+
+    _retrying(load, f"download {repo_id}", pause=pause, repo_id=repo_id)
 
 
 def large_files(repo_id: str, *, repo_type: RepoType, pause: float = 1.0) -> dict[str, str]:
@@ -229,61 +280,67 @@ class _Publisher:
     def run(self) -> Published:
         wanted = self.publication
         self.account = _account(self.api, pause=self.pause)
-        self._check_rights()
+        may_write(self.account, self.repo_id, member=self.publication.merge)
         self._validate_card()
         self.prints = fingerprints(wanted.files)
-        content = _content_hash(self.prints)
-        name = f"vtrap-{content[:12]}" if wanted.tag is None else wanted.tag
-        tag = name if name and wanted.merge else None
+        self.content = _content_hash(self.prints)[:12]
+        name = f"vtrap-{self.content}" if wanted.tag is None else wanted.tag
+        self.tag = name if name and wanted.merge else None
         self._prepare_repository()
+        if wanted.aside:
+            return self._set_aside()
         base, tree = self._head(), self._tree("main")
         self._check_marker(tree)
-        self._check_tag(tag)
+        self._check_tag()
         if self._done(tree):
             self.say(f"{self.repo_id} already holds all {len(self.prints)} files")
             self._close_others(None)
-            self._tag(tag, base)
-            return Published(commit=base, tag=tag, url=self._url(), changed=False)
+            self._put_tag(base)
+            return Published(commit=base, tag=self.tag, url=self._url(), changed=False)
+        title = wanted.title or f"{TITLE} {self.content} on {base[:12]}"
+        number, commit, changed = self._propose(title)
+        self._publish_draft(number)
+        if not wanted.merge:
+            return Published(commit=commit, tag=None, url=f"{self._url()}/discussions/{number}", changed=changed)
+        merged = self._merge(number, base=base, commit=commit)
+        self._put_tag(merged)
+        return Published(commit=merged, tag=self.tag, url=self._url(), changed=True)
+
+    def _set_aside(self) -> Published:
+        """Publish under a tag alone: whoever asks for the tag finds nothing, or all of it."""
+        assert self.tag is not None, "what is set aside needs a tag"
+        self._check_marker(self._tree("main"))
+        self._check_tag()
+        commit = self._tags().get(self.tag)
+        if changed := commit is None:
+            _, commit, _ = self._propose(f"{TITLE} {self.tag} {self.content}")
+            self._put_tag(commit)
+        else:
+            self.say(f"{self.repo_id} already holds {self.tag}")
+        self._close_others(None)
+        return Published(commit=str(commit), tag=self.tag, url=f"{self._url()}/tree/{self.tag}", changed=changed)
+
+    def _propose(self, title: str) -> tuple[int, str, bool]:
+        """A pull request that holds everything and was loaded back: number, commit, whether anything was new."""
         expected = self._read_local()
-        title = wanted.title or f"{TITLE} {content[:12]} on {base[:12]}"
-        if wanted.merge:
+        if self.publication.merge:
             self._close_others(title)
         number, created = self._pull_request(title)
         revision = f"refs/pr/{number}"
         sent = self._upload(revision)
         commit = self._resolve(revision)
-        if wanted.merge or sent or created:
+        if self.publication.merge or sent or created:
             self._load_back(commit, expected)
-        self._publish_draft(number)
-        if not wanted.merge:
-            url = f"{self._url()}/discussions/{number}"
-            return Published(commit=commit, tag=None, url=url, changed=sent or created)
-        merged = self._merge(number, base=base, commit=commit)
-        self._tag(tag, merged)
-        return Published(commit=merged, tag=tag, url=self._url(), changed=True)
+        return number, commit, sent or created
 
     # -- before anything is sent
-
-    def _check_rights(self) -> None:
-        owner = self.repo_id.split("/")[0]
-        if self.account.role == "read":
-            raise Refused(
-                f"the token of {self.account.name} can only read: make one that may write to {owner} in the Hub's "
-                "settings, then `hf auth login` or HF_TOKEN"
-            )
-        if self.publication.merge and owner != self.account.name and owner not in self.account.organisations:
-            others = ", ".join(sorted(self.account.organisations)) or "none"
-            raise Refused(
-                f"{self.account.name} is no member of {owner} on the Hub (organisations: {others}): choose another "
-                "owner, or ask for membership; if it does not exist, make it on the Hub first"
-            )
 
     def _validate_card(self) -> None:
         card = self.publication.files.get("README.md")
         if card is None:
             return
         text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card.decode()
-        make = DatasetCard if self.repo_type == "dataset" else ModelCard
+        make = _CARDS[self.repo_type]
 
         def validate() -> None:
             try:
@@ -301,26 +358,40 @@ class _Publisher:
                 raise Refused(f"{self.repo_type} {self.repo_id} does not exist on the Hub: publish it first")
             self.say(f"making {self.repo_type} {self.repo_id}")
             self.api.create_repo(
-                self.repo_id, repo_type=self.repo_type, private=self.publication.private, exist_ok=True
+                self.repo_id,
+                repo_type=self.repo_type,
+                private=self.publication.private,
+                exist_ok=True,
+                space_sdk="static" if self.repo_type == "space" else None,
             )
 
         self._retry(prepare, f"make {self.repo_id}")
 
     def _check_marker(self, tree: Mapping[str, RepoFile]) -> None:
         marker = self.publication.marker
-        others = [path for path in tree if path not in (".gitattributes", "README.md")]
-        if self.publication.merge and marker is not None and others and marker not in tree:
+        others = [path for path in tree if path not in (GIT_FILE, "README.md")]
+        if self.publication.merge and marker is not None and others and marker not in tree and not self._new(others):
             raise Refused(
                 f"the name {self.repo_id} is taken: the repository holds {others[0]} and no {marker}, so vtrap did "
                 "not make it; choose another name"
             )
 
-    def _check_tag(self, tag: str | None) -> None:
-        if tag is None or tag != self.publication.tag:
+    def _new(self, paths: Sequence[str]) -> bool:
+        """Whether a Space holds nothing but what the Hub puts into a new one."""
+        if self.repo_type != "space" or not set(paths) <= STARTERS:
+            return False
+        history = self._retry(
+            lambda: self.api.list_repo_commits(self.repo_id, repo_type=self.repo_type), "read the history"
+        )
+        return len(history) == 1
+
+    def _check_tag(self) -> None:
+        if self.tag is None or self.tag != self.publication.tag:
             return
-        commit = self._tags().get(tag)
+        commit = self._tags().get(self.tag)
         if commit is not None and not self._done(self._tree(commit)):
-            raise Refused(f"tag {tag} of {self.repo_id} stands for other content: choose another --tag")
+            remedy = "publish to another repository" if self.publication.aside else "choose another --tag"
+            raise Refused(f"tag {self.tag} of {self.repo_id} stands for other content: {remedy}, or remove the tag")
 
     # -- the pull request
 
@@ -347,11 +418,13 @@ class _Publisher:
         """Close what earlier calls left open: other content, or based on a commit that is no longer the head."""
         if not self.publication.merge:
             return
+        # Only those that were to go where this one goes: an interrupted checkpoint waits for its own turn.
+        ours = re.escape(str(self.tag)) + " [0-9a-f]{12}" if self.publication.aside else "[0-9a-f]{12} on [0-9a-f]{12}"
 
         def close() -> None:
             for number, name in _pulls(self.api, self.repo_id, self.repo_type, self.account.name):
-                if name.startswith(f"{TITLE} ") and name != title:
-                    self.say(f"closing pull request {number}, which another publication has replaced")
+                if re.fullmatch(f"{TITLE} {ours}", name) and name != title:
+                    self.say(f"closing pull request {number}, which is no longer needed")
                     self.api.change_discussion_status(self.repo_id, number, "closed", repo_type=self.repo_type)
 
         self._retry(close, "close earlier pull requests")
@@ -487,7 +560,8 @@ class _Publisher:
         self.say(f"merged into {self.repo_id} as {head[:12]}")
         return head
 
-    def _tag(self, tag: str | None, commit: str) -> None:
+    def _put_tag(self, commit: str) -> None:
+        tag = self.tag
         if tag is not None and tag not in self._tags():
             self._retry(
                 lambda: self.api.create_tag(
@@ -503,8 +577,9 @@ class _Publisher:
         return all(_same(mine, tree.get(path)) for path, mine in self.prints.items()) and not self._stale(tree)
 
     def _stale(self, tree: Mapping[str, RepoFile]) -> list[str]:
-        owned = self.publication.owned
-        return [p for p in tree if p not in self.prints and any(fnmatch.fnmatchcase(p, glob) for glob in owned)]
+        owned = ("*",) if self.publication.aside else self.publication.owned
+        others = [path for path in tree if path not in self.prints and path != GIT_FILE]
+        return [path for path in others if any(fnmatch.fnmatchcase(path, glob) for glob in owned)]
 
     def _tree(self, revision: str) -> dict[str, RepoFile]:
         return self._retry(lambda: self._tree_once(revision), "list the files")

@@ -47,7 +47,7 @@ def dataset(where: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def records(path: str, where: str, revision: str | None = None) -> dict[str, Any]:
-    """Count and hash of the rows of one JSON Lines file."""
+    """Count of the rows of one JSON Lines file, and a hash over answers and hash chain."""
     from datasets import load_dataset
 
     return count_records(
@@ -59,7 +59,7 @@ def count_records(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What `records` prints, of records from anywhere."""
     digest, count = hashlib.sha256(), 0
     for row in rows:
-        digest.update(json.dumps([row["key"], row["response"], row["correct"]]).encode())
+        digest.update(json.dumps([row["key"], row["response"], row["correct"], row["chain"]]).encode())
         count += 1
     return {"rows": count, "sha256": digest.hexdigest()}
 

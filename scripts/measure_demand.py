@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vtrap_data.budgets.demand import LEVELS, UNKNOWN, demands, explain
+from vtrap_data.budgets.demand import LEVELS, UNKNOWN, demands, explain, nearest_kind
 from vtrap_data.sources.real_media.questions import rows as real_media
 
 QUESTIONS = Path(__file__).parent.parent / "tests/data/demand_questions.jsonl"
@@ -76,6 +76,25 @@ def by_kind(rows: Sequence[Labelled], scores: Sequence[float]) -> Iterable[str]:
         yield f"| {kind} | {level:g} | {len(mine)} | {counts} | {near} |"
 
 
+def read_as(rows: Sequence[Labelled], *, scorer: str) -> list[str]:
+    """The kind that a scorer takes each question for: that of its most demanding cue, or of the nearest prototype."""
+    questions = [row.question for row in rows]
+    if scorer == "embedding":
+        return nearest_kind(questions)
+    found = [explain(question) for question in questions]
+    return [max(kinds, key=lambda kind: LEVELS[kind]) if kinds else "no cue" for kinds in found]
+
+
+def confusion(rows: Sequence[Labelled], taken: Sequence[str]) -> Iterable[str]:
+    """Labelled kind (rows) against the kind it was read as (columns). Empty cells are 0."""
+    kinds = [*LEVELS, *sorted(set(taken) - set(LEVELS))]
+    yield f"| is \\ read as | {' | '.join(kinds)} |"
+    yield "|---" * (len(kinds) + 1) + "|"
+    seen = Counter((row.kind, kind) for row, kind in zip(rows, taken, strict=True))
+    for kind in LEVELS:
+        yield f"| {kind} | " + " | ".join(str(seen[kind, other] or "") for other in kinds) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scorer", choices=("lexical", "embedding"), default="lexical")
@@ -106,6 +125,16 @@ def main() -> None:
     held = [(row, score) for row, score in zip(rows, scores, strict=True) if row.half == "held-out"]
     print("\nheld-out, by kind: how many questions got 0, the score of no cue, more; and how many came near\n")
     print("\n".join(by_kind(*zip(*held, strict=True))))
+    taken = read_as(rows, scorer=args.scorer)
+    right = sum(row.kind == kind for row, kind in zip(rows, taken, strict=True))
+    temporal = sum(
+        (LEVELS[row.kind] > 0) == (LEVELS.get(kind, UNKNOWN) > 0) for row, kind in zip(rows, taken, strict=True)
+    )
+    print(
+        f"\nall {len(rows)}, labelled kind against the kind it was read as: {right} are the same kind, {temporal} the same"
+    )
+    print("side of the line between questions about time and others\n")
+    print("\n".join(confusion(rows, taken)))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from vtrap_data.encoding import Encoded, collate, encode, load_model, resolve
-from vtrap_data.encoding.qwen2_5_vl import _pixels
+from vtrap_data.encoding.tokens import pixels_of
 from vtrap_data.media.jpeg import encode as jpeg
 from vtrap_data.media.select import subset_slots
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example, Frames, Message, PackedItem
@@ -78,7 +78,7 @@ class Cells(IterableDataset):
         for step in range(self.steps):
             rng = random.Random(f"toy-base-vision:{self.seed}:{step}")
             scenes = [picture(rng, rng.choice((*IMAGE_ABILITIES, "digit", "digit")))[0] for _ in range(self.batch)]
-            done = processor().image_processor(images=[_pixels(_jpeg(draw(s))) for s in scenes], return_tensors="pt")
+            done = processor().image_processor(images=[pixels_of(_jpeg(draw(s))) for s in scenes], return_tensors="pt")
             yield done["pixel_values"], done["image_grid_thw"], torch.tensor([cells(s) for s in scenes])
 
 
@@ -145,7 +145,7 @@ class Stream(IterableDataset):
 def watch(rng: random.Random, frames: int) -> Encoded:
     scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
     times = [int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, frames, smallest=2)]
-    shots = [_pixels(_jpeg(draw(scene, t))) for t in times]
+    shots = [pixels_of(_jpeg(draw(scene, t))) for t in times]
     question = rng.choice((*static, *static, temporal))
     answer = rng.choice(question.options) if question is temporal else question.answer
     spacing = scene.frames / FPS / frames
@@ -158,9 +158,9 @@ def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8) 
     roll = rng.random()
     if roll < pictures:
         scene, turns = quiz(rng, progress)
-        return dataclasses.replace(tokens(0, turns), images=(_pixels(_jpeg(draw(scene))),))
+        return dataclasses.replace(tokens(0, turns), images=(pixels_of(_jpeg(draw(scene))),))
     scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
-    shot = _pixels(_jpeg(draw(scene, rng.random())))
+    shot = pixels_of(_jpeg(draw(scene, rng.random())))
     frames = rng.randint(1, 2)
     if roll < 0.88 and static:
         turns = tuple((q.text, q.answer) for q in static)

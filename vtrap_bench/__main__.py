@@ -19,7 +19,11 @@ class _Command(Protocol):
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("vtrap_bench.run", "score a model on benchmarks"),
     "compare": ("vtrap_bench.compare", "tell whether two runs differ"),
+    "rescore": ("vtrap_bench.rescore", "read the answers of a run by the rules of another harness"),
+    "parity": ("vtrap_bench.parity", "tell whether two runs answer alike, token by token"),
     "report": ("vtrap_bench.report", "image change against video change, as HTML, PNG and JSON"),
+    "sweep": ("vtrap_bench.sweep", "does a video score grow with the frames shown?"),
+    "attention": ("vtrap_bench.attention", "where a model looks, before and after"),
     "study": ("vtrap_bench.study", "a whole experiment from one YAML"),
     "leaderboard": ("vtrap_bench.leaderboard", "render the leaderboard page"),
     "submit": ("vtrap_bench.submit", "publish the results of a run"),

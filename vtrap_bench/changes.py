@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
+from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.records import RECORDS, Record, read_records
 from vtrap_bench.scores import SCORES, SCORES_FORMAT
-from vtrap_bench.statistics import paired_difference
+from vtrap_bench.statistics import mean_difference, paired_difference
+from vtrap_bench.thumbnails import Thumbnails
 from vtrap_data.errors import UsageError
 
 REPORT_FORMAT = 1
 STUDY_RECORD = "study.json"
+RUN = "run.json"
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 FLIPS_EACH = 2
 
@@ -40,11 +44,13 @@ class Run:
         folder: Where it lies.
         scores: Content of `scores.json`.
         answers: Its records by task and item id.
+        info: Content of `run.json`; empty when there is none.
     """
 
     folder: Path
     scores: Json
     answers: Mapping[str, Mapping[str, Record]]
+    info: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,7 @@ class Material:
         curve: Frame counts of the curve; empty for every one that was scored.
         commands: What was run, in order.
         unfinished: Names of what the study names but has not scored yet.
+        benchmarks: Folder of the packed benchmarks, for pictures of items; None: the cache.
     """
 
     base: Checkpoint
@@ -89,6 +96,7 @@ class Material:
     curve: Sequence[int] = ()
     commands: Sequence[str] = ()
     unfinished: Sequence[str] = ()
+    benchmarks: Path | None = None
 
 
 def read_run(folder: Path) -> Run:
@@ -110,7 +118,8 @@ def read_run(folder: Path) -> Run:
         if len(answers.get(task, {})) < int(facts["n"]):
             found = len(answers.get(task, {}))
             raise UsageError(f"{path} holds {found} of the {facts['n']} items of {task}: run the benchmark again")
-    return Run(folder=folder, scores=scores, answers=answers)
+    info = _read_json(folder / RUN, "score the run again") if (folder / RUN).is_file() else {}
+    return Run(folder=folder, scores=scores, answers=answers, info=info)
 
 
 def read_study(folder: Path) -> Material:
@@ -150,6 +159,7 @@ def read_study(folder: Path) -> Material:
         curve=study["curve"],
         commands=study["commands"],
         unfinished=unfinished,
+        benchmarks=Path(study["benchmarks"]) if study.get("benchmarks") else None,
     )
 
 
@@ -204,6 +214,7 @@ def build(material: Material, *, versions: Mapping[str, str] | None = None) -> J
         UsageError: Two runs that must be compared answered different items.
     """
     base = material.base
+    pictures = Thumbnails(material.benchmarks)
     settings = [_entry(c, material) for c in material.trained]
     names = list(dict.fromkeys(c.name for c in material.trained))
     facts: Json = {}
@@ -225,7 +236,8 @@ def build(material: Material, *, versions: Mapping[str, str] | None = None) -> J
         "settings": settings,
         "summary": [_summary([s for s in settings if s["name"] == name]) for name in names],
         "curve": _curves(material),
-        "flips": [flip for name in names for flip in _flips(name, material)],
+        "flips": [flip for name in names for flip in _flips(name, material, pictures)],
+        "run_settings": _run_settings(material),
         "commands": list(material.commands),
         "unfinished": list(material.unfinished),
         "versions": dict(versions or {}),
@@ -289,6 +301,8 @@ def _sheet(checkpoint: Checkpoint, frames: str, base: Checkpoint | None = None) 
             for ability, row in rows.items():
                 row["change"] = _change([pairs_of[ability]]) if ability in pairs_of else None
         sheet["abilities"][task] = rows
+    sheet["across"] = _across(view, before)
+    sheet["reading"] = {task: _reading(run, task) for task, run in view.items()}
     all_facts = [run.scores["tasks"][t] for t, run in view.items()]
     video = [f for f in all_facts if f["modality"] == "video"]
     sheet["n"] = sum(f["n"] for f in all_facts)
@@ -299,13 +313,51 @@ def _sheet(checkpoint: Checkpoint, frames: str, base: Checkpoint | None = None) 
     return sheet
 
 
+def _reading(run: Run, task: str) -> Json:
+    """How the answers of a task were read: the share of each stage, 0 to 1, the most frequent first."""
+    stages = Counter(answer.stage for answer in run.answers[task].values())
+    return {stage: count / stages.total() for stage, count in stages.most_common()}
+
+
+def _run_settings(material: Material) -> list[Json]:
+    """What decided the answers, each setting with its value, or its values where runs differ."""
+    found: dict[str, list[str]] = {}
+    for checkpoint in (material.base, *material.trained):
+        for run in checkpoint.runs.values():
+            decides = {k: v for k, v in run.info.get("decides", {}).items() if k not in ("model", "frames")}
+            for name, value in {**decides, "device": run.info.get("device")}.items():
+                text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+                if value is not None and text not in found.setdefault(name, []):
+                    found[name].append(text)
+    return [{"name": name, "values": values} for name, values in sorted(found.items())]
+
+
+def _across(view: Mapping[str, Run], before: Mapping[str, Run] | None) -> Json:
+    """Each common ability over the tasks that test it: which they are, the mean of their scores, its change."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    for task, run in view.items():
+        for item, answer in sorted(run.answers[task].items()):
+            parts.setdefault((task, common_ability(task, answer.ability)), []).append(item)
+    found: Json = {}
+    for ability, members in across(parts).items():
+        scores = [float(np.mean([view[t].answers[t][i].score for i in parts[t, a]])) for t, a in members]
+        row: Json = {"tasks": list(tasks_of(members)), "score": 100 * float(np.mean(scores)), "ci": None}
+        row["n"] = sum(len(parts[member]) for member in members)
+        if before is not None:
+            shared = all(t in before for t, _ in members)
+            row["change"] = _change([_pairs(before[t], view[t], t, a) for t, a in members]) if shared else None
+        found[ability] = row
+    return found
+
+
 class _Pairs(NamedTuple):
     before: list[float]
     after: list[float]
     clusters: list[str]
 
 
-def _pairs(before: Run, after: Run, task: str, ability: str | None = None) -> _Pairs:
+def _pairs(before: Run, after: Run, task: str, common: str | None = None) -> _Pairs:
+    """Scores of the same items in both runs; with `common`, of one common ability."""
     old, new = before.answers[task], after.answers[task]
     versions = [run.scores["tasks"][task]["version"] for run in (before, after)]
     if versions[0] != versions[1]:
@@ -319,31 +371,34 @@ def _pairs(before: Run, after: Run, task: str, ability: str | None = None) -> _P
             f"{before.folder} and {after.folder} answered different items of {task} ({only!r} is in one only): "
             "score both on the same benchmark"
         )
-    ids = [i for i in sorted(old) if ability is None or old[i].ability == ability]
+    ids = [i for i in sorted(old) if common is None or common_ability(task, old[i].ability) == common]
     return _Pairs([old[i].score for i in ids], [new[i].score for i in ids], [old[i].cluster for i in ids])
 
 
 def _by_ability(before: Run, after: Run, task: str) -> dict[str, _Pairs]:
-    names = dict.fromkeys(a.ability for a in before.answers[task].values())
-    return {name: _pairs(before, after, task, name) for name in names}
+    every = _pairs(before, after, task)
+    names = [before.answers[task][i].ability for i in sorted(before.answers[task])]
+    found: dict[str, _Pairs] = {name: _Pairs([], [], []) for name in dict.fromkeys(names)}
+    for name, was, now, cluster in zip(names, every.before, every.after, every.clusters, strict=True):
+        found[name].before.append(was)
+        found[name].after.append(now)
+        found[name].clusters.append(cluster)
+    return found
 
 
 def _change(pairs: Sequence[_Pairs]) -> Json:
-    """Change in points: the mean over tasks of each task's mean over items.
+    """Change in points: the mean over tasks of each task's mean over items (`statistics.mean_difference`).
 
-    Tasks are taken to share no media, so their squared errors add; the degrees of freedom are those of the task with
-    the fewest clusters, which is on the safe side. No interval where a task has fewer than two clusters.
+    Tasks are taken to share no media. No interval where a task has fewer than two clusters, or where nothing
+    varies.
     """
     value = 100 * float(np.mean([np.mean(p.after) - np.mean(p.before) for p in pairs]))
     if any(len(set(p.clusters)) < 2 for p in pairs):
         return {"value": value, "ci": None}
-    found = [paired_difference(p.before, p.after, p.clusters) for p in pairs]
-    if len(found) == 1:
-        low, high = found[0].interval
-        return {"value": value, "ci": [100 * low, 100 * high]}
-    error = 100 * math.sqrt(sum(f.error**2 for f in found)) / len(found)
-    reach = float(stats.t.ppf(0.975, min(f.clusters for f in found) - 1)) * error
-    return {"value": value, "ci": [value - reach, value + reach]}
+    low, high = mean_difference([paired_difference(p.before, p.after, p.clusters) for p in pairs]).interval
+    if low == high:  # every item changed alike (none did, say): nothing says how sure that is
+        return {"value": value, "ci": None}
+    return {"value": value, "ci": [100 * low, 100 * high]}
 
 
 def _summary(entries: Sequence[Json]) -> Json:
@@ -376,8 +431,23 @@ def _mean_sheet(sheets: Sequence[Json]) -> Json:
         }
         for task, rows in sheets[0]["abilities"].items()
     }
+    row["across"] = {
+        ability: {
+            "tasks": found["tasks"],
+            "score": float(np.mean([s["across"][ability]["score"] for s in sheets])),
+            "change": _mean_estimate([s["across"][ability].get("change") for s in sheets], "value"),
+        }
+        for ability, found in sheets[0]["across"].items()
+    }
     for key in ("n", "unparsed", "empty", "mean_frames", "eval_visual_tokens"):
         row[key] = _mean([s[key] for s in sheets])
+    row["reading"] = {
+        task: {
+            stage: float(np.mean([s["reading"][task].get(stage, 0.0) for s in sheets]))
+            for stage in dict.fromkeys(stage for s in sheets for stage in s["reading"][task])
+        }
+        for task in sheets[0]["reading"]
+    }
     return row
 
 
@@ -425,7 +495,7 @@ def _curves(material: Material) -> list[Json]:
     return curves if len(curves) > 1 or not material.trained else []
 
 
-def _flips(name: str, material: Material) -> list[Json]:
+def _flips(name: str, material: Material, pictures: Thumbnails) -> list[Json]:
     """Items of a setting's first seed that were right before and wrong after, and the other way round.
 
     Which ones is decided by a hash of their id, so that neither the order of the benchmark nor taste picks them.
@@ -459,6 +529,10 @@ def _flips(name: str, material: Material) -> list[Json]:
                         "answer": new.answer,
                         "before": was.response,
                         "after": new.response,
+                        "frame_times": list(new.frame_times),
+                        "media": pictures.of(
+                            new, data_sha256=after[task].info.get("tasks", {}).get(task, {}).get("data_sha256")
+                        ),
                     }
                 )
     return flips

@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.records import RECORDS, Record, read_records
 from vtrap_bench.scores import SCORES, SCORES_FORMAT, by_ability, by_task
-from vtrap_bench.statistics import holm, mcnemar, minimum_detectable_change, paired_difference
+from vtrap_bench.statistics import Paired, holm, mcnemar, mean_difference, minimum_detectable_change, paired_difference
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
 
@@ -88,6 +89,31 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Across:
+    """A common ability over all tasks that test it, each task counting alike. Differences are in points.
+
+    Attributes:
+        ability: One of `vtrap_data.sources.benchmarks.ABILITIES`.
+        tasks: Which tasks test it.
+        n: Items that both runs answered.
+        difference: Mean over the tasks of B - A.
+        low: Lower end of the 95 % interval; None where a task has a single cluster, or nothing varies.
+        high: Upper end.
+        p: Two-sided; None where a task has a single cluster.
+        p_holm: Adjusted for all abilities that are looked at.
+    """
+
+    ability: str
+    tasks: tuple[str, ...]
+    n: int
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Two runs, compared.
 
@@ -96,6 +122,7 @@ class Comparison:
         b: Label of B.
         tasks: A row per task, adjusted together.
         abilities: A row per ability of each task, adjusted together.
+        across: A row per common ability, over all tasks that test it, adjusted together.
         sentences: What can and cannot be concluded.
         warnings: What makes the comparison less than fair.
     """
@@ -104,6 +131,7 @@ class Comparison:
     b: str
     tasks: tuple[Difference, ...]
     abilities: tuple[Difference, ...]
+    across: tuple[Across, ...]
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -179,12 +207,14 @@ def compare(a: Run, b: Run) -> Comparison:
         for ability, records in by_ability([before for before, _ in found], order).items():
             abilities.append(_difference(name, ability, [(r, other[r.item_id]) for r in records]))
     tasks, abilities = _adjusted(tasks), _adjusted(abilities)
+    common = _across(pairs)
     return Comparison(
         a=a.label,
         b=b.label,
         tasks=tuple(tasks),
         abilities=tuple(abilities),
-        sentences=tuple(_sentences(tasks, abilities)),
+        across=tuple(common),
+        sentences=(*_sentences(tasks, abilities), *_across_sentences(common)),
         warnings=tuple(_warnings(a, b, pairs)),
     )
 
@@ -196,6 +226,9 @@ def text(result: Comparison) -> str:
     for task in result.tasks:
         lines.append(_line(task.task, task))
         lines += [_line(f"  {d.ability}", d) for d in result.abilities if d.task == task.task]
+    if any(len(row.tasks) > 1 for row in result.across):
+        lines += ["", "  across tasks, each counting alike"]
+        lines += [_across_line(row) for row in result.across]
     lines += ["", *(f"- {s}" for s in result.sentences)]
     lines += ["", *(f"warning: {w}" for w in result.warnings)] if result.warnings else []
     return "\n".join(lines)
@@ -252,6 +285,55 @@ def _adjusted(rows: Sequence[Difference]) -> list[Difference]:
     tested = [i for i, row in enumerate(rows) if row.p is not None]
     adjusted = dict(zip(tested, holm([p for row in rows if (p := row.p) is not None]), strict=True))
     return [Difference(**{**asdict(row), "p_holm": adjusted.get(i)}) for i, row in enumerate(rows)]
+
+
+def _across(pairs: Mapping[str, Sequence[tuple[Record, Record]]]) -> list[Across]:
+    found: dict[tuple[str, str], list[tuple[Record, Record]]] = {}
+    for task, shared in pairs.items():
+        for before, after in shared:
+            name = common_ability(task, before.ability)
+            found.setdefault((task, name), []).append((before, after))
+    rows = []
+    for ability, members in across(found).items():
+        parts = [found[member] for member in members]
+        several = all(len({x.cluster for x, _ in part}) > 1 for part in parts)
+        mean = mean_difference([_paired(part) for part in parts]) if several else None
+        spread = None if mean is None or mean.error == 0 else mean.interval
+        points = [sum(y.score - x.score for x, y in part) / len(part) for part in parts]
+        rows.append(
+            Across(
+                ability=ability,
+                tasks=tasks_of(members),
+                n=sum(map(len, parts)),
+                difference=100 * sum(points) / len(points),
+                low=None if spread is None else max(-100.0, 100 * spread.low),
+                high=None if spread is None else min(100.0, 100 * spread.high),
+                p=None if mean is None else mean.p,
+                p_holm=None,
+            )
+        )
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    return [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
+
+
+def _paired(pairs: Sequence[tuple[Record, Record]]) -> Paired:
+    return paired_difference([x.score for x, _ in pairs], [y.score for _, y in pairs], [x.cluster for x, _ in pairs])
+
+
+def _across_line(row: Across) -> str:
+    interval = "-" if row.low is None or row.high is None else f"{row.low:+.1f} to {row.high:+.1f}"
+    numbers = f"{row.difference:+8.1f}  {interval:<17}{_p(row.p_holm):>9}{row.n:>8}"
+    return f"    {row.ability:<22}{numbers}  {', '.join(row.tasks)}"
+
+
+def _across_sentences(rows: Sequence[Across]) -> list[str]:
+    if not any(len(row.tasks) > 1 for row in rows):
+        return []
+    moved = [row for row in rows if row.p_holm is not None and row.p_holm < ALPHA]
+    if not moved:
+        return [f"Across tasks, none of the {len(rows)} common abilities can be said to have moved."]
+    listed = ", ".join(f"{row.ability} {row.difference:+.1f} ({', '.join(row.tasks)})" for row in moved)
+    return [f"Across tasks, of {len(rows)} common abilities these moved: {listed}."]
 
 
 def _sentences(tasks: Sequence[Difference], abilities: Sequence[Difference]) -> list[str]:

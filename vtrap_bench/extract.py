@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
 """Part of every run's settings. A change that can alter a value bumps it (CHANGELOG label METRIC)."""
 
 AnswerForm = Literal["letter", "option", "yes-no", "integer", "text"]
@@ -100,46 +100,71 @@ def clean(response: str) -> str:
     if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
         text = tagged[-1]
     text = _unboxed(text)
-    text = re.sub(r"[*`$]|__|^#+\s*", "", text, flags=re.MULTILINE)
-    return text.strip()
+    text = re.sub(r"[*`$]|__|^#+\s*|</?[bi]>", "", text, flags=re.MULTILINE)
+    return _spaced(text).strip()
 
 
 def after_thought(response: str) -> str:
     """The response without its thought; without what follows, if the thought never ends."""
-    if "</think>" in response:
-        return response.rsplit("</think>", 1)[1]
-    return response.split("<think>", 1)[0]
+    finished = list(_THOUGHT_END.finditer(response))
+    if finished:
+        return response[finished[-1].end() :]
+    return _THOUGHT.split(response, maxsplit=1)[0]
+
+
+_THOUGHT, _THOUGHT_END = (re.compile(rf"<{slash}think(?:ing)?>", re.IGNORECASE) for slash in ("", "/"))
+_LETTERS_OF_ASIA = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+
+
+def _spaced(text: str) -> str:
+    """The text with a space wherever Chinese, Japanese or Korean meets a Latin letter: they write none."""
+    text = re.sub(rf"(?<=[{_LETTERS_OF_ASIA}])(?=[A-Za-z])", " ", text)
+    return re.sub(rf"(?<=[A-Za-z])(?=[{_LETTERS_OF_ASIA}])", " ", text)
 
 
 def _unboxed(text: str) -> str:
+    """What stands in the last box; in the last ones, joined, where they are offered side by side."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return text
     depth, begin = 0, start + len("\\boxed{")
+    inner = text[begin:]  # stands if the response was cut off inside the box
     for end in range(begin - 1, len(text)):
         depth += {"{": 1, "}": -1}.get(text[end], 0)
         if depth == 0:
             inner = text[begin:end]
-            wrapped = re.fullmatch(r"\s*\\(?:text|textbf|mathrm|mathbf)\{(.*)\}\s*", inner, re.DOTALL)
-            return wrapped[1] if wrapped else inner
-    return text[begin:]  # the response was cut off inside the box
+            break
+    wrapped = re.fullmatch(r"\s*\\(?:text|textbf|mathrm|mathbf)\{(.*)\}\s*", inner, re.DOTALL)
+    inner = wrapped[1] if wrapped else inner
+    if beside := re.search(r"\}\W*?(,|/|&|\bor\b|\band\b)\W*$", text[:start]):
+        return f"{_unboxed(text[: beside.start() + 1])} {beside[1]} {inner}"
+    return inner
 
 
 # --- letters ------------------------------------------------------------------------------------------------
 
 _NEGATED = re.compile(
-    r"(?:\b(?:not|never|neither|nor|no|cannot|without|except|rather than|instead of)|n't)"
-    r"\s+(?:(?:a|an|the|be|choose|select|pick|option|choice|answer)\s+)*[\"'(\[]*$",
+    r"(?:(?:\b(?:not|never|neither|nor|no|cannot|without|except|rather than|instead of|unlikely to"
+    r"|(?<!without )(?<!no )doubt|(?:anything|everything|all) but)|n't)"
+    r"\s+(?:(?:a|an|the|be|it|is|that|true|case|choose|select|pick|option|choice|answer)\s+)*"
+    r"|(?:不是|不选|不選|不会是|并非|並非|除了|排除)\s*(?:选项|選項)?\s*)[\"'(\[]*$",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
     r"[\"')\]]*[.:]?\s*(?:(?:is|are|was|were|seems?|looks?|does|do|can)\s*)?"
-    r"(?:n't\b|n?ot\b|cannot\b|wrong\b|incorrect\b|false\b|impossible\b|ruled out\b)",
+    r"(?:(?:n't\b|n?ot\b|cannot\b|(?:(?:a|an|the)\s+)?(?:wrong|incorrect|false|impossible)\b|ruled out\b)"
+    r"|(?:选项|選項)?(?:是|为|為)?(?:不|错|錯|非)|では(?:な|あり)|じゃな|は(?:違|間違)|[가이은는]\s*(?:아니|틀))",
     re.IGNORECASE,
 )
 _UNSAID = re.compile(
     r"\b(?:(?:wrong|incorrect|false|other)\s+(?:option|answer|choice|letter|one)\s+(?:is|are|was)"
-    r"|(?:if|whether|unless)\s+(?:it|the\s+answer)(?:\s+(?:is|was|were)|'s))\s+[\"'(\[]*$",
+    r"|(?:错误|錯誤)(?:答案|选项|選項)(?:是|为|為)"
+    r"|(?:if|whether|unless)\s+(?:it|the\s+answer)(?:\s+(?:is|was|were)|'s))\s*[\"'(\[]*$",
+    re.IGNORECASE,
+)
+# What these words stand before is part of a name: "vitamin C", "plan B".
+_NAMED_BY_LETTER = re.compile(
+    r"\b(?:vitamin|plan|type|figure|fig\.|grade|class|group|section|appendix|hepatitis|blood|team|player|person)\s+$",
     re.IGNORECASE,
 )
 # After a bare "A" (or "I") these words show that it is a letter; any other word makes it an article (or a pronoun).
@@ -160,7 +185,8 @@ def _letter(text: str, options: Sequence[str]) -> Extraction:
     letters = string.ascii_uppercase[: len(options)]
     any_case = f"[{letters}{letters.lower()}]"
 
-    if whole := re.fullmatch(rf"(?i:option|choice|answer|letter)?\W*({any_case})\W*", text):
+    text = re.sub(r"\bn/a\b", "", text, flags=re.IGNORECASE)
+    if whole := re.fullmatch(rf"(?i:option|choice|answer|letter)?\W*({any_case})(?![+#])\W*", text):
         return Extraction(whole[1].upper(), Stage.EXACT)
     named = _mentioned_options(text, options)
     if named.exact is not None:
@@ -195,6 +221,7 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
     any_case, upper = f"[{letters}{letters.lower()}]", f"[{letters}]"
     patterns = (
         rf"(?i:\b(?:answer|option|choice)\s*{_COPULA}\s*:?\s*{_HEDGE}{_NOUN})[\"'(\[]*({any_case}){_EDGE_AFTER}",
+        rf"(?:答案|正解|答え|选项|選項|정답|답)\s*(?:应该|應該)?\s*(?:是|为|為|は|[은는이가])?\s*:?\s*[\"'(\[]*({upper}){_EDGE_AFTER}",
         rf"(?i:\bit(?:\s+{_COPULA}|'s)\s+{_HEDGE}{_NOUN})[\"'(\[]*({upper}){_EDGE_AFTER}",
         rf"{_EDGE_BEFORE}({upper})[\"')\]]*\s+(?:is|seems)\s+{_HEDGE}(?:the\s+)?(?:most\s+)?(?:correct|right|best)\b",
         rf"(?i:\b(?:choose|chose|select|selected|pick|picked|go with)\s+{_NOUN})[\"'(\[]*({upper}){_EDGE_AFTER}",
@@ -202,7 +229,11 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
     last: re.Match[str] | None = None
     for match in (m for p in patterns for m in re.finditer(p, text)):
         before, after = text[: match.start()], text[match.end(1) :]
-        unsaid = re.search(r"\b(?:other|another|wrong|incorrect|false|worst|if|whether|unless)\s+$", before, re.I)
+        unsaid = re.search(
+            r"\b(?:other|another|wrong|incorrect|false|worst|if|whether|unless|doubt|doubt that)\s+$|错误$|錯誤$",
+            before,
+            re.IGNORECASE,
+        )
         asked = re.match(r"[\"')\]]*\s*\?", after)  # "is the answer D? No, ..."
         if unsaid or asked or _NEGATED.search(before) or _DENIED.match(after) or _is_word(match[1], after):
             continue
@@ -211,7 +242,7 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
     if last is None:
         return None
     also = re.match(
-        rf"[\"')\]]*\s*(?:,|/|&|\bor\b|\band\b|,\s*or\b|,\s*and\b)\s*(?:maybe\s+|perhaps\s+|possibly\s+)?(?:option\s*)?[\"'(\[]*({upper}){_EDGE_AFTER}"
+        rf"[\"')\]]*\s*(?:,|/|&|\bor\b|\band\b|,\s*or\b|,\s*and\b|或者?|和|[、か])\s*(?:maybe\s+|perhaps\s+|possibly\s+)?(?:option\s*)?[\"'(\[]*({upper}){_EDGE_AFTER}"
         r"(?!\s+(?:is|was|are|does|shows|would))",
         text[last.end(1) :],
     )
@@ -245,9 +276,9 @@ def _letter_mentions(text: str, letters: str) -> set[str] | None:
     bracketed = rf"[(\[]([{letters.lower()}])[)\]]"
     for match in re.finditer(rf"{_EDGE_BEFORE}([{letters}]){_EDGE_AFTER}|{bracketed}", text):
         letter, after = match[1] or match[2], text[match.end() :]
-        if _is_word(letter, after):
-            continue
         before = text[: match.start()]
+        if _is_word(letter, after) or _NAMED_BY_LETTER.search(before):
+            continue
         if _NEGATED.search(before) or _UNSAID.search(before) or _DENIED.match(after):
             return None
         found.add(letter.upper())
@@ -256,7 +287,7 @@ def _letter_mentions(text: str, letters: str) -> set[str] | None:
 
 # --- options by their text ----------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|[^\W_]+(?:['-][^\W_]+)*")
+_TOKEN = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*(?!\d|e\d|(?:st|nd|rd|th)\b)|[^\W_]+(?:['-][^\W_]+)*")
 _BREAK = "|"  # stands for punctuation, so that "No, red" is not read as "no red"
 _DENIED_OPTION = re.compile(r" (?:is|are|was|were) (?:not|wrong|incorrect|false)\b| (?:isn't|aren't|wasn't|weren't)\b")
 
@@ -351,19 +382,33 @@ def _option(text: str, options: Sequence[str]) -> Extraction:
 # --- yes or no ----------------------------------------------------------------------------------------------
 
 _YES_NO = {"yes": "yes", "yep": "yes", "yeah": "yes", "y": "yes", "no": "no", "nope": "no", "n": "no"}
+# As the whole response only: in a sentence they mean other things too ("non" in English, "si" in Spanish).
+_YES_NO_ABROAD = {
+    **dict.fromkeys(("是", "是的", "はい", "예", "네", "oui", "sí", "ja", "да"), "yes"),
+    **dict.fromkeys(("否", "不是", "いいえ", "아니요", "non", "nein", "нет"), "no"),
+}
 
 
 def _yes_no(text: str) -> Extraction:
     if (whole := squash(text)) in _YES_NO:
         return Extraction(_YES_NO[whole], Stage.EXACT)
+    if whole in _YES_NO_ABROAD:
+        return Extraction(_YES_NO_ABROAD[whole], Stage.EXACT)
     marked = _with_breaks(text)
-    if stated := re.findall(
-        r" (?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?(yes|no)(?= )", marked
-    ):
-        return Extraction(stated[-1], Stage.STATEMENT)
+    stated = list(
+        re.finditer(
+            r" (?:the )?(?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?(yes|no)(?= )", marked
+        )
+    )
+    if stated:
+        if _NEGATED.search(marked[: stated[-1].start() + 1]):
+            return _UNPARSED
+        return Extraction(stated[-1][1], Stage.STATEMENT)
     # Before another word "no" is a determiner ("there is no dog"), which answers nothing by itself.
-    said = {m[1] for m in re.finditer(r" (yes|yep|yeah|nope|no(?= \| |\s*$))(?= )", marked)}
-    readings = {_YES_NO[word] for word in said}
+    said = list(re.finditer(r" (yes|yep|yeah|nope|no(?= \| |\s*$))(?= )", marked))
+    if any(re.search(r"(?: not|n't)$", marked[: match.start()]) for match in said):
+        return _UNPARSED  # "not yes"
+    readings = {_YES_NO[match[1]] for match in said}
     if len(readings) != 1:
         return _UNPARSED
     value = readings.pop()
@@ -383,6 +428,7 @@ _NUMBERS = {
         )
     )
 }
+_BOUND = re.compile(r" (?:at (?:least|most)|(?:more|fewer|less) than|over|under|up to) $")
 _NUMBER = rf"-?\d+(?:\.\d+)?|{'|'.join(_NUMBERS)}"
 
 
@@ -400,7 +446,7 @@ def _integer(text: str) -> Extraction:
             r" (?:the|this|that|which|no|each|every|another|only)$", marked[: match.start() - 1]
         ):
             continue  # "the one on the left" counts nothing
-        if _NEGATED.search(marked[: match.start()]):
+        if _NEGATED.search(marked[: match.start()]) or _BOUND.search(marked[: match.start()]):
             return _UNPARSED
         found.add(_whole_number(match[1]))
     if len(found) == 1 and (value := found.pop()) is not None:

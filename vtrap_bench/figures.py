@@ -120,11 +120,14 @@ def setting_colours(settings: Iterable[Mapping[str, Any]], theme: Theme) -> dict
     settings = list(settings)
     counts = sorted({s["frames"] for s in settings if isinstance(s["frames"], int)})
     ramp = LinearSegmentedColormap.from_list("ramp", theme.ramp)
-    colours, others = {}, 0
+    colours: dict[str, str] = {}
+    others = 0
     for setting in settings:
+        fixed = None
         if isinstance(setting["frames"], int):
-            place = counts.index(setting["frames"]) / max(len(counts) - 1, 1) if len(counts) > 1 else 0.6
-            colours[setting["name"]] = to_hex(ramp(place))
+            fixed = to_hex(ramp(counts.index(setting["frames"]) / (len(counts) - 1) if len(counts) > 1 else 0.6))
+        if fixed is not None and fixed not in colours.values():
+            colours[setting["name"]] = fixed
         elif setting["strategy"] in (None, "hybrid") and theme.hybrid not in colours.values():
             colours[setting["name"]] = theme.hybrid
         elif setting["strategy"] == "random" and theme.random not in colours.values():
@@ -196,6 +199,9 @@ def abilities(report: Report, colours: Mapping[str, str], theme: Theme) -> Figur
             groups.append((modality, rows))
     if not groups or not settings:
         return None
+    shared = [a for a, found in report["base"].get("across", {}).items() if len(found["tasks"]) > 1]
+    if shared:
+        groups.append(("across", [("", a) for a in shared]))
     counts = [len(rows) for _, rows in groups]
     width = WIDTH + 0.62 * max(len(settings) - _MOST_COLUMNS, 0)
     fig, axes = _figure(theme, height=1.0 + 0.29 * sum(counts) + 0.35 * len(counts), ratios=counts, width=width)
@@ -215,7 +221,8 @@ def abilities(report: Report, colours: Mapping[str, str], theme: Theme) -> Figur
                 dark = 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] < 0.55
                 ink = "#ffffff" if dark else "#1b1f24"
                 ax.text(j, i, _points(float(table[i, j])), ha="center", va="center", fontsize=8, color=ink)
-        base = [report["base"]["abilities"][t][a]["score"] for t, a in rows]
+        sheet = report["base"]
+        base = [(sheet["abilities"][t] if t else sheet["across"])[a]["score"] for t, a in rows]
         names = [_short(f"{t}: {a}" if many else a, 24) for t, a in rows]
         ax.set_yticks(range(len(rows)), [f"{n}  {_number(b)}" for n, b in zip(names, base, strict=True)])
         ax.set_xticks(np.arange(len(settings) + 1) - 0.5, minor=True)
@@ -402,7 +409,7 @@ def _bars(estimate: Mapping[str, Any], key: str = "value") -> list[list[float]] 
 
 
 def _ability_change(setting: Mapping[str, Any], task: str, ability: str) -> float:
-    found = setting["abilities"].get(task, {}).get(ability)
+    found = (setting["abilities"].get(task, {}) if task else setting["across"]).get(ability)
     return float(found["change"]["value"]) if found and found["change"] else math.nan
 
 

@@ -9,17 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from hub_cards.leaderboard import write_leaderboard
+from huggingface_hub import constants
+
+from hub_cards.leaderboard import ROWS, leaderboard_files, write_leaderboard
+from hub_cards.model_card import HUB_ID
 from hub_cards.publish import PLAN, render
 from hub_cards.report_rows import report_rows
 from hub_cards.results import ResultRow
 from vtrap_bench.changes import STUDY_RECORD, Material, build, read_runs, read_study
+from vtrap_bench.submitted import fetched, submitted_rows
 from vtrap_data.errors import UsageError
+from vtrap_data.push import send
 
 EXAMPLE = """\
 examples:
   python -m vtrap_bench leaderboard build runs/demo --out runs/hub/leaderboard           a study
   python -m vtrap_bench leaderboard build runs/base runs/tuned --out runs/leaderboard    runs, the base first
+  python -m vtrap_bench leaderboard build --results vtrap/vtrap-results --out page       what was submitted
+  python -m vtrap_bench leaderboard push --results vtrap/vtrap-results --space vtrap/leaderboard
 """
 
 
@@ -28,35 +35,93 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Build a static page from finished runs: sortable, filterable, opens without a server."
     parser.epilog = EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("action", choices=("build",), help="build the page")
+    parser.add_argument("action", choices=("build", "push"), help="build the page; push: publish it as a static Space")
     parser.add_argument(
         "runs",
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="RUN",
         help="folders of studies, or of runs of which the first is the base",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the page")
+    parser.add_argument(
+        "--results",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a results dataset on the Hub, which `submit` adds to, or a folder that holds one; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="build: folder of the page")
+    parser.add_argument("--space", metavar="ID", help="push: owner/name of the Space")
+    parser.add_argument("--private", action="store_true", help="push: if the Space has to be made, make it private")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `python -m vtrap_bench leaderboard build`. Returns the exit code.
+    """Run `python -m vtrap_bench leaderboard`. Returns the exit code.
 
     Raises:
-        UsageError: A run cannot be read, or two of them cannot be compared.
+        UsageError: A run cannot be read, two of them cannot be compared, or the Hub refuses the page.
+        VtrapError: The Hub does not answer.
     """
-    out: Path = args.out
-    rows = leaderboard_rows(args.runs, out=out)
+    if not args.runs and not args.results:
+        raise UsageError("nothing to show: give folders of runs, or --results OWNER/vtrap-results")
+    needed, other = ("out", "space") if args.action == "build" else ("space", "out")
+    if getattr(args, needed) is None or getattr(args, other) is not None:
+        raise UsageError(f"`leaderboard {args.action}` takes --{needed}, not --{other}")
+    if args.action == "push" and (args.runs or any(Path(name).is_dir() for name in args.results)):
+        raise UsageError(
+            "`leaderboard push` takes results datasets on the Hub only, since a page there cannot link to your files: "
+            "`submit` the runs first"
+        )
+    rows = leaderboard_rows(args.runs, out=args.out) if args.runs else []
+    for results in args.results:
+        with fetched(results) as root:
+            link = (
+                _relative(root, args.out)
+                if Path(results).is_dir()
+                else f"{constants.ENDPOINT}/datasets/{results}/tree/main"
+            )
+            rows += submitted_rows(root, link=link)
     try:
-        if out.name == "leaderboard" and (out.parent / PLAN).is_file():
-            # The folder of a dry run: its index shows the page too.
-            render(out.parent, rows=rows)
-        else:
-            write_leaderboard(out, rows)
+        return _push(rows, args) if args.action == "push" else _build(rows, args)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _build(rows: Sequence[ResultRow], args: argparse.Namespace) -> int:
+    out: Path = args.out
+    if out.name == "leaderboard" and (out.parent / PLAN).is_file():
+        # The folder of a dry run: its index shows the page too.
+        render(out.parent, rows=rows)
+    else:
+        write_leaderboard(out, rows, results=_on_hub(args.results))
     print(f"{out / 'index.html'}: {len(rows)} rows")
     return 0
+
+
+def _push(rows: Sequence[ResultRow], args: argparse.Namespace) -> int:
+    from hub_cards.publishing import Publication, ReadBack
+
+    files = leaderboard_files(rows, results=_on_hub(args.results))
+    return send(
+        Publication(
+            repo_id=args.space,
+            repo_type="space",
+            files={name: text.encode() for name, text in files.items()},
+            owned=("style.css",),  # of the Hub's template
+            marker=ROWS,
+            read_back=ReadBack("hub_cards.readback", ("files", "space", ",".join(files))),
+            private=args.private,
+        )
+    )
+
+
+def _on_hub(results: Sequence[str]) -> list[str]:
+    return [name for name in results if not Path(name).is_dir() and HUB_ID.fullmatch(name)]
+
+
+def _relative(path: Path, out: Path) -> str:
+    """Address of a file as the page in `out` links to it."""
+    return quote(os.path.relpath(path.resolve(), out.resolve()).replace(os.sep, "/"))
 
 
 def leaderboard_rows(folders: Sequence[Path], *, out: Path) -> list[ResultRow]:
@@ -86,6 +151,5 @@ def _linked(material: Material, out: Path) -> list[ResultRow]:
     rows = []
     for setting, seed, row in report_rows(build(material)):
         records = folders[setting, seed, row.frames] / "records.jsonl"
-        link = quote(os.path.relpath(records.resolve(), out.resolve()).replace(os.sep, "/"))
-        rows.append(replace(row, records=link))
+        rows.append(replace(row, records=_relative(records, out)))
     return rows

@@ -1,7 +1,8 @@
 """What did the model say to each item? `records.jsonl`: one JSON object per line, appended as items finish.
 
 A record's key is a digest of everything that decides its response, so a run that was killed goes on where it stopped
-and a changed setting never reuses an old response.
+and a changed setting never reuses an old response. Each line carries a hash over itself and the line before, so that a
+record that was changed, removed or put in by hand is found out when results are submitted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from vtrap_data.shards.files import canonical_json, sync_directory
 
 RECORDS = "records.jsonl"
 KEY_VERSION = 1
-_OPTIONAL = frozenset({"facts", "credit"})
+CHAIN = "chain"
+PRIVATE = ("question", "options", "answer", "facts")
+"""Not covered by the chain: they belong to a benchmark, follow from the item, and are not published."""
+_OPTIONAL = frozenset({"facts", "credit", "likelihoods"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,7 @@ class Record:
         prompt_tokens: All tokens of the prompt, the visual ones included.
         facts: Sub-tasks and whatever else the measures of the task read: JSON, as packed; "" where it has none.
         credit: What the answer earns, 0 to 1, where that is more than right or wrong; otherwise None.
+        likelihoods: Log-probability of each option as the whole answer, where the answer was chosen by them.
     """
 
     key: str
@@ -66,6 +71,7 @@ class Record:
     prompt_tokens: int
     facts: str = ""
     credit: float | None = None
+    likelihoods: tuple[float, ...] = ()
 
     @property
     def score(self) -> float:
@@ -75,7 +81,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """The JSON form: a line of `records.jsonl`. What most tasks do not have is left out where it is not there."""
         data = asdict(self)
-        return {k: v for k, v in data.items() if not (k in _OPTIONAL and v in ("", None))}
+        return {k: v for k, v in data.items() if not (k in _OPTIONAL and v in ("", None, ()))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
@@ -83,8 +89,8 @@ class Record:
         values: dict[str, Any] = {
             f.name: data[f.name] for f in fields(cls) if f.name in data or f.name not in _OPTIONAL
         }
-        for name in ("options", "frame_times"):
-            values[name] = tuple(values[name])
+        for name in ("options", "frame_times", "likelihoods"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
 
@@ -128,6 +134,7 @@ class RecordFile:
             whole = data.rfind(b"\n") + 1
             self.dropped_bytes = len(data) - whole
             self.records = _parse(data[:whole], path)
+            self.chain = _last_link(data[:whole])
             if self.dropped_bytes:
                 self._file.truncate(whole)
                 self._file.flush()
@@ -146,11 +153,55 @@ class RecordFile:
     def append(self, records: Iterable[Record]) -> None:
         """Add records and wait until they are on the disk."""
         new = list(records)
-        lines = (json.dumps(r.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for r in new)
-        self._file.write("".join(lines).encode("utf-8", errors="replace"))
+        lines = []
+        chain = self.chain
+        for record in new:
+            # As it will be read: what cannot be encoded has been replaced by then.
+            text = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
+            row = json.loads(text)
+            chain = next_link(chain, row)
+            lines.append(json.dumps({**row, CHAIN: chain}, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.records.extend(new)
+        self.chain = chain
+
+
+def next_link(chain: str, row: Mapping[str, Any]) -> str:
+    """The link of a line of `records.jsonl`: 64 hex digits.
+
+    Args:
+        chain: Link of the line before; "" for the first.
+        row: The line.
+    """
+    covered = {k: v for k, v in row.items() if v is not None and k not in (CHAIN, *PRIVATE)}
+    return hashlib.sha256(chain.encode() + canonical_json(covered)).hexdigest()
+
+
+def read_chained(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `records.jsonl` that nobody has touched.
+
+    Raises:
+        UsageError: A link does not follow from the line and the one before it.
+    """
+    chain, rows = "", []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        row = json.loads(line)
+        chain = next_link(chain, row)
+        if row.get(CHAIN) != chain:
+            what = "carries no hash (an older vtrap wrote it)" if CHAIN not in row else "is not as it was written"
+            raise UsageError(
+                f"{path}, line {number} {what}: records are submitted as they were made; score the run again in "
+                "another --out"
+            )
+        rows.append(row)
+    return rows
+
+
+def _last_link(data: bytes) -> str:
+    last = data[data.rfind(b"\n", 0, -1) + 1 :]
+    return str(json.loads(last).get(CHAIN, "")) if last.strip() else ""
 
 
 def _parse(data: bytes, path: Path) -> list[Record]:

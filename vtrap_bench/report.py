@@ -16,6 +16,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ CAPTIONS = {
     ),
     "abilities": (
         "What moved",
-        "Change of each ability against the base, at the frames trained with. A table below has the same numbers.",
+        "Change of each ability against the base, at the frames trained with; below the line, abilities that several "
+        "tasks test, each task counting alike. A table below has the same numbers.",
     ),
     "frame_curve": (
         "Frames shown",
@@ -68,12 +70,13 @@ class _Column(NamedTuple):
     rank: int  # Columns with the highest rank are dropped first where the terminal is narrow.
 
 
-def write_report(paths: Sequence[Path], *, out: Path) -> dict[str, Any]:
+def write_report(paths: Sequence[Path], *, out: Path, benchmarks: Path | None = None) -> dict[str, Any]:
     """Write `report.html`, `report.json` and `figures/*.png` into `out`.
 
     Args:
         paths: One study folder, or folders of finished runs of which the first is the base.
         out: Where to write.
+        benchmarks: Folder of packed benchmarks, for pictures of items; None: that of the study, or the cache.
 
     Returns:
         What `report.json` holds.
@@ -88,6 +91,8 @@ def write_report(paths: Sequence[Path], *, out: Path) -> dict[str, Any]:
         raise UsageError(f"{paths[0]} is no study (it has no {changes.STUDY_RECORD}): {need}")
     else:
         material = changes.read_runs(paths)
+    if benchmarks is not None:
+        material = replace(material, benchmarks=benchmarks)
     report = _finite(changes.build(material, versions=_versions()))
     # Back through JSON: the page and the figures show exactly what the file holds.
     text = json.dumps(report, indent=1, allow_nan=False)
@@ -235,6 +240,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("paths", nargs="+", type=Path, metavar="STUDY_DIR|RUN", help="a study, or runs, base first")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the study's own folder)")
+    parser.add_argument(
+        "--benchmarks",
+        type=Path,
+        metavar="DIR",
+        help="packed benchmarks, for pictures of items",
+    )
     parser.add_argument("--json", action="store_true", help="print report.json to stdout instead of the table")
 
 
@@ -251,7 +262,7 @@ def run(args: argparse.Namespace) -> int:
         out = args.paths[0]
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder")
-    report = write_report(args.paths, out=out)
+    report = write_report(args.paths, out=out, benchmarks=args.benchmarks)
     if args.json:
         print(json.dumps(report, indent=1))
     else:

@@ -22,7 +22,18 @@ from tqdm import tqdm
 
 import vtrap_bench
 from vtrap_bench import scores as scoring
-from vtrap_bench.backends import BACKENDS, GENERATION, Backend, BackendSettings, OpenBackend
+from vtrap_bench.backends import (
+    BACKENDS,
+    BATCH_SIZE,
+    GENERATION,
+    Backend,
+    BackendSettings,
+    Choice,
+    Generation,
+    OpenBackend,
+    UnfinishedError,
+)
+from vtrap_bench.backends.tokens import TOKENS, append_tokens, read_tokens
 from vtrap_bench.extract import EXTRACTOR_VERSION, AnswerForm, Extraction, extract, is_right
 from vtrap_bench.models import LocalModel, local_model, saved_dtype
 from vtrap_bench.records import RECORDS, Record, RecordFile, read_records, record_key
@@ -36,6 +47,7 @@ from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.select import FRAMES_VERSION
 from vtrap_data.samples import Example, Item
 from vtrap_data.shards.files import canonical_json, sha256_file, write_bytes
+from vtrap_data.sources.benchmarks.tempcompass import option_parts
 
 RUN = "run.json"
 RUN_FORMAT = 1
@@ -72,6 +84,13 @@ class RunSettings:
         dtype: "auto": what the checkpoint was saved in on a GPU, float32 on a CPU.
         device: "auto" or as torch names it.
         profile: Prompt profile of every task.
+        answers: "generate": the model writes; "likelihood": of the options, the one that it would most likely write.
+        engine: For vLLM; this and the rest as in `BackendSettings`.
+        base_url: For a server.
+        served_name: For a server.
+        concurrency: For a server.
+        timeout: For a server.
+        videos: For a server.
     """
 
     model: str
@@ -87,6 +106,13 @@ class RunSettings:
     dtype: str = "auto"
     device: str = "auto"
     profile: str = "vtrap"
+    answers: Literal["generate", "likelihood"] = "generate"
+    engine: str = "{}"
+    base_url: str | None = None
+    served_name: str | None = None
+    concurrency: int = 16
+    timeout: float = 600.0
+    videos: Literal["video", "images"] = "video"
 
 
 class _Job(NamedTuple):
@@ -139,7 +165,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="at most N items per task")
     parser.add_argument("--label", help="what tables call the model (default: its name)")
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="items per batch (default: %(default)s)"
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"items per batch (default: {', '.join(f'{name} {size}' for name, size in BATCH_SIZE.items())})",
     )
     parser.add_argument("--backend", choices=tuple(BACKENDS), default="transformers", help="default: %(default)s")
     parser.add_argument(
@@ -147,6 +176,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--profile", default="vtrap", help="prompt profile (default: %(default)s)")
+    parser.add_argument(
+        "--answers",
+        choices=("generate", "likelihood"),
+        default="generate",
+        help="likelihood: multiple choice by the log-probability of each option (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--engine", default="{}", metavar="JSON", help="vllm: arguments of its LLM class, over those of vtrap"
+    )
+    parser.add_argument("--base-url", metavar="URL", help="openai: of the server, such as http://127.0.0.1:8000/v1")
+    parser.add_argument("--served-name", metavar="NAME", help="openai: what the server calls the model")
+    parser.add_argument(
+        "--concurrency", type=int, default=16, metavar="N", help="openai: questions at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="openai: per question (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--videos",
+        choices=("video", "images"),
+        default="video",
+        help="openai: send frames as a video with its times (vLLM with --trust-request-mm-kwargs), or as single "
+        "images, which is another prompt (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap intervals (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
@@ -169,12 +222,19 @@ def run(args: argparse.Namespace) -> int:
             label=args.label,
             benchmarks=args.benchmarks,
             limit=args.limit,
-            batch_size=args.batch_size,
+            batch_size=BATCH_SIZE[args.backend] if args.batch_size is None else args.batch_size,
             seed=args.seed,
             backend=args.backend,
             dtype=args.dtype,
             device=args.device,
             profile=args.profile,
+            answers=args.answers,
+            engine=args.engine,
+            base_url=args.base_url,
+            served_name=args.served_name,
+            concurrency=args.concurrency,
+            timeout=args.timeout,
+            videos=args.videos,
         )
         _check(settings)
         model = model or local_model(args.model)
@@ -267,6 +327,10 @@ def score_model(
         "extractor": EXTRACTOR_VERSION,
         "frame_rule": FRAMES_VERSION,
         "frames": str(settings.frames),
+        # Left out where it is the usual way, so that runs made before there was another one go on.
+        **({} if settings.answers == "generate" else {"answers": settings.answers}),
+        **({} if settings.engine == "{}" else {"engine": settings.engine}),
+        **({} if settings.videos == "video" else {"videos": settings.videos}),
     }
     if before is not None:
         _refuse_other(before, decides, settings)
@@ -290,6 +354,9 @@ def score_model(
         _write_json(settings.out / RUN, info)
         copies = [r for folder in reuse for r in _finished(folder) if r.key in wanted - done]
         if copies:
+            for folder in reuse:
+                known = read_tokens(folder / TOKENS)
+                append_tokens(settings.out / TOKENS, {r.key: known[r.key] for r in copies if r.key in known})
             file.append({r.key: r for r in copies}.values())
             done |= {r.key for r in copies}
         pending = [job for bench in benches for job in bench.jobs if job.key not in done]
@@ -298,6 +365,7 @@ def score_model(
                 _note(f"{settings.out}: {len(done)} items are answered already, {len(pending)} to go")
             backend = open_backend(loading)
             info["preprocessing"] = _same_preprocessing(info["preprocessing"], backend.preprocessing, settings, model)
+            info["backend"] = dict(getattr(backend, "facts", {}))
             _write_json(settings.out / RUN, info)
             _answer(pending, {b.task.name: b for b in benches}, backend, file, settings)
         head = {"model": settings.model, "label": info["label"], "frames": str(settings.frames)}
@@ -334,12 +402,22 @@ def _answer(
             if i + 1 < len(batches):
                 ahead = pool.submit(_load, batches[i + 1], benches)
             bench = benches[batch[0].task]
-            texts = backend.generate(
-                [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples],
-                max_new_tokens=bench.task.max_new_tokens,
-            )
+            asked = [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples]
+            likelihoods: list[tuple[float, ...]] = [()] * len(asked)
+            failure: UnfinishedError | None = None
+            if settings.answers == "generate":
+                try:
+                    texts = backend.generate(asked, max_new_tokens=bench.task.max_new_tokens)
+                except UnfinishedError as error:
+                    # What was answered before the failure is recorded; then the run ends with it.
+                    failure, kept = error, sorted(error.done)
+                    texts = [error.done[n] for n in kept]
+                    batch, examples = [batch[n] for n in kept], [examples[n] for n in kept]
+                    likelihoods = [()] * len(kept)
+            else:
+                texts, likelihoods = _choose(backend, asked, form=bench.profile.form, settings=settings)
             records = []
-            for job, example, generation in zip(batch, examples, texts, strict=True):
+            for job, example, generation, likely in zip(batch, examples, texts, likelihoods, strict=True):
                 item = example.item
                 grade = bench.task.grade
                 if grade is None:
@@ -368,10 +446,47 @@ def _answer(
                         prompt_tokens=generation.n_prompt_tokens,
                         facts="" if bench.task.source is None else item.category or "",
                         credit=credit,
+                        likelihoods=likely,
                     )
                 )
+            append_tokens(settings.out / TOKENS, {j.key: t.steps for j, t in zip(batch, texts, strict=True)})
             file.append(records)
             bar.update(len(records))
+            if failure is not None:
+                raise failure
+
+
+def _choose(
+    backend: Backend, examples: Sequence[Example], *, form: AnswerForm, settings: RunSettings
+) -> tuple[list[Generation], list[tuple[float, ...]]]:
+    """Each example answered with the option that the model would most likely write; equally likely ones are none."""
+    score = getattr(backend, "score_options", None)
+    if score is None:
+        raise UsageError(f"--answers likelihood: the backend {settings.backend} gives no log-probabilities of options")
+    words = [choices(example.item, form=form) for example in examples]
+    for example, texts in zip(examples, words, strict=True):
+        if not texts:
+            raise UsageError(f"--answers likelihood: {example.item.id} is an open question: use --answers generate")
+    answers, likelihoods = [], []
+    choice: Choice
+    for texts, choice in zip(words, score(examples, words), strict=True):
+        best = max(choice.likelihoods)
+        said = texts[choice.likelihoods.index(best)] if choice.likelihoods.count(best) == 1 else ""
+        answers.append(Generation(said, choice.visual_tokens, choice.n_prompt_tokens))
+        likelihoods.append(choice.likelihoods)
+    return answers, likelihoods
+
+
+def choices(item: Item, *, form: AnswerForm) -> tuple[str, ...]:
+    """What the model may write to answer an item: letters, options as they are, or Yes and No; () if it is open."""
+    if form == "yes-no" or (form == "letter" and not item.options and item.answer in ("yes", "no")):
+        return ("Yes", "No")
+    labels = tuple(option_parts(option)[0] for option in item.options)
+    if all(labels):
+        return labels  # "Option 1", as they are shown
+    if form == "letter":
+        return tuple(chr(ord("A") + i) for i in range(len(item.options)))
+    return item.options
 
 
 def _batches(pending: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
@@ -453,6 +568,12 @@ def _check(settings: RunSettings) -> None:
         raise UsageError(f"--limit {settings.limit} must be at least 1")
     if settings.batch_size < 1:
         raise UsageError(f"--batch-size {settings.batch_size} must be at least 1")
+    if settings.concurrency < 1:
+        raise UsageError(f"--concurrency {settings.concurrency} must be at least 1")
+    if settings.timeout <= 0:
+        raise UsageError(f"--timeout {settings.timeout:g} must be more than 0 seconds")
+    if (settings.base_url is not None) != (settings.backend == "openai"):
+        raise UsageError("--backend openai and --base-url URL go together")
 
 
 def _loading(settings: RunSettings, model: LocalModel) -> BackendSettings:
@@ -463,7 +584,17 @@ def _loading(settings: RunSettings, model: LocalModel) -> BackendSettings:
     if dtype == "auto":
         saved = saved_dtype(model.folder)
         dtype = saved if saved in DTYPES and not device.startswith("cpu") else "float32"
-    return BackendSettings(model=model.ref, dtype=dtype, device=device)
+    return BackendSettings(
+        model=model.ref,
+        dtype=dtype,
+        device=device,
+        engine=settings.engine,
+        base_url=settings.base_url,
+        served_name=settings.served_name,
+        concurrency=settings.concurrency,
+        timeout=settings.timeout,
+        videos=settings.videos,
+    )
 
 
 def _open_once(open_backend: OpenBackend) -> OpenBackend:
@@ -522,8 +653,9 @@ def _describe(
         "decides": dict(decides),
         "device": loading.device,
         "batch_size": settings.batch_size,
-        "bootstrap": {"seed": settings.seed, "resamples": RESAMPLES, "level": 0.95},
+        "bootstrap": {"seed": settings.seed, "resamples": RESAMPLES, "level": 0.95, "tasks": "wilson-clustered"},
         "preprocessing": (before or {}).get("preprocessing"),
+        "backend": (before or {}).get("backend", {}),
         "versions": {
             "vtrap": vtrap_bench.__version__,
             **{name: importlib.metadata.version(name) for name in ("torch", "transformers")},

@@ -56,7 +56,7 @@ def compute(tasks: Sequence[Task], records: Sequence[Record], *, head: Mapping[s
     grouped = by_task(records)
     scores: dict[str, Any] = {"format": SCORES_FORMAT, **head, "tasks": {}, "records_sha256": digest(records)}
     for task in tasks:
-        scores["tasks"][task.name] = _task(task, grouped[task.name], seed=seed)
+        scores["tasks"][task.name] = _task(task, grouped[task.name])
     for group in GROUPS:
         members = [task for task in tasks if task.modality == group]
         if members:
@@ -64,31 +64,31 @@ def compute(tasks: Sequence[Task], records: Sequence[Record], *, head: Mapping[s
     return scores
 
 
-def _task(task: Task, records: Sequence[Record], *, seed: int) -> dict[str, Any]:
+def _task(task: Task, records: Sequence[Record]) -> dict[str, Any]:
     n = len(records)
     return {
         "version": task.version,
         "modality": task.modality,
         "synthetic": task.synthetic,
-        **_score(task, records, seed=seed),
+        **_score(task, records),
         "clusters": len({r.cluster for r in records}),
         "unparsed": sum(r.stage == Stage.UNPARSED for r in records) / n,
         "empty": sum(r.stage == Stage.EMPTY for r in records) / n,
         "mean_frames": sum(r.n_frames for r in records) / n,
         "visual_tokens": sum(r.visual_tokens for r in records),
-        "abilities": {a: _score(task, group, seed=seed) for a, group in by_ability(records, task.abilities).items()},
+        "abilities": {a: _score(task, group) for a, group in by_ability(records, task.abilities).items()},
         **({} if task.measure is None else {"extra": dict(task.measure(records))}),
     }
 
 
-def _score(task: Task, records: Sequence[Record], *, seed: int) -> dict[str, Any]:
+def _score(task: Task, records: Sequence[Record]) -> dict[str, Any]:
     earned = [r.score for r in records]
     if task.metric is None:
         score = 100.0 * float(np.mean(earned))
     else:
         said, right = [r.extracted or "" for r in records], [r.answer for r in records]
         score = float(task.metric().compute(predictions=said, references=right)["accuracy"])
-    interval = share_interval(earned, [r.cluster for r in records], seed=seed)
+    interval = share_interval(earned, [r.cluster for r in records])
     return {
         "score": score,
         "ci": [100 * interval.low, 100 * interval.high],

@@ -1,7 +1,8 @@
 """How sure can one be? Intervals and tests for scores whose questions share media.
 
 Questions about one video are not independent, so everything here works on clusters. The formulas are the usual ones:
-percentile bootstrap over clusters (Efron and Tibshirani 1993), the cluster-robust sandwich with the finite-cluster
+Wilson's interval for clustered shares, percentile bootstrap over clusters (Efron and Tibshirani 1993) for means over
+several tasks, the cluster-robust sandwich with the finite-cluster
 factor G/(G-1) and t with G-1 degrees of freedom (Cameron and Miller 2015), McNemar's exact test, Holm's step-down
 adjustment, and the change detectable at a given power from the non-central t distribution.
 """
@@ -114,24 +115,31 @@ def exact_interval(mean: float, n: float, *, level: float = 0.95) -> Interval:
     return Interval(low, high)
 
 
-def share_interval(
-    values: ArrayLike,
-    clusters: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Cluster bootstrap interval of the mean of values in [0, 1].
+def share_interval(values: ArrayLike, clusters: Sequence[Hashable], *, level: float = 0.95) -> Interval:
+    """Interval of the mean of values in [0, 1]: Wilson's, for as many independent trials as the clusters are worth.
 
-    When all clusters have the same mean (all right, all wrong, or one cluster) the bootstrap has nothing to vary and
-    would report certainty. Then the exact interval for as many trials as there are clusters is given instead.
+    With the clustered standard error s of the mean m, m(1-m)/s^2 trials that were independent would be as informative
+    (the effective sample size of Korn and Graubard 1998); Wilson's interval is made for that many. s leaves out one
+    cluster at a time (the jackknife), and t has as many degrees of freedom as there are clusters in effect, less one:
+    (sum n_g)^2 / sum n_g^2 - 1 (Kish 1965), which is G-1 where all are equally large. Near 0 and 1, and with few or
+    uneven clusters, it keeps its level where the bootstrap's percentiles fall short (docs/benchmark.md).
+
+    When all clusters have the same mean (all right, all wrong, or one cluster) there is no error to measure, and the
+    exact interval for as many trials as clusters is given instead.
     """
     sums, sizes = cluster_sums(values, clusters)
     means = sums / sizes
+    mean, groups = float(sums.sum() / sizes.sum()), len(sums)
     if np.ptp(means) == 0:
-        return exact_interval(float(means[0]), len(means), level=level)
-    return percentile_interval(bootstrap_means(values, clusters, seed=seed, resamples=resamples), level=level)
+        return exact_interval(float(means[0]), groups, level=level)
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    variance = (groups - 1) / groups * float(np.sum((without - mean) ** 2))
+    df = max(1.0, float(sizes.sum() ** 2 / np.sum(sizes**2)) - 1)
+    square = float(stats.t.ppf((1 + level) / 2, df)) ** 2
+    worth = square * variance / (mean * (1 - mean))  # t^2 / effective trials
+    centre = (mean + worth / 2) / (1 + worth)
+    reach = math.sqrt(worth * mean * (1 - mean) + worth**2 / 4) / (1 + worth)
+    return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], *, level: float = 0.95) -> Paired:
@@ -152,6 +160,30 @@ def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], 
     difference = float(d.mean())
     residuals = sums - sizes * difference
     error = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / n
+    if error < 1e-12:
+        p = 1.0 if difference == 0 else min(1.0, 2 * 0.5**groups)
+        return Paired(n, groups, difference, 0.0, Interval(difference, difference), p)
+    reach = float(stats.t.ppf((1 + level) / 2, groups - 1)) * error
+    p = 2 * float(stats.t.sf(abs(difference) / error, groups - 1))
+    return Paired(n, groups, difference, error, Interval(difference - reach, difference + reach), p)
+
+
+def mean_difference(found: Sequence[Paired], *, level: float = 0.95) -> Paired:
+    """The mean of differences that were found on sets of items which share no media: tasks, say, each counting alike.
+
+    Squared errors add. The degrees of freedom are those of the set with the fewest clusters, which is on the safe side
+    of Welch and Satterthwaite's. `clusters` is that smallest number. One difference is returned as it is.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not found:
+        raise ValueError("no differences to average")
+    if len(found) == 1:
+        return found[0]
+    n, groups = sum(f.n for f in found), min(f.clusters for f in found)
+    difference = float(np.mean([f.difference for f in found]))
+    error = math.sqrt(sum(f.error**2 for f in found)) / len(found)
     if error < 1e-12:
         p = 1.0 if difference == 0 else min(1.0, 2 * 0.5**groups)
         return Paired(n, groups, difference, 0.0, Interval(difference, difference), p)

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from vtrap_bench import study_cost
 from vtrap_bench.steps import Step, plan, run_steps
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_data.errors import UsageError
@@ -40,7 +41,7 @@ _SCORE_OURS = ("model", "tasks", "frames", "benchmarks", "out", "json", "label")
 
 EXAMPLE = """\
 examples:
-  python -m vtrap_bench study study.yaml --out runs/study --dry-run   # what would run
+  python -m vtrap_bench study study.yaml --out runs/study --plan      # what would run, and what it costs
   python -m vtrap_bench study study.yaml --out runs/study             # run it; again: go on where it stopped
 
 study.yaml:
@@ -227,6 +228,7 @@ def record(study: Study, expanded: Expanded, *, out: Path) -> dict[str, Any]:
     return {
         "format": STUDY_FORMAT,
         "model": study.model,
+        "benchmarks": None if study.benchmarks is None else str(study.benchmarks),
         "tasks": list(study.tasks),
         "common_frames": study.common_frames,
         "seeds": list(study.seeds),
@@ -254,6 +256,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="the experiment")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="working folder, and the report's")
+    parser.add_argument("--plan", action="store_true", help="print the cost and the commands, run none")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and whether each is done, run none")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="steps to run side by side (default 1)")
 
@@ -271,8 +274,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--out {out} is a file: give a folder")
     study = read_study(args.study)
     expanded = expand(study, out=out)
-    if args.dry_run:
-        for planned in plan(expanded.steps, out=out):
+    if args.plan or args.dry_run:
+        steps = plan(expanded.steps, out=out)
+        if args.plan:
+            print(study_cost.as_text(study, steps) + "\n")
+        for planned in steps:
             print(f"{'done' if planned.state == 'done' else 'to do':5}  {planned.step.command}")
         return 0
     out.mkdir(parents=True, exist_ok=True)

@@ -7,22 +7,25 @@ model merges it. The same run submitted twice changes nothing.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results
+from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
 from hub_cards.publish import Results, render
 from hub_cards.rendering import card
 from hub_cards.report_rows import display_name
 from vtrap_bench.changes import Json, Run, read_run
-from vtrap_bench.records import RECORDS, Record, read_records
+from vtrap_bench.records import CHAIN, PRIVATE, RECORDS, Record, read_chained
 from vtrap_bench.scores import SCORES, digest
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError
+from vtrap_data.push import explained
 
 RUN = "run.json"
 TITLE = "vtrap results"
@@ -67,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.run_dir
     found = read_run(folder)
     scores = found.scores
-    records = read_records(folder / RECORDS)
+    rows = read_chained(folder / RECORDS)
+    records = [Record.from_json(row) for row in rows]
     if digest(records) != scores.get("records_sha256"):
         raise UsageError(f"{folder / RECORDS} is not what scores.json was computed from: score the run again")
     scored = str(scores["model"])
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         check_complete(folder, found, records)
         if blocked:
             raise UsageError(f"{folder} may not be submitted: {' '.join(blocked)}")
-        return _submit(folder, numbers, scores, records, model=args.model, results=args.results)
+        return explained(lambda: _submit(folder, numbers, scores, rows, model=args.model, results=args.results))
     try:
         render(args.dry_run, results=Results(model_id=args.model, numbers=numbers, blocked=tuple(blocked)))
     except ValueError as error:
@@ -127,11 +131,10 @@ def task_numbers(scores: Json, *, owner: str) -> list[TaskNumber]:
         owner: Of the benchmark datasets, each named like its task.
     """
     frames = str(scores["frames"])
-    setting = f"{frames}-frames" if frames.isdecimal() else frames
     return [
         TaskNumber(
             dataset_id=f"{owner}/{task}",
-            task_id=f"{task}-{setting}" if facts["modality"] == "video" else task,
+            task_id=task_id(task, frames if facts["modality"] == "video" else None),
             value=float(facts["score"]),
             notes=_notes(facts, frames),
         )
@@ -143,28 +146,7 @@ def _submit(
     folder: Path,
     numbers: Sequence[TaskNumber],
     scores: Json,
-    records: Sequence[Record],
-    *,
-    model: str,
-    results: str | None,
-) -> int:
-    from hub_cards.publishing import Failed, Refused
-
-    try:
-        return _send(folder, numbers, scores, records, model=model, results=results)
-    except Refused as error:
-        raise UsageError(str(error)) from error
-    except Failed as error:
-        raise VtrapError(str(error)) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _send(
-    folder: Path,
-    numbers: Sequence[TaskNumber],
-    scores: Json,
-    records: Sequence[Record],
+    rows: Sequence[Json],
     *,
     model: str,
     results: str | None,
@@ -177,26 +159,30 @@ def _send(
         raise Refused(f"--model {model!r} must be owner/name, such as vtrap/toy-vl-hybrid")
     me = account()
     _check_weights(folder, model)
+    origin = _origin(model)
     owner = model.split("/")[0]
     if results is None:
         results = f"{owner if owner in (me.name, *me.organisations) else me.name}/{RESULTS_NAME}"
     place = f"runs/{model}/{scores['frames']}-{str(scores['records_sha256'])[:12]}"
-    _publish_records(folder, place, scores, records, model=model, results=results)
-    when = datetime.datetime.fromtimestamp((folder / SCORES).stat().st_mtime, tz=datetime.UTC)
-    new = eval_results_yaml(
-        numbers,
-        date=when.date().isoformat(),
-        source_url=f"{constants.ENDPOINT}/datasets/{results}/tree/main/{place}",
-        source_name="vtrap run",
-    )
-    proposal = open_proposal(model, TITLE, repo_type="model", author=me.name)
-    revisions = ["main", *([f"refs/pr/{proposal}"] if proposal else [])]
-    texts = [read_text(model, RESULTS_PATH, repo_type="model", revision=revision) for revision in revisions]
+    date = _publish_records(folder, place, scores, rows, submitted={"submitted_to": model, **origin}, results=results)
+    try:
+        new = eval_results_yaml(
+            numbers,
+            date=date,
+            source_url=f"{constants.ENDPOINT}/datasets/{results}/tree/main/{place}",
+            source_name="vtrap run",
+        )
+        proposal = open_proposal(model, TITLE, repo_type="model", author=me.name)
+        revisions = ["main", *([f"refs/pr/{proposal}"] if proposal else [])]
+        texts = [read_text(model, RESULTS_PATH, repo_type="model", revision=revision) for revision in revisions]
+        merged = merge_eval_results([text for text in texts if text is not None], new)
+    except ValueError as error:
+        raise Refused(str(error)) from error
     done = publish(
         Publication(
             repo_id=model,
             repo_type="model",
-            files={RESULTS_PATH: merge_eval_results([t for t in texts if t is not None], new).encode()},
+            files={RESULTS_PATH: merged.encode()},
             read_back=ReadBack("hub_cards.readback", ("files", "model", RESULTS_PATH)),
             merge=False,
             title=TITLE,
@@ -207,21 +193,23 @@ def _send(
 
 
 def _publish_records(
-    folder: Path, place: str, scores: Json, records: Sequence[Record], *, model: str, results: str
-) -> None:
-    """Put records, scores and settings of the run into the results dataset."""
+    folder: Path, place: str, scores: Json, rows: Sequence[Json], *, submitted: Json, results: str
+) -> str:
+    """Put records, scores and settings of the run into the results dataset. Returns the day of the run."""
     from hub_cards.publishing import Moved, Publication, ReadBack, publish
     from hub_cards.readback import count_records
 
     run = _run_facts(folder)
     run["model"] = {**run["model"], "name": display_name(str(run["model"]["name"]))}
+    date = _date(folder, results, place)
+    run |= {**submitted, "date": date}
     shown = {**scores, "model": display_name(str(scores["model"]))}
     files: dict[str, Path | bytes] = {
         "README.md": _results_card(results).encode(),
         MARKER: b'{"format": 1}\n',
-        f"{place}/{RECORDS}": published_records(records, scores),
+        f"{place}/{RECORDS}": published_records(rows, scores),
         f"{place}/{SCORES}": _json(shown),
-        f"{place}/{RUN}": _json({**run, "submitted_to": model}),
+        f"{place}/{RUN}": _json(run),
     }
     publication = Publication(
         repo_id=results,
@@ -230,39 +218,69 @@ def _publish_records(
         marker=MARKER,
         # Tags are for versions; this dataset only grows.
         tag="",
-        read_back=ReadBack(
-            "hub_cards.readback",
-            ("records", f"{place}/{RECORDS}"),
-            expected=count_records(record.to_json() for record in records),
-        ),
+        read_back=ReadBack("hub_cards.readback", ("records", f"{place}/{RECORDS}"), expected=count_records(rows)),
     )
     for attempt in range(1, MOVES + 1):
         try:
             publish(publication)
-            return
+            return date
         except Moved:
             if attempt == MOVES:
                 raise
+    raise AssertionError("unreachable")
 
 
-def published_records(records: Sequence[Record], scores: Json) -> bytes:
+def _date(folder: Path, results: str, place: str) -> str:
+    """The day of the run; if it was submitted before, as it was then: copying a folder makes its files younger."""
+    from hub_cards.publishing import Refused, read_text
+
+    try:
+        text = read_text(results, f"{place}/{RUN}", repo_type="dataset", revision="main")
+    except Refused:  # no results dataset yet
+        text = None
+    before = json.loads(text) if text is not None else {}
+    when = datetime.datetime.fromtimestamp((folder / SCORES).stat().st_mtime, tz=datetime.UTC)
+    return str(before.get("date") or when.date().isoformat())
+
+
+def _origin(model: str) -> Json:
+    """What the model was fine-tuned from and with, as far as its repository says; the leaderboard puts it there."""
+    from huggingface_hub import ModelCard
+
+    from hub_cards.publishing import read_text
+
+    def read(path: str) -> str:
+        return read_text(model, path, repo_type="model", revision="main") or ""
+
+    try:
+        trained = json.loads(read("training_summary.json") or "{}")
+        card: Any = ModelCard(read("README.md")).data
+    except ValueError:
+        return {}
+    base = card.base_model or trained.get("model")
+    found = {"base": base[0] if isinstance(base, list) else base, "trained_with": trained.get("frames")}
+    return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def published_records(rows: Sequence[Json], scores: Json) -> bytes:
     """The lines of `records.jsonl` as anyone may read them.
 
     The questions and answers of a benchmark belong to others, and a benchmark that lies open in records ends up in
-    training data: they are left out, except for synthetic ones. What `records_sha256` covers stays.
+    training data: they are left out, except for synthetic ones. The hash chain does not cover them, so it still holds.
 
     Args:
-        records: Of the run.
+        rows: The lines of the run.
         scores: Content of its `scores.json`.
     """
-    hidden = {"question": "", "options": [], "answer": "", "facts": ""}
     lines = []
-    for record in records:
-        row = record.to_json()
-        if not scores["tasks"][record.task].get("synthetic"):
-            row |= {name: value for name, value in hidden.items() if name in row}
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    for row in rows:
+        hidden = {} if scores["tasks"][row["task"]].get("synthetic") else _HIDDEN
+        # Every column in every row, whatever its task has: the runs of a dataset are loaded together.
+        lines.append(json.dumps({"credit": None, "facts": "", **row, **hidden}, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
+
+
+_HIDDEN: Json = {name: [] if name == "options" else "" for name in PRIVATE}
 
 
 def _check_weights(folder: Path, model: str) -> None:
@@ -289,10 +307,23 @@ def _results_card(results: str) -> str:
             "pretty_name": "vtrap results",
             "tags": ["vtrap", "evaluation"],
             "configs": [{"config_name": "default", "default": True, "data_files": data}],
+            "dataset_info": [{"config_name": "default", "features": _features()}],
         },
         "results.md.jinja",
         results=results,
     )
+
+
+def _features() -> list[Json]:
+    """The columns of the records: declared, since a run may have only empty values in one of them."""
+    kinds = {"correct": "bool", "credit": "float64", "n_frames": "int64"}
+    kinds |= dict.fromkeys(("visual_tokens", "prompt_tokens"), "int64")
+    lists = {"options": "string", "frame_times": "float64"}
+    names = [*(field.name for field in dataclasses.fields(Record)), CHAIN]
+    return [
+        {"name": name, "list": lists[name]} if name in lists else {"name": name, "dtype": kinds.get(name, "string")}
+        for name in names
+    ]
 
 
 def _run_facts(folder: Path) -> Json:

@@ -25,6 +25,7 @@ examples:
   python -m vtrap_data preview corpus --out preview.html               see the frames that each question gets
   python -m vtrap_data allocation corpus                               compare the strategies on it
   python -m vtrap_data budget corpus --out corpus8 --strategy fixed:8  other budgets, without touching video
+  python -m vtrap_data contamination corpus packed/videomme            does it hold what a benchmark asks about?
   python -m vtrap_data push corpus me/corpus --dry-run hub             what publishing it would send
 exit codes: 0 done, 1 faults found or too many bad samples, 2 wrong use
 """
@@ -36,11 +37,14 @@ GENERATORS = {
         "fetch a few real clips and photos, with hand-written questions about them",
         "vtrap_data.sources.real_media.cli",
     ),
+    "corpus": ("turn the rows of a known instruction corpus into a file to pack", "vtrap_data.sources.corpora.cli"),
     "benchmark": ("turn the rows of one of 19 benchmarks into a file to pack", "vtrap_data.sources.benchmarks.cli"),
 }
 """Commands that make something to pack: summary and the module with their arguments, loaded only when called."""
 PUBLISHING = {"push": ("render what publishing a packed corpus would send", "vtrap_data.push")}
 """Commands that publish: the same."""
+CHECKS = {"contamination": ("find media and questions of benchmarks in a corpus", "vtrap_data.shards.contamination")}
+"""Commands that look for trouble: the same."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,14 +122,20 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     budget = commands.add_parser("budget", help="give a packed corpus other budgets, without touching video")
     budget.add_argument("dir", type=Path, metavar="SRC", help="folder of the corpus")
     budget.add_argument("--out", type=Path, required=True, metavar="DST", help="folder of the new corpus")
-    budget.add_argument("--strategy", required=True, help="hybrid, instruction, coverage, random or fixed:N")
+    budget.add_argument(
+        "--strategy", required=True, help="hybrid, instruction, coverage, random, fixed:N; with --model: loss or vlm"
+    )
     budget.add_argument("--mean-frames", type=float, help="mean budget to hit (default: that of SRC)")
     budget.add_argument("--scorer", choices=("lexical", "embedding"), help="(default: that of SRC)")
     budget.add_argument("--seed", type=int, help="(default: that of SRC)")
     budget.add_argument("--name", help="name of the new corpus (default: that of SRC)")
+    budget.add_argument("--model", help="what loss and vlm ask: a named model, a folder or a Hub id")
+    budget.add_argument(
+        "--delta", type=float, help="loss: how much worse than at the best budget, nats per token (default: 0.05)"
+    )
     budget.set_defaults(run=_budget)
 
-    for name, (summary, module) in {**GENERATORS, **PUBLISHING}.items():
+    for name, (summary, module) in {**GENERATORS, **PUBLISHING, **CHECKS}.items():
         other = commands.add_parser(name, help=summary)
         if command == [name]:
             cli = importlib.import_module(module)
@@ -143,7 +153,11 @@ def _add_pack(commands: Any) -> None:
     )
     pack.add_argument("source", type=Path, metavar="SOURCE.jsonl", help="rows; a .json file holds one array of them")
     pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus")
-    pack.add_argument("--media-root", type=Path, help="where media paths start (default: the folder of SOURCE)")
+    pack.add_argument(
+        "--media-root",
+        type=Path,
+        help="where media paths start: a folder (files may lie in tars in it) or a tar (default: that of SOURCE)",
+    )
     pack.add_argument("--name", help="name of the corpus (default: that of the file)")
     pack.add_argument("--description", default="", help="a sentence for the dataset card")
     pack.add_argument("--split", default="train", help="(default: %(default)s)")
@@ -161,6 +175,13 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument("--seed", type=int, default=0, help="of the random strategy (default: %(default)s)")
     pack.add_argument("--workers", type=int, help="decoding processes; 0: none beside this (default: one per core)")
     pack.add_argument(
+        "--executor",
+        choices=("processes", "ray"),
+        default="processes",
+        help="where to decode: on this machine or on a Ray cluster (default: %(default)s)",
+    )
+    pack.add_argument("--ray-address", help="of the cluster (default: $RAY_ADDRESS, else one on this machine)")
+    pack.add_argument(
         "--file-timeout",
         type=float,
         default=300,
@@ -175,6 +196,8 @@ def _add_pack(commands: Any) -> None:
         help="set a sample aside when decoding it takes more, per worker (default: %(default)s)",
     )
     pack.add_argument("--samples-per-shard", type=int, default=512, help="media items per tar (default: %(default)s)")
+    pack.add_argument("--shard-bytes", type=int, help="bytes per tar, at most (default: no limit)")
+    pack.add_argument("--shard-tokens", type=int, help="visual tokens per tar, at most (default: no limit)")
     pack.add_argument(
         "--max-quarantine-rate", type=float, default=0.1, help="share of bad samples to accept (default: %(default)s)"
     )
@@ -207,11 +230,15 @@ def _pack(args: argparse.Namespace) -> int:
         scorer=args.scorer,
         seed=args.seed,
         samples_per_shard=args.samples_per_shard,
+        shard_bytes=args.shard_bytes,
+        shard_tokens=args.shard_tokens,
         max_quarantine_rate=args.max_quarantine_rate,
         synthetic=args.synthetic,
         file_timeout=args.file_timeout,
         worker_memory=args.worker_memory,
-        workers=len(os.sched_getaffinity(0)) if args.workers is None else args.workers,
+        workers=_workers(args),
+        executor=args.executor,
+        ray_address=args.ray_address,
     )
     check_settings(settings)
     corpus = read_jsonl(args.source, media_root=args.media_root, name=args.name)
@@ -224,11 +251,23 @@ def _pack(args: argparse.Namespace) -> int:
     )
     if counts["items_video"]:
         print(f"frames per video item: {counts['frames_used'] / counts['items_video']:.2f} on average")
+    if manifest.duplicates:
+        print(f"{len(manifest.duplicates)} samples joined others that have the same media, see {MANIFEST}")
+    for note in manifest.notes[:5]:
+        print(f"note: {note.sample}: {note.detail}", file=sys.stderr)
+    if len(manifest.notes) > 5:
+        print(f"... and {len(manifest.notes) - 5} more notes, see {MANIFEST}", file=sys.stderr)
     for entry in manifest.quarantine[:20]:
         print(f"set aside: {entry.sample}: {entry.reason}: {entry.detail}", file=sys.stderr)
     if len(manifest.quarantine) > 20:
         print(f"... and {len(manifest.quarantine) - 20} more, see {MANIFEST}", file=sys.stderr)
     return 0
+
+
+def _workers(args: argparse.Namespace) -> int:
+    if args.workers is None:
+        return 0 if args.executor == "ray" else len(os.sched_getaffinity(0))  # 0 on a cluster: all of its cores
+    return int(args.workers)
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -274,8 +313,16 @@ def _allocation(args: argparse.Namespace) -> int:
 
 
 def _budget(args: argparse.Namespace) -> int:
+    from vtrap_data.budgets.allocate import DELTA, JUDGED
     from vtrap_data.shards.reallocate import reallocate
 
+    judge = None
+    if args.strategy in JUDGED and args.model is not None:
+        from vtrap_data.encoding.judge import load_judge
+
+        judge = load_judge(args.model, strategy=args.strategy)
+    elif args.strategy in JUDGED or args.model is not None or (args.delta is not None and args.strategy != "loss"):
+        raise UsageError(f"--strategy {args.strategy}: loss and vlm need --model, no other takes it; --delta is for loss")
     manifest = reallocate(
         args.dir,
         args.out,
@@ -284,6 +331,8 @@ def _budget(args: argparse.Namespace) -> int:
         scorer=args.scorer,
         seed=args.seed,
         name=args.name,
+        judge=judge,
+        delta=DELTA if args.delta is None else args.delta,
     )
     counts = manifest.counts
     print(

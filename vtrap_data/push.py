@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from hub_cards.dataset_card import DatasetFacts, dataset_card, refuse_reasons
+from hub_cards.eval_results import EVAL_YAML, eval_yaml, task_ids
 from hub_cards.publish import list_uploads, render
 from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.shards.card import dataset_facts
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, README, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from hub_cards.publishing import Publication, Published
+
+T = TypeVar("T")
 
 EXAMPLE = """\
 examples:
@@ -49,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         return _publish(root, manifest, facts, tag=args.tag, private=args.private)
     uploads = [u for u in list_uploads(root) if u.path in (MANIFEST, INDEX) or u.path.startswith(f"{DATA}/")]
     try:
-        parts = render(args.dry_run, dataset=facts, dataset_files=uploads)
+        parts = render(args.dry_run, dataset=facts, dataset_files=uploads, eval_yaml=benchmark_yaml(manifest, facts))
     except ValueError as error:
         raise UsageError(str(error)) from error
     for reason in parts["dataset"].blocked:
@@ -59,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _publish(root: Path, manifest: Manifest, facts: DatasetFacts, *, tag: str | None, private: bool) -> int:
-    from hub_cards.publishing import Failed, Publication, ReadBack, Refused, publish
+    from hub_cards.publishing import Publication, ReadBack
     from vtrap_data.shards.doctor import doctor
 
     if reasons := refuse_reasons(facts):
@@ -69,27 +77,61 @@ def _publish(root: Path, manifest: Manifest, facts: DatasetFacts, *, tag: str | 
             f"{root} is damaged ({len(faults)} faults, the first in {faults[0].where}: {faults[0].detail}): see "
             f"`python -m vtrap_data doctor {root}`"
         )
-    try:
-        done = publish(
-            Publication(
-                repo_id=str(facts.repo_id),
-                repo_type="dataset",
-                files={
-                    README: dataset_card(facts).encode(),
-                    MANIFEST: root / MANIFEST,
-                    INDEX: root / INDEX,
-                    **{shard.path: root / shard.path for shard in manifest.shards},
-                },
-                owned=(f"{DATA}/*",),
-                marker=MANIFEST,
-                read_back=ReadBack("hub_cards.readback", ("dataset",), local=root),
-                tag=tag,
-                private=private,
-            )
+    tasks = benchmark_yaml(manifest, facts)
+    return send(
+        Publication(
+            repo_id=str(facts.repo_id),
+            repo_type="dataset",
+            files={
+                README: dataset_card(facts).encode(),
+                MANIFEST: root / MANIFEST,
+                INDEX: root / INDEX,
+                **({} if tasks is None else {EVAL_YAML: tasks.encode()}),
+                **{shard.path: root / shard.path for shard in manifest.shards},
+            },
+            owned=(f"{DATA}/*", EVAL_YAML),
+            marker=MANIFEST,
+            read_back=ReadBack("hub_cards.readback", ("dataset",), local=root),
+            tag=tag,
+            private=private,
         )
+    )
+
+
+def benchmark_yaml(manifest: Manifest, facts: DatasetFacts) -> str | None:
+    """The `eval.yaml` of a benchmark, with a board for each number that `vtrap_bench submit` may send; else None."""
+    if not facts.benchmark:
+        return None
+    settings = manifest.settings
+    ids = task_ids(settings.name, settings.budgets if facts.kinds.get("video") else ())
+    return eval_yaml(
+        name=facts.pretty_name,
+        description=facts.description or f"{facts.n_items} questions about {facts.n_samples} samples.",
+        tasks=[(task, "default", settings.split) for task in ids],
+    )
+
+
+def send(publication: Publication) -> int:
+    """Publish, and print where it is. Returns the exit code; raises as `explained`."""
+    from hub_cards.publishing import publish
+
+    done: Published = explained(lambda: publish(publication))
+    print(f"{done.url}: {'published' if done.changed else 'nothing to do, already published'} as {done.tag}")
+    return 0
+
+
+def explained(step: Callable[[], T]) -> T:
+    """Call what talks to the Hub, with its errors as ours.
+
+    Raises:
+        UsageError: The Hub refuses it, or the content cannot be published.
+        VtrapError: It did not get through.
+    """
+    from hub_cards.publishing import Failed, Refused
+
+    try:
+        return step()
     except Refused as error:
         raise UsageError(str(error)) from error
     except Failed as error:
         raise VtrapError(str(error)) from error
-    print(f"{done.url}: {'published' if done.changed else 'nothing to do, already published'} as {done.tag}")
-    return 0

@@ -89,11 +89,14 @@ class PackedItem(Item):
         frame_ids: Which stored frames the budget selects: indices into the sample's frames, ascending. May be fewer
             than `budget` when the video has fewer distinct frames.
         demand: Temporal demand d(q) in [0, 1] that the strategy used; None if it did not look at the question.
+        scores: What a model said about each candidate budget, ascending: the answer loss (strategy `loss`) or its
+            preference (`vlm`). Empty where no model was asked.
     """
 
     budget: int = 0
     frame_ids: tuple[int, ...] = ()
     demand: float | None = None
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

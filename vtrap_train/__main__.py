@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vtrap_data.errors import UsageError, VtrapError
@@ -26,6 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VtrapError as error:
         _complain(error)
         return 1
+    except OSError as error:
+        from vtrap_train.trainer import storage_failed
+
+        if not storage_failed(error):
+            raise
+        _complain(f"{error}: make room and give the same command again; it goes on from the last checkpoint")
+        return 1
     except KeyboardInterrupt:
         _complain("interrupted; the same command goes on from the last checkpoint")
         return 130
@@ -41,7 +49,9 @@ def _main(words: list[str]) -> int:
         return _push(words[1:])
     from vtrap_train.config import parse
     from vtrap_train.launch import launch, launched, processes
+    from vtrap_train.memory import check_fit
     from vtrap_train.plan import plan, plan_text
+    from vtrap_train.push import prepare, publish_trained
     from vtrap_train.run import run
 
     parsed = parse(words, launched=launched())
@@ -51,11 +61,16 @@ def _main(words: list[str]) -> int:
             facts = plan(parsed, processes=count)
             print(json.dumps(facts, indent=2) if parsed.arguments.json else plan_text(facts))
             return 0
+        if parsed.config.publish:
+            prepare(parsed.config.hub_model_id, output_dir=Path(str(parsed.config.output_dir)))
+        check_fit(parsed, processes=count)
         if count > 1 or parsed.put_aside is not None:
             launch(words, count=count)
     summary = run(parsed)
     if parsed.config.process_index == 0:
         print(json.dumps(summary, indent=2) if parsed.arguments.json else _closing(summary, parsed.config.output_dir))
+        if parsed.config.publish:
+            publish_trained(parsed.config)
     return 0
 
 

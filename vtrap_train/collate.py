@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from vtrap_data.encoding import Encoded, collate, encode
-from vtrap_data.errors import SampleError
+from vtrap_data.encoding import Encoded, blank, collate, encode
+from vtrap_data.errors import Reason, SampleError, VtrapError
 from vtrap_data.samples import Kind
 from vtrap_train.data import Mixture
 from vtrap_train.ledger import Skip
+from vtrap_train.packing import Packer
 
 FACTS = "vtrap"
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -31,6 +32,7 @@ class VideoCollator:
         max_tokens: Ceiling per sample.
         always: Modalities that every batch must contain, so that every rank runs the same modules.
         pad_to_multiple_of: Of the padded length.
+        pack: Lays the rows end to end; None pads them.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class VideoCollator:
         max_tokens: int | None,
         always: Collection[Literal["image", "video"]] = (),
         pad_to_multiple_of: int = 1,
+        pack: Packer | None = None,
     ) -> None:
         self.mixture = mixture
         self.processor = processor
         self.max_tokens = max_tokens
         self.always = tuple(always)
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.pack = pack
         self._source = {name: number for number, name in enumerate(sources)}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -58,7 +62,9 @@ class VideoCollator:
 
         Returns:
             What `encoding.collate` returns, and under `FACTS`: `source`, `kind`, `frames`, `visual_tokens`, `real`
-            (all int64 [batch]) and `skips`, a list of `Skip`.
+            (all int64 [batch]); `skips`, a list of `Skip`; `ids` of the items; `packed`, the
+            length of each where they share a row, else None; `tokens`, those of the samples, and
+            `computed`, padding included.
         """
         encoded: list[Encoded] = []
         skips: list[Skip] = []
@@ -67,15 +73,19 @@ class VideoCollator:
             try:
                 encoded.append(encode(self.mixture[number], self.processor, train=True, max_length=self.max_tokens))
             except SampleError as error:
-                source = str(self.mixture.source_of(number))
-                skips.append(Skip(sample=error.sample, source=source, reason=error.reason.value, detail=error.detail))
+                skips.append(self._skip(number, error))
+            except VtrapError as error:
+                # A shard that is cut short or damaged in the middle costs what it holds there, not the run.
+                skips.append(self._skip(number, SampleError(self.mixture.id_of(number), Reason.CORRUPT, str(error))))
         real = [1] * len(encoded)
         if not encoded:
             # Every rank must take part in every step, so a batch that lost all its rows becomes one without loss.
-            encoded, real = [self._blank()], [0]
+            encoded, real = [blank(self.processor)], [0]
         batch: dict[str, Any] = dict(
             collate(encoded, self.processor, always=self.always, pad_to_multiple_of=self.pad_to_multiple_of)
         )
+        if self.pack is not None:
+            batch = dict(self.pack(batch))
         batch[FACTS] = {
             "source": torch.tensor([self._source.get(e.source, 0) for e in encoded]),
             "kind": torch.tensor([KINDS.index(e.kind) for e in encoded]),
@@ -83,21 +93,13 @@ class VideoCollator:
             "visual_tokens": torch.tensor([e.visual_tokens for e in encoded]),
             "real": torch.tensor(real),
             "skips": skips,
+            "ids": [e.id for e in encoded],
+            "packed": None if self.pack is None else [len(e.input_ids) for e in encoded],
+            "tokens": sum(len(e.input_ids) for e, counts in zip(encoded, real, strict=True) if counts),
+            "computed": batch["input_ids"].numel(),
         }
         return batch
 
-    def _blank(self) -> Encoded:
-        token = int(self.processor.tokenizer.pad_token_id)
-        return Encoded(
-            id="",
-            source="",
-            kind="text",
-            input_ids=torch.tensor([token, token]),
-            labels=torch.tensor([-100, -100]),
-            token_types=torch.tensor([0, 0]),
-            images=(),
-            video=None,
-            seconds_per_grid=1.0,
-            grids=(),
-            visual_tokens=0,
-        )
+    def _skip(self, number: int, error: SampleError) -> Skip:
+        source = str(self.mixture.source_of(number))
+        return Skip(sample=error.sample, source=source, reason=error.reason.value, detail=error.detail)

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,12 +21,14 @@ import torch
 import yaml
 from trl import SFTConfig, TrlParser
 
+from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
 from vtrap_train.data import parse_data, parse_frames
 from vtrap_train.groups import check_groups
 
 HERE = Path(__file__).parent
 PRESETS = {p.stem: p for p in sorted((HERE / "presets").glob("*.json"))}
+SETUPS = {p.stem: p for p in sorted((HERE / "setups").glob("*.yaml"))}
 RECIPES = {p.stem: p for p in sorted((HERE / "recipes").glob("*.yaml"))}
 
 EPILOG = """\
@@ -36,10 +39,16 @@ examples:
   python -m vtrap_train --model qwen2.5-vl-7b --frames 16 --gpus 8 --deepspeed zero3
   python -m vtrap_train --model qwen2.5-vl-3b --lora_r 64 --lora_target language+projector
   python -m vtrap_train --config my.yaml --learning_rate 1e-5
+  python -m vtrap_train --model qwen2.5-vl-7b --config one-gpu-lora,frames-16
 
 Every field of TRL's SFTConfig is a flag. A run that was interrupted goes on from its last checkpoint when the same
 command is given again; a finished one says so. Exit codes: 0 done, 1 stopped (too many bad samples), 2 wrong use.
 """
+
+
+CONFIG_HELP = (
+    f"YAML with any of these settings, or one that ships: {', '.join(SETUPS)}. Several with commas; later ones win."
+)
 
 
 @dataclass
@@ -53,6 +62,10 @@ class VtrapArguments:
     )
     frames: str = field(
         default="hybrid", metadata={"help": "Frames per video: 'hybrid' (the packed budgets) or a fixed number."}
+    )
+    turns: Turns = field(
+        default="separate",
+        metadata={"help": "Questions about one video: separate examples, or joined into one conversation."},
     )
     max_tokens: int | None = field(
         default=None,
@@ -86,6 +99,12 @@ class VtrapArguments:
         default="language",
         metadata={"help": "Where adapters go: language, projector, vision, some with '+', or a regular expression."},
     )
+    lora_4bit: bool = field(
+        default=False, metadata={"help": "QLoRA: store the frozen base in four bits. Needs bitsandbytes."}
+    )
+    gpu_memory_gb: float | None = field(
+        default=None, metadata={"help": "Memory of a GPU, for --plan on another machine. Default: that of those here."}
+    )
     gpus: int = field(default=0, metadata={"help": "Processes to start on this machine. 0: one per visible GPU."})
     plan: bool = field(default=False, metadata={"help": "Print what the run would cost and stop. Loads no weights."})
     json: bool = field(default=False, metadata={"help": "Print the plan or the summary as JSON."})
@@ -103,6 +122,10 @@ class VtrapArguments:
             raise UsageError(f"--max_tokens {self.max_tokens} is not positive")
         if self.lora_r < 0 or self.gpus < 0:
             raise UsageError("--lora_r and --gpus cannot be negative")
+        if self.lora_4bit and not self.lora_r:
+            raise UsageError(
+                "--lora_4bit needs --lora_r: weights in four bits cannot be trained, adapters on them can"
+            )
         if self.lora_r and self.freeze:
             raise UsageError("--freeze has no effect with --lora_r: adapters go where --lora_target says")
 
@@ -115,6 +138,32 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         default=None, metadata={"help": "Where the checkpoint goes. Default: runs/<model>-<frames>."}
     )
     per_device_train_batch_size: int = field(default=1, metadata={"help": "Samples per device and forward pass."})
+    tokens_per_batch: int = field(
+        default=0,
+        metadata={
+            "help": "Cut each step into forward passes of at most so many tokens, of samples that are about equally "
+            "long. The samples of a step, per_device_train_batch_size x gradient_accumulation_steps x processes, "
+            "stay the same. 0: per_device_train_batch_size samples each, whatever their lengths."
+        },
+    )
+    pack: bool = field(
+        default=False,
+        metadata={
+            "help": "Lay the samples of a forward pass end to end in one row instead of padding them (Qwen2.5-VL; "
+            "needs --tokens_per_batch). Same result; pays where attention can skip what is masked (flash_attention_2)."
+        },
+    )
+    eval_tasks: str = field(
+        default="",
+        metadata={"help": "Score every checkpoint on these benchmarks, as `vtrap_bench run --tasks` has them."},
+    )
+    eval_frames: str = field(
+        default="", metadata={"help": "Frames per video when scoring. Default: those of training."}
+    )
+    eval_args: str = field(
+        default="",
+        metadata={"help": 'More arguments for `vtrap_bench run`, such as "--limit 500 --benchmarks DIR".'},
+    )
     max_length: int | None = field(default=None, metadata={"help": "Not used: nothing is cut. See --max_tokens."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off."})
     gradient_checkpointing: bool | None = field(
@@ -139,17 +188,48 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         """Fill in what depends on the machine. Raises UsageError for settings that cannot work here."""
         for name, wanted, why in (
             ("max_length", None, "vision tokens are never truncated; --max_tokens sets a ceiling"),
-            ("packing", False, "samples carry pixels"),
-            ("padding_free", False, "samples carry pixels"),
+            ("packing", False, "samples carry pixels; --tokens_per_batch N --pack packs them"),
+            ("padding_free", False, "samples carry pixels; --tokens_per_batch N --pack packs them"),
             ("assistant_only_loss", False, "the loss is on assistant turns already"),
             ("remove_unused_columns", False, "the collator needs the row numbers"),
             ("save_only_model", False, "such a checkpoint cannot be resumed from"),
-            ("push_to_hub", False, "publish with `python -m vtrap_train push`, which checks before anyone sees it"),
+            ("hub_token", None, "it would show in the list of processes; use `hf auth login` or HF_TOKEN"),
+            ("hub_revision", None, "the model goes to the default branch, checkpoint-N to a revision of that name"),
         ):
             if getattr(self, name) != wanted:
-                raise UsageError(f"--{name} {getattr(self, name)} is not possible: {why}")
+                shown = "" if name == "hub_token" else f" {getattr(self, name)}"
+                raise UsageError(f"--{name}{shown} is not possible: {why}")
+        # The Trainer would show readers every half-written state: publishing comes after the training.
+        self.publish: bool = bool(self.push_to_hub)
+        self.push_to_hub: bool = False
         if self.eval_strategy != "no":
-            raise UsageError("--eval_strategy is not possible: score checkpoints with `python -m vtrap_bench run`")
+            raise UsageError("--eval_strategy is not possible: --eval_tasks image,video scores every checkpoint")
+        best = self.load_best_model_at_end
+        if best and not self.eval_tasks:
+            raise UsageError("--load_best_model_at_end needs scores to choose by: add --eval_tasks image,video")
+        if best and self.save_strategy not in ("steps", "epoch"):
+            raise UsageError(
+                f"--load_best_model_at_end has nothing to choose from with --save_strategy {self.save_strategy}"
+            )
+        if best and self.metric_for_best_model is None:
+            self.metric_for_best_model: str | None = "mean"
+        self.load_best_model_at_end: bool = False  # the Trainer would ask for an evaluation of its own
+        if self.tokens_per_batch < 0:
+            raise UsageError(f"--tokens_per_batch {self.tokens_per_batch} is negative")
+        for tracker in ("tensorboard", "trackio", "wandb"):
+            if tracker in str(self.report_to) and find_spec(tracker) is None:
+                raise UsageError(f"--report_to {tracker}: it is not installed (pip install {tracker})")
+        if self.pack and not self.tokens_per_batch:
+            raise UsageError("--pack needs --tokens_per_batch N: how many tokens a packed row may have")
+        if self.tokens_per_batch:
+            if self.train_sampling_strategy not in ("random", "sequential"):
+                raise UsageError(
+                    f"--tokens_per_batch groups samples by length itself: --train_sampling_strategy "
+                    f"{self.train_sampling_strategy} must be random or sequential"
+                )
+            # The trainer's own batch is the whole step; what is run at once is decided inside of it.
+            self.per_device_train_batch_size *= self.gradient_accumulation_steps
+            self.gradient_accumulation_steps: int = 1
         self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             self.bf16: bool = not self.use_cpu and not self.fp16 and bool(torch.cuda.is_bf16_supported())
@@ -167,6 +247,7 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self._cpu_backend()
         super().__post_init__()
+        self.load_best_model_at_end = best
 
     def _cpu_backend(self) -> None:
         # Without a GPU accelerate picks no backend for DeepSpeed and stays in one process, whatever ddp_backend says.
@@ -198,11 +279,13 @@ class Parsed(NamedTuple):
         arguments: Of vtrap.
         config: Of TRL's trainer.
         put_aside: The DeepSpeed configuration that was asked for but not set up, because this process only launches.
+        sharding: The DeepSpeed configuration that several processes would use: asked for, or the recipe's.
     """
 
     arguments: VtrapArguments
     config: TrainConfig
     put_aside: Path | None = None
+    sharding: Path | None = None
 
 
 class _Parser(TrlParser):  # type: ignore[misc]
@@ -247,16 +330,21 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", default=None, metavar="FILE", help="YAML with any of these settings.")
+    parser.add_argument("--config", default=None, metavar="FILE", help=CONFIG_HELP)
     known = {action.dest for action in parser._actions} - {"config", "help"}
     peek, rest = _Peek().parse_known_args(list(argv))
-    given = read_settings(Path(peek.config), known) if peek.config is not None else {}
+    given: dict[str, Any] = {}
+    for part in (peek.config or "").split(","):
+        if part:
+            given |= read_settings(SETUPS.get(part, Path(part)), known)
     name = str(peek.model or given.get("model", ""))
     settings = read_settings(RECIPES[name], known) if name in RECIPES else {}
     words = [*rest, *(["--model", peek.model] if peek.model is not None else [])]
     asked = peek.deepspeed or given.pop("deepspeed", None)
     shipped = settings.pop("deepspeed", None)
     put_aside = preset(str(asked)) if asked is not None else None
+    chosen = asked or shipped
+    sharding = None if chosen is None else preset(str(chosen))
     if launched and asked is None and int(os.environ.get("WORLD_SIZE", "1")) > 1 and shipped is not None:
         put_aside = preset(str(shipped))  # the recipe's choice is meant for more than one process
     if launched and put_aside is not None:
@@ -270,7 +358,7 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
         raise UsageError(_one_line(error)) from error
     if config.output_dir == "trainer_output":  # what transformers puts where nothing was given
         config.output_dir = str(Path("runs") / f"{Path(arguments.model).name}-{arguments.frames}")
-    return Parsed(arguments=arguments, config=config, put_aside=put_aside)
+    return Parsed(arguments=arguments, config=config, put_aside=put_aside, sharding=sharding)
 
 
 def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
@@ -295,7 +383,7 @@ _FREE = frozenset(
     dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory dataloader_persistent_workers
     hub_token hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision
     accelerator_config do_train do_eval do_predict resume_from_checkpoint use_cpu skip_memory_metrics
-    json plan gpus max_skip_rate
+    json plan gpus gpu_memory_gb max_skip_rate eval_tasks eval_frames eval_args
     """.split()  # noqa: SIM905
 )
 

@@ -13,12 +13,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from vtrap_data.encoding import Shown, Size, join
+from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example, Message, PackedSample
 
 Frames = int | Literal["hybrid"]
@@ -58,15 +61,15 @@ def parse_data(text: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def locate(location: str) -> Path:
+def locate(location: str, *, setting: str = "--data") -> Path:
     """The directory of a packed dataset: a local one, or one that is downloaded from the Hub."""
     path = Path(location).expanduser()
     if (path / "index.parquet").is_file():
         return path
     if path.exists() or location.count("/") != 1 or location.startswith((".", "/", "~")):
         raise UsageError(
-            f"--data {location!r} is no packed dataset (a directory with index.parquet, as `vtrap_data pack` writes "
-            "it) and no Hub id of the form owner/name"
+            f"{setting} {location!r} is no packed dataset (a directory with index.parquet, as `vtrap_data pack` "
+            "writes it) and no Hub id of the form owner/name"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -75,9 +78,16 @@ def locate(location: str) -> Path:
         return Path(snapshot_download(location, repo_type="dataset"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UsageError(
-            f"--data {location!r} is not a local directory and could not be downloaded from the Hub "
+            f"{setting} {location!r} is not a local directory and could not be downloaded from the Hub "
             f"({type(error).__name__}): check the name, the network and `hf auth login`"
         ) from error
+
+
+class Outline(NamedTuple):
+    """A row without its pixels: what is said, and the sizes of what is shown."""
+
+    messages: tuple[Message, ...]
+    shown: Shown
 
 
 class Mixture:
@@ -86,47 +96,92 @@ class Mixture:
     Attributes:
         parts: As given.
         datasets: One per part.
-        rows: int64 [items in an epoch, 2]: number of the part, number of the item in its dataset.
+        turns: "separate": a row is an item. "joined": the items of a media item are one conversation.
+        rows: int64 [rows in an epoch, 2]: number of the part, number of the item (or conversation) in its dataset.
         sources: Names of the corpora in all parts, sorted.
     """
 
-    def __init__(self, parts: Sequence[Part], *, frames: Frames, seed: int) -> None:
+    def __init__(self, parts: Sequence[Part], *, frames: Frames, seed: int, turns: Turns = "separate") -> None:
         self.parts = tuple(parts)
+        self.turns = turns
         self.roots = tuple(locate(p.location) for p in parts)
         self.datasets = tuple(PackedDataset(root, frames=frames) for root in self.roots)
         rows = []
+        self._groups: list[list[tuple[int, ...]]] = []
         for number, (part, dataset) in enumerate(zip(self.parts, self.datasets, strict=True)):
             if len(dataset) == 0:
                 raise UsageError(f"--data {part.location!r} holds no items")
-            rows.append([(number, item) for item in _repeat(len(dataset), part.weight, seed=seed + number)])
+            groups = _groups(dataset, turns)
+            self._groups.append(groups)
+            rows.append([(number, item) for item in _repeat(len(groups), part.weight, seed=seed + number)])
         self.rows = np.asarray([row for group in rows for row in group], dtype=np.int64).reshape(-1, 2)
         self._places: tuple[list[int], ...] = tuple(d.column("item_index") for d in self.datasets)
         self._sources: tuple[list[str], ...] = tuple(d.column("source") for d in self.datasets)
+        self._ids: tuple[list[str], ...] = tuple(d.column("item_id") for d in self.datasets)
         self.sources = tuple(sorted({name for names in self._sources for name in names}))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, row: int) -> Example:
-        part, item = self.rows[row].tolist()
-        example: Example = self.datasets[part][item]
-        return example
+        part, items = self._items(row)
+        return join([self.datasets[part][item] for item in items])
 
     def source_of(self, row: int) -> str:
         """Corpus of a row, without opening it."""
-        part, item = self.rows[row].tolist()
-        return str(self._sources[part][item])
+        part, items = self._items(row)
+        return str(self._sources[part][items[0]])
 
-    def messages_of(self, row: int) -> tuple[Message, ...]:
-        """The conversation of a row, without opening its media."""
-        part, item = self.rows[row].tolist()
-        sample: PackedSample = self.datasets[part].sample(item)
-        return sample.items[int(self._places[part][item])].messages
+    def id_of(self, row: int) -> str:
+        """Item id of a row, without opening it."""
+        part, items = self._items(row)
+        return str(self._ids[part][items[0]])
+
+    def outline(self, row: int) -> Outline:
+        """The conversation of a row and what it shows, without opening its media."""
+        part, items = self._items(row)
+        dataset = self.datasets[part]
+        sample: PackedSample = dataset.sample(items[0])
+        bare = [
+            Example(
+                item=sample.items[int(self._places[part][item])],
+                key=sample.key,
+                source=sample.source,
+                kind=sample.kind,
+                frames=None,
+                images=(),
+            )
+            for item in items
+        ]
+        messages = join(bare).item.messages
+        if sample.video is None:
+            return Outline(messages, Shown(images=tuple(Size(i.width, i.height) for i in sample.images)))
+        used: set[int] = set()
+        for example in bare:
+            ids = example.item.frame_ids
+            if dataset.frames != "hybrid":
+                smallest = dataset.manifest.settings.smallest
+                ids = frame_ids(sample.video.pool, dataset.frames, smallest=smallest)
+            used |= set(ids)
+        size = Size(*(int(dataset.rows[name][items[0]].as_py()) for name in ("width", "height")))
+        times = tuple(sample.video.frame_times[i] for i in sorted(used))
+        return Outline(messages, Shown(frames=len(times), frame_size=size, times=times))
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """One column of the indices for every row of an epoch, in row order."""
-        columns = [np.asarray(d.column(name)) for d in self.datasets]
+        """One column of the indices for every row of an epoch, in row order.
+
+        Of the items of one conversation: the sum of `text_chars`, the largest of `n_frames` and `budget`, as budgets
+        nest, and the first of the others.
+        """
+        columns = []
+        for dataset, groups in zip(self.datasets, self._groups, strict=True):
+            values = dataset.column(name)
+            columns.append(np.asarray([_together(name, [values[i] for i in items]) for items in groups]))
         return np.concatenate([columns[p][self.rows[self.rows[:, 0] == p, 1]] for p in range(len(columns))])
+
+    def _items(self, row: int) -> tuple[int, tuple[int, ...]]:
+        part, group = self.rows[row].tolist()
+        return part, self._groups[part][group]
 
     def describe(self) -> list[dict[str, Any]]:
         """What goes into the training summary: location, weight, items, how many an epoch sees, content hash."""
@@ -141,6 +196,22 @@ class Mixture:
             }
             for number, (part, root, dataset) in enumerate(zip(self.parts, self.roots, self.datasets, strict=True))
         ]
+
+
+def _groups(dataset: PackedDataset, turns: Turns) -> list[tuple[int, ...]]:
+    """Numbers of the items that make up each row: one, or all about a medium, in the order they are stored in."""
+    if turns == "separate":
+        return [(item,) for item in range(len(dataset))]
+    found: dict[str, list[int]] = {}
+    for item, key in enumerate(dataset.column("key")):
+        found.setdefault(key, []).append(item)
+    return [tuple(items) for items in found.values()]
+
+
+def _together(name: str, values: list[Any]) -> Any:
+    if name == "text_chars":
+        return sum(values)
+    return max(values) if name in ("n_frames", "budget") else values[0]
 
 
 def _repeat(items: int, weight: float, *, seed: int) -> list[int]:

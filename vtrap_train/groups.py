@@ -76,6 +76,27 @@ def assert_frozen(model: Any, groups: Collection[Group]) -> None:
         raise RuntimeError(f"{len(wrong)} parameters of frozen groups would be trained, {wrong[0]} among them")
 
 
+def assert_tied(model: Any) -> str:
+    """Check that words in and words out share one tensor exactly where the configuration says so.
+
+    Returns:
+        A line for the table; empty where nothing is tied.
+
+    Raises:
+        RuntimeError: One of the two is not what the configuration says: the checkpoint would hold a stale copy, or
+            training would move two tensors where the model has one.
+    """
+    said = bool(model.config.get_text_config().tie_word_embeddings)
+    into, out = model.get_input_embeddings(), model.get_output_embeddings()
+    shared = out is not None and into is not None and out.weight is into.weight
+    if said != shared:
+        raise RuntimeError(
+            f"tie_word_embeddings is {said} in the configuration, and the output embeddings are "
+            f"{'the same tensor as' if shared else 'another tensor than'} the input embeddings: mend the checkpoint"
+        )
+    return "tied       the output embeddings are the input embeddings, counted once, under language" if shared else ""
+
+
 def facts(model: Any, rates: Mapping[Group, float]) -> dict[Group, GroupFacts]:
     """Count parameters per group."""
     out: dict[Group, GroupFacts] = {}

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vtrap_data.encoding import load_processor, resolve
-from vtrap_data.encoding.cost import image_grid, video_grid
-from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Message
+from vtrap_train.batches import StepSampler, padding
 from vtrap_train.config import Parsed
 from vtrap_train.data import Mixture, parse_data, parse_frames
-from vtrap_train.groups import check_groups, group_of
-
-SAMPLED_TEXTS = 256
-"""Items whose text is really tokenised; the rest is scaled by their characters."""
+from vtrap_train.lengths import lengths, visual_lengths
+from vtrap_train.memory import GB, activations, available_gb, count, per_setup, refuse, setup_of
 
 
 def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
@@ -28,25 +26,39 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
 
     Returns:
         JSON-ready: `items`, `per_epoch`, `steps`, `tokens` (text, visual and histogram per epoch), `over_ceiling`,
-        `visual_tokens_per_epoch`, `against_fixed` (visual tokens at each fixed budget and the share saved), `memory`
-        (GB per process for weights, gradients and optimiser states under each preset; activations come on top),
-        `sources`.
+        `against_fixed` (visual tokens at each fixed budget and the share saved), `padding` (its share with
+        `--tokens_per_batch`, else null) and `memory`: GB per process for weights, gradients and optimiser states in
+        each setup, a rough estimate of the activations on top, the setup of this run, the memory of a GPU.
+
+    Raises:
+        UsageError: Weights, gradients and optimiser states alone need more than a GPU has.
     """
     arguments, config = parsed.arguments, parsed.config
     ref = resolve(arguments.model)
     processor: Any = load_processor(ref)
-    mixture = Mixture(parse_data(arguments.data), frames=parse_frames(arguments.frames), seed=config.seed)
+    mixture = Mixture(
+        parse_data(arguments.data), frames=parse_frames(arguments.frames), seed=config.seed, turns=arguments.turns
+    )
     model_config = _model_config(ref)
     ceiling = arguments.max_tokens or int(model_config.get_text_config().max_position_embeddings)
 
     kinds, frames = mixture.column("kind"), mixture.column("n_frames")
-    visual = visual_tokens(mixture, frames, processor)
-    text = text_tokens(mixture, processor)
+    visual, text, exact = lengths(mixture, processor)
     tokens = visual + text
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
     steps = config.max_steps if config.max_steps > 0 else math.ceil(len(mixture) / batch * config.num_train_epochs)
     videos = kinds == "video"
-    fixed = {str(f): visual_tokens(mixture, _at_budget(mixture, f), processor) for f in _budgets(mixture)}
+    fixed = {str(f): visual_lengths(mixture, _at_budget(mixture, f), processor) for f in _budgets(mixture)}
+    largest, largest_visual = _largest(parsed, tokens, visual)
+    needed = memory(model_config, parsed, processes=processes, tokens=largest, visual=largest_visual)
+    if needed["gpu_gb"] is not None:
+        refuse(
+            needed["gb"],
+            setup=needed["setup"],
+            processes=processes,
+            gb=needed["gpu_gb"],
+            model=arguments.model,
+        )
     return {
         "model": arguments.model,
         "data": mixture.describe(),
@@ -63,6 +75,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
             "text": int(text.sum()),
             "visual": int(visual.sum()),
             "longest": int(tokens.max()),
+            "exact": exact,
             "histogram": histogram(tokens.tolist()),
         },
         "ceiling": ceiling,
@@ -74,65 +87,9 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
             }
             for f, v in fixed.items()
         },
-        "memory": memory(model_config, parsed, processes=processes),
+        "padding": _padding(parsed, tokens, processes=processes),
+        "memory": needed,
     }
-
-
-def visual_tokens(mixture: Mixture, frames: Any, processor: Any) -> Any:
-    """int64 [rows]: visual tokens of each row with `frames` [rows] frames per video."""
-    merge = processor.image_processor.merge_size
-    sizes = zip(
-        mixture.column("kind").tolist(),
-        np.asarray(frames).tolist(),
-        mixture.column("n_images").tolist(),
-        mixture.column("width").tolist(),
-        mixture.column("height").tolist(),
-        strict=True,
-    )
-    known: dict[tuple[Any, ...], int] = {}
-    out = []
-    for facts in sizes:
-        if facts not in known:
-            kind, n_frames, n_images, width, height = facts
-            if kind == "video":
-                known[facts] = video_grid(n_frames, width, height, processor).tokens(merge)
-            elif kind == "images":
-                # The index knows the first image's size; the others are taken to be like it.
-                known[facts] = n_images * image_grid(width, height, processor).tokens(merge)
-            else:
-                known[facts] = 0
-        out.append(known[facts])
-    return np.asarray(out, dtype=np.int64)
-
-
-def text_tokens(mixture: Mixture, processor: Any) -> Any:
-    """int64 [rows]: tokens that stand for no pixel, chat template included.
-
-    Counted for evenly spaced rows; a straight line through those (tokens over characters) gives the others.
-    """
-    chars = mixture.column("text_chars")
-    picks = np.unique(np.linspace(0, len(mixture) - 1, min(SAMPLED_TEXTS, len(mixture))).round().astype(int))
-    counted = np.asarray([_count_text(mixture.messages_of(row), processor) for row in picks.tolist()])
-    basis = np.stack([chars[picks], np.ones(len(picks))], axis=1)
-    slope, offset = np.linalg.lstsq(basis, counted, rcond=None)[0]
-    tokens = np.maximum(1, np.rint(slope * chars + offset)).astype(np.int64)
-    tokens[picks] = counted
-    return tokens
-
-
-def _count_text(messages: Sequence[Message], processor: Any) -> int:
-    marks = sum(m.content.count(VIDEO_MARK) + m.content.count(IMAGE_MARK) for m in messages)
-    bare = [m.content.replace(VIDEO_MARK, "").replace(IMAGE_MARK, "") for m in messages]
-    rendered = processor.tokenizer.apply_chat_template(
-        [
-            {"role": m.role, "content": [{"type": "text", "text": text}]}
-            for m, text in zip(messages, bare, strict=True)
-        ],
-        chat_template=processor.chat_template,
-        tokenize=False,
-    )
-    # A mark becomes the visual tokens, which are counted apart, between a start and an end token.
-    return len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) + 2 * marks
 
 
 def histogram(tokens: Sequence[int]) -> list[dict[str, int]]:
@@ -147,28 +104,26 @@ def histogram(tokens: Sequence[int]) -> list[dict[str, int]]:
     ]
 
 
-def memory(model_config: Any, parsed: Parsed, *, processes: int) -> dict[str, Any]:
-    """GB per process for weights, gradients and AdamW states. Activations and buffers come on top."""
-    import torch
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForImageTextToText
+def memory(model_config: Any, parsed: Parsed, *, processes: int, tokens: int, visual: int) -> dict[str, Any]:
+    """What each setup needs per process, and which one the run would use.
 
-    with init_empty_weights():
-        model: Any = AutoModelForImageTextToText.from_config(model_config, dtype=torch.float32)
-        model.tie_weights()
-    frozen = check_groups(parsed.arguments.freeze, setting="--freeze")
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for n, p in model.named_parameters() if group_of(n) not in frozen)
-    if parsed.arguments.lora_r:
-        trained = 0  # adapters are below one percent
-    weights, gradients, states = 2 * total, 2 * trained, 12 * trained
-    per = {
-        "one process, float32": 4 * total + 12 * trained,
-        "zero2": weights + (gradients + states) / processes,
-        "zero3": (weights + gradients + states) / processes,
-        "zero3-offload": gradients / processes,
+    Args:
+        model_config: Of the model.
+        parsed: Settings.
+        processes: That the run would have.
+        tokens: Of the largest forward pass, padding included.
+        visual: Visual tokens in it.
+    """
+    counts = count(model_config, parsed)
+    gb = per_setup(model_config, parsed, processes=processes)
+    return {
+        "parameters": counts.total,
+        "trained": counts.trained,
+        "gb": {name: round(value, 3) for name, value in gb.items()},
+        "activations_gb": round(activations(model_config, parsed, tokens=tokens, visual=visual) / GB, 3),
+        "setup": setup_of(parsed, processes=processes),
+        "gpu_gb": available_gb(parsed.arguments.gpu_memory_gb),
     }
-    return {"parameters": total, "trained": trained, "gb": {k: round(v / 1e9, 3) for k, v in per.items()}}
 
 
 def plan_text(facts: dict[str, Any]) -> str:
@@ -192,10 +147,56 @@ def plan_text(facts: dict[str, Any]) -> str:
     for budget, row in facts["against_fixed"].items():
         tokens_then = f"{row['visual_tokens']:,} visual tokens"
         lines.append(f"against {budget} frames for all: {tokens_then}, {row['saved']:.1%} of the videos' saved")
-    memory_facts = facts["memory"]
-    lines.append(f"memory per process without activations ({memory_facts['parameters']:,} parameters, estimate):")
-    lines += [f"  {name:<22} {gb:>9.2f} GB" for name, gb in memory_facts["gb"].items()]
+    if facts["padding"] is not None:
+        lines.append(f"padding with --tokens_per_batch: {facts['padding']:.1%}")
+    lines += memory_lines(facts["memory"])
     return "\n".join(lines)
+
+
+def memory_lines(facts: dict[str, Any]) -> list[str]:
+    """The memory table for people."""
+    lines = [
+        f"{facts['parameters']:,} parameters, {facts['trained']:,} trained; GB per process for weights, gradients and "
+        f"optimiser states, and with about {facts['activations_gb']:.1f} GB of activations (a rough estimate):"
+    ]
+    for name, gb in facts["gb"].items():
+        whole = gb + facts["activations_gb"]
+        mark = "  <- this run" if name == facts["setup"] else ""
+        if mark and facts["gpu_gb"] is not None:
+            mark += f", on {facts['gpu_gb']:.0f} GB" + (
+                ": tight; fewer --tokens_per_batch, a smaller batch or --deepspeed zero3"
+                if whole > facts["gpu_gb"]
+                else ""
+            )
+        lines.append(f"  {name:<14} {gb:>9.2f} {whole:>9.2f}{mark}")
+    return lines
+
+
+def _largest(parsed: Parsed, tokens: NDArray[np.int64], visual: NDArray[np.int64]) -> tuple[int, int]:
+    """Tokens and visual tokens of the largest forward pass that can come."""
+    config = parsed.config
+    share = float((visual / np.maximum(1, tokens)).max())
+    if config.tokens_per_batch:
+        most = max(config.tokens_per_batch, int(tokens.max()))
+    else:
+        most = config.per_device_train_batch_size * int(tokens.max())
+    return most, int(most * share)
+
+
+def _padding(parsed: Parsed, tokens: NDArray[np.int64], *, processes: int) -> float | None:
+    config = parsed.config
+    if not config.tokens_per_batch:
+        return None
+    sampler = StepSampler(
+        tokens,
+        per_step=config.per_device_train_batch_size * processes,
+        tokens=config.tokens_per_batch,
+        seed=config.seed if config.data_seed is None else config.data_seed,
+        shuffle=config.train_sampling_strategy == "random",
+        world_size=processes,
+        packed=config.pack,
+    )
+    return padding(sampler).share
 
 
 def _model_config(ref: Any) -> Any:
@@ -205,8 +206,10 @@ def _model_config(ref: Any) -> Any:
 
 
 def _budgets(mixture: Mixture) -> list[int]:
-    found = {int(b) for b in mixture.column("budget") if b > 0}
-    return sorted(found)
+    """The fixed budgets to compare with: those of the packs, and 8, 16, 32 and 64 where a pool has as many slots."""
+    settings = [dataset.manifest.settings for dataset in mixture.datasets]
+    slots = max(s.slots for s in settings)
+    return sorted({b for s in settings for b in s.budgets} | {b for b in (8, 16, 32, 64) if b <= slots})
 
 
 def _at_budget(mixture: Mixture, budget: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +15,15 @@ from hub_cards.model_card import HUB_ID, ModelFacts, model_card
 from hub_cards.publish import Upload, list_uploads, render
 from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError
+from vtrap_data.push import explained, send
 
 EXAMPLE = """\
 examples:
   python -m vtrap_train push runs/demo/models/hybrid-s0 vtrap/toy-vl-hybrid --report runs/demo/report.json \\
-      --licence apache-2.0 --dry-run runs/hub    then open runs/hub/index.html
-  python -m vtrap_train push runs/demo/models/hybrid-s0 vtrap/toy-vl-hybrid --licence apache-2.0    publish
+      --dry-run runs/hub    then open runs/hub/index.html
+  python -m vtrap_train push runs/demo/models/hybrid-s0 vtrap/toy-vl-hybrid                  publish
+  python -m vtrap_train push runs/7b vtrap/qwen2.5-vl-7b-hybrid --checkpoints    and checkpoint-N as revisions
 
 It uploads to a pull request, loads the weights back with stock `transformers`, merges and tags. Interrupted, it goes
 on when it is run again.
@@ -31,6 +33,7 @@ on when it is run again.
 OWNED = ("*.safetensors", "*.safetensors.index.json", "adapter/*")
 # Pickles, which run code when they are loaded, and the state of the optimiser are nothing to publish.
 NEVER = (".bin", ".pt", ".pth", ".pkl")
+STATE = ("checkpoint-", "global_step", "trainer_state.json", "progress.json", "latest", "zero_to_fp32.py")
 MARKER = "training_summary.json"
 
 # What a reader of the card asks about first; settings.json, which is published too, holds everything.
@@ -68,7 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", type=Path, metavar="OUT", help="render into this folder, send nothing")
     parser.add_argument("--report", type=Path, metavar="report.json", help="of vtrap_bench, for the trade-off table")
     parser.add_argument("--setting", metavar="NAME", help="which setting of the report (default: by the name of DIR)")
-    parser.add_argument("--licence", default="unknown", help="of the weights: that of the base model, as a rule")
+    parser.add_argument(
+        "--licence", default="unknown", help="of the weights (default: what the base model's card on the Hub says)"
+    )
+    parser.add_argument(
+        "--checkpoints", action="store_true", help="intermediate ones, too, each as a revision: checkpoint-100, ..."
+    )
     parser.add_argument("--tag", help="name of this version (default: made from the content)")
     parser.add_argument("--private", action="store_true", help="if the repository has to be made, make it private")
 
@@ -81,11 +89,10 @@ def run(args: argparse.Namespace) -> int:
         VtrapError: Publishing did not get through.
     """
     folder: Path = args.dir
-    blocked = []
-    if args.licence.lower() == "unknown":
-        blocked.append("The licence of the weights is not known: give the base model's with --licence.")
+    steps = checkpoints(folder) if args.checkpoints else []
     try:
         facts = model_facts(folder, args.id, licence=args.licence)
+        facts = replace(facts, checkpoints=tuple(step.name for step in steps))
         figure = None
         if args.report is not None:
             report = _read(args.report, "make it with `python -m vtrap_bench report`")
@@ -93,13 +100,18 @@ def run(args: argparse.Namespace) -> int:
             facts = replace(facts, table=tuple(table), synthetic=any(row.synthetic for row in table))
             drawn = args.report.parent / "figures" / "trade_off.png"
             figure = drawn if drawn.is_file() else None
-        uploads = [u for u in list_uploads(folder) if not u.path.startswith("checkpoint-")]
-        kept = [u for u in uploads if u.path not in ("README.md", "preprocessing.json") and not _never(u.path)]
+        blocked = []
+        if facts.licence.lower() == "unknown":
+            blocked.append(
+                f"The licence of the weights is not known, and the card of {facts.base_model} on the Hub gives none: "
+                "say it with --licence."
+            )
         if args.dry_run is None:
             if blocked:
                 raise UsageError(f"{folder} may not be published: {' '.join(blocked)}")
-            return _publish(folder, facts, kept, figure=figure, tag=args.tag, private=args.private)
-        render(args.dry_run, model=facts, model_files=kept, model_blocked=blocked, figure=figure)
+            return _publish(folder, facts, steps, figure=figure, tag=args.tag, private=args.private)
+        sent = [u for part in (folder, *steps) for u in _uploads(part, root=folder)]
+        render(args.dry_run, model=facts, model_files=sent, model_blocked=blocked, figure=figure)
     except ValueError as error:
         raise UsageError(str(error)) from error
     for reason in blocked:
@@ -109,36 +121,111 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _publish(
-    folder: Path, facts: ModelFacts, kept: list[Upload], *, figure: Path | None, tag: str | None, private: bool
+    folder: Path, facts: ModelFacts, steps: Sequence[Path], *, figure: Path | None, tag: str | None, private: bool
 ) -> int:
-    from hub_cards.publishing import Content, Failed, Publication, ReadBack, Refused, publish
+    from hub_cards.publishing import Content, Publication, ReadBack
 
-    files: dict[str, Content] = {upload.path: folder / upload.path for upload in kept}
-    for name in (MARKER, "settings.json"):
-        files[name] = _json(anonymous(_read(folder / name, "finish the training")))
+    files: dict[str, Content] = {upload.path: folder / upload.path for upload in _uploads(folder)}
+    record = {
+        name: _json(anonymous(_read(folder / name, "finish the training"))) for name in (MARKER, "settings.json")
+    }
+    shown = replace(facts, figure=figure.name) if figure is not None else facts
     if figure is not None:
-        facts = replace(facts, figure=figure.name)
         files[figure.name] = figure
-    files |= {"README.md": model_card(facts).encode(), "preprocessing.json": _json(dict(facts.preprocessing))}
-    try:
-        done = publish(
-            Publication(
-                repo_id=facts.model_id,
-                repo_type="model",
-                files=files,
-                owned=OWNED,
-                marker=MARKER,
-                read_back=ReadBack("vtrap_train.readback", (), local=folder),
-                tag=tag,
-                private=private,
-            )
+    preprocessing = _json(dict(facts.preprocessing))
+    files |= {**record, "README.md": model_card(shown).encode(), "preprocessing.json": preprocessing}
+    common: Any = {"repo_id": facts.model_id, "repo_type": "model", "marker": MARKER, "private": private}
+    send(
+        Publication(
+            **common,
+            files=files,
+            owned=OWNED,
+            read_back=ReadBack("vtrap_train.readback", (), local=folder),
+            tag=tag,
         )
-    except Refused as error:
-        raise UsageError(str(error)) from error
-    except Failed as error:
-        raise VtrapError(str(error)) from error
-    print(f"{done.url}: {'published' if done.changed else 'nothing to do, already published'} as {done.tag}")
+    )
+    for step in steps:
+        # No table: what was measured is the finished model.
+        card = model_card(replace(facts, table=(), training={}, checkpoint=step.name, checkpoints=()))
+        parts: dict[str, Content] = {upload.path: step / upload.path for upload in _uploads(step)}
+        parts |= {**record, "README.md": card.encode(), "preprocessing.json": preprocessing}
+        read_back = ReadBack("vtrap_train.readback", (), local=step)
+        send(Publication(**common, files=parts, read_back=read_back, tag=step.name, aside=True))
     return 0
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The intermediate checkpoints that were written to their end, by step.
+
+    Raises:
+        UsageError: One holds no whole model.
+    """
+    from vtrap_train.trainer import complete
+
+    found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and complete(p)]
+    for step in found:
+        if not (step / "config.json").is_file():
+            raise UsageError(
+                f"{step} holds no whole model, so it cannot be published by itself (adapters are merged at the end of "
+                "a training): leave --checkpoints out"
+            )
+    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+
+
+def _uploads(folder: Path, *, root: Path | None = None) -> list[Upload]:
+    """What of a checkpoint is sent as it is, by its path from `root` (the folder itself unless given)."""
+    prefix = "" if root is None or root == folder else f"{folder.relative_to(root).as_posix()}/"
+    return [
+        Upload(prefix + upload.path, upload.bytes)
+        for upload in list_uploads(folder)
+        if not upload.path.startswith(STATE)
+        and not upload.path.endswith(NEVER)
+        and upload.path not in ("README.md", "preprocessing.json")
+    ]
+
+
+def prepare(model_id: str | None, *, output_dir: Path) -> str:
+    """Before a training that is to be published: may it go there? Better known now than after a week.
+
+    Args:
+        model_id: `owner/name`, or the name alone; None: that of the output folder. The owner is then the account.
+        output_dir: Of the training.
+
+    Returns:
+        `owner/name`.
+
+    Raises:
+        UsageError: Nobody is logged in, or the account may not write there.
+        VtrapError: The Hub does not answer.
+    """
+    from hub_cards.publishing import account, may_write
+
+    me = explained(account)
+    name = model_id or output_dir.resolve().name
+    found = name if "/" in name else f"{me.name}/{name}"
+    if not HUB_ID.fullmatch(found):
+        raise UsageError(f"--hub_model_id {found!r} must be owner/name, such as vtrap/qwen2.5-vl-7b-hybrid")
+    explained(lambda: may_write(me, found))
+    return found
+
+
+def publish_trained(config: Any) -> int:
+    """What `--push_to_hub` does when the training is done: `push`, with the settings that TRL has for it.
+
+    Args:
+        config: TrainConfig: `hub_model_id`, `hub_private_repo`, and `hub_strategy`, of which only `all_checkpoints`
+            makes a difference.
+
+    Returns:
+        The exit code; raises as `run`.
+    """
+    out = Path(str(config.output_dir))
+    words = [str(out), prepare(config.hub_model_id, output_dir=out)]
+    words += ["--private"] if config.hub_private_repo else []
+    words += ["--checkpoints"] if config.hub_strategy == "all_checkpoints" else []
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args(words))
 
 
 def anonymous(value: Any) -> Any:
@@ -159,10 +246,6 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _never(path: str) -> bool:
-    return path.endswith(NEVER)
-
-
 def model_facts(folder: Path, model_id: str, *, licence: str) -> ModelFacts:
     """What the card says about a finished training, from the files it left.
 
@@ -175,6 +258,10 @@ def model_facts(folder: Path, model_id: str, *, licence: str) -> ModelFacts:
     settings = _read(folder / "settings.json", remedy)
     try:
         base, revision = _base(str(summary["model"]))
+        if licence.lower() == "unknown":
+            licence, link = base_licence(base, revision)
+        else:
+            link = None
         return ModelFacts(
             model_id=model_id,
             base_model=base,
@@ -182,6 +269,7 @@ def model_facts(folder: Path, model_id: str, *, licence: str) -> ModelFacts:
             data=tuple(dict.fromkeys(display_name(part["data"]) for part in summary["data"])),
             frames=str(summary["frames"]),
             licence=licence,
+            licence_link=link,
             recipe={k: settings[k] for k in RECIPE if settings.get(k) not in (None, [], "", -1)},
             training={k: _short(summary[k]) for k in OUTCOME if k in summary},
             preprocessing=preprocessing,
@@ -223,6 +311,29 @@ def _base(name: str) -> tuple[str, str | None]:
     if ref is None:
         return display_name(name), None
     return (ref.path, ref.revision) if HUB_ID.fullmatch(ref.path) else (ref.name, None)
+
+
+def base_licence(base: str, revision: str | None) -> tuple[str, str | None]:
+    """Licence of a base model as its card on the Hub gives it, and where its text is; or "unknown"."""
+    from huggingface_hub import ModelCard
+
+    from hub_cards.publishing import Failed, Refused, read_text
+
+    if base == "toy-vl":
+        return "apache-2.0", None  # ships with vtrap, under its licence
+    if not HUB_ID.fullmatch(base):
+        return "unknown", None
+    try:
+        text = read_text(base, "README.md", repo_type="model", revision=revision or "main")
+        data: Any = ModelCard(text or "").data
+    except (Refused, Failed, ValueError) as error:
+        print(f"the card of {base} could not be read for its licence: {error}", file=sys.stderr)
+        return "unknown", None
+    found = data.license_name if data.license == "other" else data.license
+    link = data.license_link
+    if link and not link.startswith("https://"):  # a file of the base's repository
+        link = f"https://huggingface.co/{base}/blob/main/{link}"
+    return str(found or "unknown"), link
 
 
 def _short(value: Any) -> Any:

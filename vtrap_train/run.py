@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,17 @@ import transformers
 from datasets import Dataset
 
 from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import FatalSampleError, UsageError
+from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
 from vtrap_train.config import Parsed, VtrapArguments, settings_hash, settings_of
 from vtrap_train.data import Mixture, parse_data, parse_frames
-from vtrap_train.groups import GROUPS, Group, assert_frozen, check_groups, facts, freeze, group_of, table
+from vtrap_train.four_bits import load_in_four_bits
+from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
 from vtrap_train.ledger import write_text
-from vtrap_train.trainer import VideoSFTTrainer, complete, last_checkpoint, ours
+from vtrap_train.lengths import lengths
+from vtrap_train.packing import packer
+from vtrap_train.trainer import NotFiniteError, VideoSFTTrainer, complete, last_checkpoint, ours
 
 SETTINGS = "settings.json"
 SUMMARY = "training_summary.json"
@@ -48,7 +54,8 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     out = Path(str(config.output_dir))
     ref = resolve(arguments.model)
     frames = parse_frames(arguments.frames)
-    mixture = Mixture(parse_data(arguments.data), frames=frames, seed=config.seed)
+    mixture = Mixture(parse_data(arguments.data), frames=frames, seed=config.seed, turns=arguments.turns)
+    _say(config, shares(mixture))
     settings = settings_of(parsed, world_size=config.world_size, data=mixture.describe())
     if (summary := finished(out, settings)) is not None:
         _say(config, f"{out} is finished ({summary['steps']} steps, same settings): nothing to do")
@@ -63,9 +70,16 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     checkpoint = last_checkpoint(out)
 
     processor = load_processor(ref)
-    model: Any = load_model(ref, dtype=weights_dtype(parsed), attn_implementation=arguments.attn_implementation)
+    dtype, attention = weights_dtype(parsed), arguments.attn_implementation
+    model: Any
+    if arguments.lora_4bit:
+        model = load_in_four_bits(ref, dtype=dtype, attn_implementation=attention)
+    else:
+        model = load_model(ref, dtype=dtype, attn_implementation=attention)
+    tied = assert_tied(model)
     frozen = check_groups(arguments.freeze, setting="--freeze")
-    freeze(model, frozen)
+    if not arguments.lora_r:  # PEFT freezes everything but its adapters itself
+        freeze(model, frozen)
     rates = learning_rates(arguments, config.learning_rate)
     collator = VideoCollator(
         mixture,
@@ -75,6 +89,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         # One process sees what it sees; several must all run the vision tower on both kinds of pixels.
         always=("image", "video") if config.world_size > 1 else (),
         pad_to_multiple_of=config.pad_to_multiple_of or 1,
+        pack=packer(ref, model.config, attn_implementation=arguments.attn_implementation) if config.pack else None,
     )
 
     if config.data_seed is None:
@@ -84,6 +99,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         rates=rates,
         preprocessing=preprocessing(ref, processor),
         max_skip_rate=arguments.max_skip_rate,
+        lengths=lengths(mixture, processor).tokens if config.tokens_per_batch else None,
         model=model,
         args=config,
         data_collator=collator,
@@ -94,11 +110,19 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     )
     assert_frozen(trainer.model, frozen)
     groups = facts(trainer.model, rates)
-    _say(config, table(groups))
+    _say(config, table(groups) + ("\n" + tied if tied else ""))
+    scored = checkpoint_eval(trainer, arguments, ref=ref, processor=processor) if config.eval_tasks else None
+    if scored is not None:
+        trainer.add_callback(scored)
     trainer.resume(checkpoint)
     if checkpoint is not None:
         _say(config, f"going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except (FatalSampleError, NotFiniteError) as error:
+        saved = trainer.save_progress()
+        kept = f"What was learned before is in {saved}." if saved else "Nothing had been learned yet."
+        raise type(error)(f"{error} {kept}") from error
     assert_frozen(trainer.model, frozen)
 
     trainer.save_model(str(out / "adapter" if arguments.lora_r else out))
@@ -116,6 +140,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         "loss_by_modality": {n: kinds[n].mean_loss for n in KINDS},
         "samples_by_modality": {n: int(kinds[n].samples) for n in KINDS},
         "skipped": totals.skipped,
+        "padding": totals.padding,
         "seconds": round(trainer.seconds, 3),
         "seed": config.seed,
         "model": arguments.model,
@@ -126,12 +151,33 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         },
         "settings_hash": settings_hash(settings),
     }
+    if scored is not None:
+        summary["evaluations"] = {str(step): scores for step, scores in sorted(scored.scores.items())}
+        summary["best_step"] = scored.best()
     if config.should_save:
         if arguments.lora_r:
             merge_adapter(ref, out / "adapter", out, processor=processor)
         write_text(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
     trainer.accelerator.wait_for_everyone()
     return summary
+
+
+def checkpoint_eval(
+    trainer: VideoSFTTrainer, arguments: VtrapArguments, *, ref: ModelRef, processor: Any
+) -> CheckpointEval:
+    """What scores the checkpoints of this run."""
+    config: Any = trainer.args
+    frames = "budget" if arguments.frames == "hybrid" else arguments.frames
+    return CheckpointEval(
+        base=arguments.model,
+        out=Path(config.output_dir),
+        tasks=config.eval_tasks,
+        frames=config.eval_frames or frames,
+        more=config.eval_args,
+        metric=config.metric_for_best_model if config.load_best_model_at_end else None,
+        export=partial(merge_adapter, ref, processor=processor) if arguments.lora_r else None,
+        log=trainer.log_scores,
+    )
 
 
 def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -162,6 +208,15 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         summary: dict[str, Any] = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
         return summary
     return None
+
+
+def shares(mixture: Mixture) -> str:
+    """What an epoch is made of, for people."""
+    parts = mixture.describe()
+    return "data       " + ", ".join(
+        f"{p['data']}: {p['per_epoch']:,} of an epoch ({p['per_epoch'] / len(mixture):.1%}), {p['items']:,} items"
+        for p in parts
+    )
 
 
 def row_table(mixture: Mixture) -> Dataset:
@@ -200,29 +255,45 @@ def lora(arguments: VtrapArguments, model: Any) -> Any:
     """The PEFT configuration: every linear layer of the groups named by `--lora_target`, or a regular expression."""
     from peft import LoraConfig
 
-    wanted = arguments.lora_target.split("+")
-    target: Any = arguments.lora_target
-    if set(wanted) <= set(GROUPS):
-        target = [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and group_of(name) in wanted and not name.endswith("lm_head")
-        ]
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha or 2 * arguments.lora_r,
         lora_dropout=arguments.lora_dropout,
-        target_modules=target,
+        target_modules=lora_targets(arguments, model),
     )
+
+
+def lora_targets(arguments: VtrapArguments, model: Any) -> list[str]:
+    """Names of the layers that get an adapter. Raises UsageError if there are none."""
+    wanted = arguments.lora_target.split("+")
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    if set(wanted) <= set(GROUPS):
+        found = [name for name in linear if group_of(name) in wanted and not name.endswith("lm_head")]
+    else:
+        try:
+            found = [name for name in linear if re.fullmatch(arguments.lora_target, name)]
+        except re.error as error:
+            raise UsageError(f"--lora_target {arguments.lora_target!r} is no regular expression: {error}") from error
+    if not found:
+        raise UsageError(
+            f"--lora_target {arguments.lora_target!r} fits no linear layer: {', '.join(GROUPS)}, some with '+', "
+            f"or a regular expression for whole names such as {linear[-1]!r}"
+        )
+    return found
 
 
 def merge_adapter(ref: ModelRef, adapter: Path, out: Path, *, processor: Any) -> None:
     """Write base plus adapter as one ordinary checkpoint. On the CPU, from files: works after any ZeRO stage."""
     from peft import PeftModel
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    from transformers.integrations import deepspeed
 
-    unset_hf_deepspeed_config()  # or ZeRO-3 would partition this model, too
-    merged = PeftModel.from_pretrained(load_model(ref), str(adapter)).merge_and_unload()
+    training = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
+    deepspeed.unset_hf_deepspeed_config()  # or ZeRO-3 would partition this model, too
+    try:
+        merged = PeftModel.from_pretrained(load_model(ref), str(adapter)).merge_and_unload()
+    finally:
+        if training:
+            deepspeed.set_hf_deepspeed_config(training)
     merged.save_pretrained(out)
     processor.save_pretrained(out)
     shutil.copyfile(adapter / "preprocessing.json", out / "preprocessing.json")

@@ -24,10 +24,14 @@ class Sums(NamedTuple):
         return self.loss / self.tokens if self.tokens else None
 
 
+COUNTS = ("frames", "visual_tokens", "skipped", "tokens", "computed")
+"""Frames of videos; tokens that stood for pixels; samples left out; tokens of the samples; the same with padding."""
+
+
 class Totals:
     """A float64 vector behind names: one sum over ranks moves all of it.
 
-    Layout: (loss, tokens, samples) per source, then per modality, then frames, visual tokens, skipped samples.
+    Layout: (loss, tokens, samples) per source, then per modality, then the counts named in `COUNTS`.
     """
 
     def __init__(self, sources: Sequence[str], vector: Tensor) -> None:
@@ -37,7 +41,8 @@ class Totals:
     @classmethod
     def zeros(cls, sources: Sequence[str], device: torch.device | None = None) -> Totals:
         """Nothing seen yet."""
-        return cls(sources, torch.zeros(3 * (len(sources) + len(KINDS)) + 3, dtype=torch.float64, device=device))
+        size = 3 * (len(sources) + len(KINDS)) + len(COUNTS)
+        return cls(sources, torch.zeros(size, dtype=torch.float64, device=device))
 
     def add(self, facts: Mapping[str, Any], *, loss: Tensor, tokens: Tensor) -> None:
         """Count one batch.
@@ -50,10 +55,13 @@ class Totals:
         rows = torch.stack([loss.double(), tokens.double(), facts["real"].double()], dim=1)
         split = 3 * len(self.sources)
         self.vector[:split].view(-1, 3).index_add_(0, facts["source"], rows)
-        self.vector[split:-3].view(-1, 3).index_add_(0, facts["kind"], rows)
-        self.vector[-3] += facts["frames"].sum()
-        self.vector[-2] += facts["visual_tokens"].sum()
-        self.vector[-1] += len(facts["skips"])
+        self.vector[split : -len(COUNTS)].view(-1, 3).index_add_(0, facts["kind"], rows)
+        counts = self.vector[-len(COUNTS) :]
+        counts[0] += facts["frames"].sum()
+        counts[1] += facts["visual_tokens"].sum()
+        counts[2] += len(facts["skips"])
+        counts[3] += facts["tokens"]
+        counts[4] += facts["computed"]
 
     def by_source(self) -> dict[str, Sums]:
         """Sums per source."""
@@ -62,7 +70,7 @@ class Totals:
 
     def by_kind(self) -> dict[str, Sums]:
         """Sums per modality: video, images, text."""
-        rows = self.vector[3 * len(self.sources) : -3].view(-1, 3).tolist()
+        rows = self.vector[3 * len(self.sources) : -len(COUNTS)].view(-1, 3).tolist()
         return {name: Sums(*row) for name, row in zip(KINDS, rows, strict=True)}
 
     def whole(self) -> Sums:
@@ -73,17 +81,31 @@ class Totals:
     @property
     def frames(self) -> int:
         """Video frames seen."""
-        return int(self.vector[-3])
+        return self._count("frames")
 
     @property
     def visual_tokens(self) -> int:
         """Tokens that stood for pixels."""
-        return int(self.vector[-2])
+        return self._count("visual_tokens")
 
     @property
     def skipped(self) -> int:
         """Samples that were left out."""
-        return int(self.vector[-1])
+        return self._count("skipped")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the samples."""
+        return self._count("tokens")
+
+    @property
+    def padding(self) -> float:
+        """Share of padding (and of the dummies that keep ranks together) among the tokens that were computed."""
+        computed = self._count("computed")
+        return 1 - self.tokens / computed if computed else 0.0
+
+    def _count(self, name: str) -> int:
+        return int(self.vector[len(self.vector) - len(COUNTS) + COUNTS.index(name)])
 
     def __sub__(self, other: Totals) -> Totals:
         return Totals(self.sources, self.vector - other.vector)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
+from vtrap_data.errors import VtrapError
+from vtrap_train.batches import MICRO, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
 from vtrap_train.groups import Group, optimizer_groups
 from vtrap_train.ledger import Lines, Skip, enforce, write_text
-from vtrap_train.totals import Totals
+from vtrap_train.totals import COUNTS, Totals
 
 PROGRESS = "progress.json"
 PREPROCESSING = "preprocessing.json"
+SKIPPED = COUNTS.index("skipped") - len(COUNTS)
 
 
 class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -32,6 +40,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         rates: Peak learning rate per module group.
         preprocessing: The preprocessing manifest, saved with every checkpoint.
         max_skip_rate: Share of the planned samples that may be skipped.
+        lengths: int [rows]: tokens of every row; needed with `--tokens_per_batch`.
         **kwargs: As for SFTTrainer.
     """
 
@@ -44,9 +53,11 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         rates: Mapping[Group, float],
         preprocessing: Mapping[str, Any],
         max_skip_rate: float,
+        lengths: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.lengths = lengths
         # SFTTrainer divides by the tokens of the whole step itself. Qwen2.5-VL declares that its own loss would not,
         # and Trainer then stops counting them: accumulated and multi-process steps would be weighted by micro-batch.
         self.model_accepts_loss_kwargs = True
@@ -59,10 +70,13 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._before = Totals.zeros(sources)  # of the whole run, up to the checkpoint it was resumed from
         self._here = Totals.zeros(sources, self.args.device)  # of this process since then
         self._logged = Totals.zeros(sources)
+        self._whole: _Whole | None = None
         self._seconds_before = 0.0
         self._started = time.monotonic()
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
+        if not self.is_deepspeed_enabled:
+            self.add_callback(ZeroGradients())
         self.add_callback(CleanProgress(bar=not self.args.disable_tqdm))
 
     # What was trained on.
@@ -83,6 +97,48 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return int(self.state.max_steps * per_step)
 
+    # Batches by tokens.
+
+    def get_train_dataloader(self) -> Any:
+        """As in Trainer; with `--tokens_per_batch` a loader of whole steps."""
+        if not self.args.tokens_per_batch:
+            return super().get_train_dataloader()
+        sampler = StepSampler(
+            self.lengths,
+            per_step=self.args.train_batch_size * self.args.world_size,
+            tokens=self.args.tokens_per_batch,
+            seed=self.args.data_seed,
+            shuffle=self.args.train_sampling_strategy == "random",
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            packed=self.args.pack,
+        )
+        workers = self.args.dataloader_num_workers
+        return StepLoader(sampler, self.data_collator, workers=workers, pin_memory=self.args.dataloader_pin_memory)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        batches = [batch for step in batch_samples for batch in step.get(MICRO, [step])]
+        return super()._get_num_items_in_batch(batches, device)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As in SFTTrainer, for every batch of a step; ranks exchange gradients after the last one."""
+        if self._whole is None or self._whole.step != self.state.global_step:
+            self._whole = _Whole(self.state.global_step, self._here.vector.clone(), self._total_train_tokens)
+        if MICRO not in inputs:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        losses = []
+        for left, batch in zip(range(len(inputs[MICRO]) - 1, -1, -1), inputs[MICRO], strict=True):
+            self.accelerator.gradient_state._set_sync_gradients(left == 0)
+            wait = left > 0 and not self.is_deepspeed_enabled  # DeepSpeed goes by the flag
+            with self.accelerator.no_sync(model) if wait else contextlib.nullcontext():
+                losses.append(super().training_step(model, batch, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As in Trainer."""
+        return sum(super(VideoSFTTrainer, self).floating_point_ops(batch) for batch in inputs.get(MICRO, [inputs]))
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -94,15 +150,41 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         )
         if self.model.training:
             outputs = keep.first
-            self._here.add(facts, loss=-outputs.log_probs.detach().sum(dim=1), tokens=outputs.label_mask.sum(dim=1))
-            if facts["skips"]:
-                self._skip(facts["skips"])
+            self._here.add(
+                facts,
+                loss=per_row(-outputs.log_probs.detach(), facts["packed"]),
+                tokens=per_row(outputs.label_mask, facts["packed"]),
+            )
+            self.skips.append({"step": self.state.global_step + 1, **skip} for skip in facts["skips"])
+            self._check(result[0] if return_outputs else result, facts)
         return result
 
-    def _skip(self, skips: Sequence[Skip]) -> None:
-        self.skips.append({"step": self.state.global_step + 1, **skip} for skip in skips)
-        known = self._before.skipped + self._here.skipped
-        enforce(known, planned=self.planned, rate=self.max_skip_rate, last=skips[-1])
+    def _check(self, loss: torch.Tensor, facts: Mapping[str, Any]) -> None:
+        """Stop, on every rank together and before anything is changed, if there is reason to."""
+        mine = torch.stack([(~torch.isfinite(loss.detach())).double().sum(), self._here.vector[SKIPPED]])
+        broken, skipped = self.accelerator.reduce(mine, reduction="sum").tolist()
+        # Files are shared by the ranks; who skipped something has written it down by now.
+        last = self.skips.read()[-1] if skipped else None
+        known = self._before.skipped + int(skipped)
+        enforce(known, planned=self.planned, rate=self.max_skip_rate, last=cast("Skip | None", last))
+        if broken:
+            items = ", ".join(facts["ids"][:8]) if not torch.isfinite(loss.detach()) else "on another rank"
+            raise NotFiniteError(
+                f"the loss of step {self.state.global_step + 1} is {float(loss.detach())} (items: {items}). Usual "
+                "causes: a learning rate that is too high (--learning_rate), too little warm-up (--warmup_steps), "
+                "fp16 instead of bf16."
+            )
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        scaled = self.is_deepspeed_enabled or self.accelerator.scaler is not None  # those skip such a step themselves
+        if not scaled and norm is not None and not math.isfinite(float(norm)):
+            # The same on every rank: gradients have been averaged. The weights have not been touched yet.
+            raise NotFiniteError(
+                f"the gradient of step {self.state.global_step + 1} is {float(norm)} although its loss is finite: "
+                "lower --learning_rate, or train in float32."
+            )
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the losses by source and modality of the steps since the last log, and write loss.jsonl."""
@@ -115,11 +197,16 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             logs["samples"] = totals.whole().samples
             logs["visual_tokens"] = totals.visual_tokens
             logs["skipped"] = totals.skipped
+            logs["padding"] = window.padding
             self._logged = totals
-            enforce(totals.skipped, planned=self.planned, rate=self.max_skip_rate, last=None)
+            self._metrics["train"]["num_tokens"] = [totals.tokens]  # SFTTrainer's own count knows no packed rows
         super().log(logs, start_time)
         if training and self.is_world_process_zero():
             self.losses.append([{"step": self.state.global_step, **logs}])
+
+    def log_scores(self, scores: dict[str, float]) -> None:
+        """Pass benchmark scores to the trackers, leaving the losses that SFTTrainer is averaging alone."""
+        super(SFTTrainer, self).log(dict(scores))
 
     # Optimiser: one learning rate per module group.
 
@@ -138,7 +225,44 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     # Checkpoints.
 
+    def save_progress(self) -> Path | None:
+        """Save a checkpoint of the last whole step, unless there is one or the weights are no numbers any more.
+
+        Every rank must call it.
+
+        Returns:
+            The newest complete checkpoint, if any.
+        """
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        # Under ZeRO-3 each rank holds a part of each parameter.
+        mine = (getattr(p, "ds_tensor", p) for p in self.model.parameters())
+        bad = torch.tensor(float(not all(bool(torch.isfinite(p).all()) for p in mine)), device=self.args.device)
+        if not self.state.global_step or self.accelerator.reduce(bad, reduction="sum").item():
+            return last_checkpoint(folder.parent)
+        if self._whole is not None and self._whole.step == self.state.global_step:
+            self._here.vector, self._total_train_tokens = self._whole.totals, self._whole.tokens
+        if not complete(folder):
+            self._save_checkpoint(self.model_wrapped, None)
+        return folder
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            self._write_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not storage_failed(error):
+                raise
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)  # half of it; what is left may be needed to go on
+            last = last_checkpoint(folder.parent)
+            raise StorageError(
+                f"{folder} could not be written ({' '.join(str(error).split())[:200]}): "
+                f"{shutil.disk_usage(folder.parent).free / 1e9:.1f} GB are free there. Make room (or lower "
+                "--save_total_limit) and give the same command again: it goes on from "
+                f"{last.name if last else 'the start'}"
+            ) from error
+
+    def _write_checkpoint(self, model: Any, trial: Any) -> None:
         totals = self.totals()
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
@@ -201,6 +325,47 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             super()._load_best_model()
 
 
+def per_row(values: torch.Tensor, packed: Sequence[int] | None) -> torch.Tensor:
+    """Sums [samples] of what a batch has for each predicted token ([rows, length - 1]).
+
+    Args:
+        values: The first entry of a row belongs to its second token.
+        packed: Length of each sample, where all share the one row; a dummy may follow them.
+    """
+    if packed is None:
+        return values.sum(dim=1)
+    row = torch.nn.functional.pad(values[0], (1, 0))
+    rest = len(row) - sum(packed)
+    sums = torch.stack([part.sum() for part in torch.split(row, [*packed, rest])])
+    return sums[: len(packed)]
+
+
+class _Whole(NamedTuple):
+    """What had been counted when a step began: the step may not come to its end."""
+
+    step: int
+    totals: torch.Tensor
+    tokens: int
+
+
+class NotFiniteError(VtrapError):
+    """Loss or gradients are no numbers any more."""
+
+
+class StorageError(VtrapError):
+    """A file could not be written: no space, or over a quota."""
+
+
+_FULL = ("no space left", "file too large", "quota", "file write failed", "pytorchstreamwriter", "enforce fail")
+
+
+def storage_failed(error: BaseException) -> bool:
+    """Whether an error says that a disk is full (or a quota used up). Libraries wrap it, each in its own words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return True
+    return any(word in str(error).lower() for word in _FULL)
+
+
 def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:
     """Put the weights of a checkpoint into a model, every one of them.
 
@@ -233,6 +398,20 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
     found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and complete(p)]
     return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+class ZeroGradients(TrainerCallback):  # type: ignore[misc]
+    """A parameter that no sample of a step has used has gradient zero, not none.
+
+    Adam would leave one without a gradient out and count its steps apart. Several ranks, which run the vision tower on
+    a masked dummy in every step, would then learn something else than one.
+    """
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Fill in zeros."""
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 class CleanProgress(TrainerCallback):  # type: ignore[misc]

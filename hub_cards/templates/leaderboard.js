@@ -13,7 +13,7 @@
   const signed = (x) => (x >= 0.05 ? "+" : "") + one(x);
   const certain = (e) => e.length === 3 && e[1] !== null && e[2] !== null;
   const range = (e, show) => (certain(e) ? `${show(e[1])} to ${show(e[2])}` : "");
-  const safe = (url) => /^https:\/\//.test(url) || !/^(\/|[^/]*:)/.test(url);
+  const safe = (url) => /^(https:\/\/|http:\/\/(127\.0\.0\.1|localhost)(:\d+)?\/)/.test(url) || !/^(\/|[^/]*:)/.test(url);
 
   // ---- columns -----------------------------------------------------------------------------------------------
   const score = (name) => (row) => {
@@ -34,7 +34,8 @@
     return cell;
   };
   const number = (text) => (text === "" || isNaN(text) ? Infinity : Number(text));
-  const columns = [
+  const narrow = window.innerWidth < 640;
+  const all = [
     { name: "Model", key: (r) => r.model.toLowerCase(), first: "ascending" },
     { name: "Frames", key: (r) => number(r.frames), cell: (r) => make("td", r.frames), first: "ascending" },
     { name: "Image", key: (r) => r.image && r.image[0], cell: score("image"), first: "descending" },
@@ -54,7 +55,9 @@
       return cell;
     } },
   ];
-  const state = { column: 3, order: "descending" };
+  // What the page is about comes first where not everything fits beside each other.
+  const columns = narrow ? [0, 4, 5, 1, 2, 3, 6, 7].map((i) => all[i]) : all;
+  const state = { column: columns.indexOf(all[3]), order: "descending" };
 
   // ---- table -------------------------------------------------------------------------------------------------
   const head = document.querySelector("thead tr");
@@ -189,7 +192,6 @@
     return node;
   };
   const points = rows.filter((r) => r.image_change && r.video_change);
-  const narrow = window.innerWidth < 640;
   const [width, height] = narrow ? [400, 360] : [736, 420];
   const box = { left: 48, right: width - 12, top: 12, bottom: height - 44 };
   const bars = points.length <= 60;

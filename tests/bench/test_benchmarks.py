@@ -27,25 +27,6 @@ from vtrap_data.sources.jsonl import read_jsonl
 NAMES = tuple(BENCHMARKS)
 
 
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    """Every benchmark's fixture through the conversion and the reader of `pack`: items in the order of the rows."""
-    found = {}
-    for name in NAMES:
-        root = tmp_path_factory.mktemp(name)
-        benchmark = write_rows(name, root / "rows")
-        media = None if benchmark.media == "images" else root
-        done = convert(benchmark, rows=str(root / "rows"), out=root / "out", media=media)
-        corpus = read_jsonl(root / "out" / "bench.jsonl", media_root=None, name=None)
-        assert not corpus.rejected
-        items = {item.id: item for sample in corpus.samples for item in sample.items}
-        order = [json.loads(line)["id"] for line in (root / "out" / "bench.jsonl").read_text("utf-8").splitlines()]
-        assert list(dict.fromkeys(order)) == order and items.keys() == set(order)
-        keys = {item.id: sample.id for sample in corpus.samples for item in sample.items}
-        found[name] = (done, [items[i] for i in order], keys)
-    return found
-
-
 def test_there_are_19_and_each_is_a_task():
     assert len(NAMES) == 19 and list(TASKS) == ["toy-image", "toy-video", *NAMES]
     for name, task in list(TASKS.items())[2:]:

@@ -7,7 +7,11 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import subprocess
+import threading
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +110,7 @@ def _scores(records: list[Record], head: dict[str, str]) -> dict[str, Any]:
 
 def _score(records: list[Record]) -> dict[str, Any]:
     right, clusters = [float(r.correct) for r in records], [r.cluster for r in records]
-    low, high = share_interval(right, clusters, resamples=100)
+    low, high = share_interval(right, clusters)
     return {"score": 100 * float(np.mean(right)), "ci": [100 * low, 100 * high], "n": len(records)}
 
 
@@ -275,7 +279,7 @@ def test_page_is_self_contained_and_says_it_is_synthetic(study: Path, made: dict
     assert len(pictures) == 5 and all(a["alt"] and a["width"] for a in pictures)
     assert len([t for t, _ in page.tags if t == "source"]) == 5  # a dark one for each
     tables = [t for t, _ in page.tags if t == "table"]
-    assert len([t for t, _ in page.tags if t == "caption"]) == len(tables) == 5
+    assert len([t for t, _ in page.tags if t == "caption"]) == len(tables) == 6
     assert all(a.get("scope") in ("row", "col") for t, a in page.tags if t == "th")
 
 
@@ -318,6 +322,82 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path) -> None:
     assert "\x1b" not in report.table(made, width=100)
 
 
+class Trap:
+    """A server on loopback that notes every request."""
+
+    def __init__(self) -> None:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.asked = asked
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        where = f"http://127.0.0.1:{self.server.server_port}"
+        self.attacks = (
+            f'<img src={where}/img onerror="document.documentElement.dataset.ran=1">',
+            f"<script>document.documentElement.dataset.ran=1;fetch('{where}/fetch')</script>",
+            f'"><script src={where}/script></script><link rel=stylesheet href={where}/css>',
+            f"</style><style>@import url({where}/import);body{{background:url({where}/background)}}",
+            f'</title><iframe src={where}/frame></iframe><svg onload="document.documentElement.dataset.ran=1">',
+            "<a href=javascript:document.documentElement.dataset.ran=1 autofocus onfocus=this.click()>x</a>",
+            f'<meta http-equiv=refresh content="0;url={where}/refresh"><base href={where}/>',
+            f"{{{{ cycler.__init__.__globals__ }}}} ${{7*7}} <details open ontoggle=\"fetch('{where}/toggle')\">",
+        )
+
+    def browse(self, page: Path) -> str:
+        """The document after Chromium has shown it for a while, every part unfolded."""
+        assert CHROMIUM
+        flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+        flags += " --no-first-run --disable-sync --virtual-time-budget=3000 --dump-dom"
+        profile = f"--user-data-dir={page.parent / 'profile'}"
+        done = subprocess.run(
+            [CHROMIUM, *flags.split(), profile, page.as_uri()], capture_output=True, text=True, timeout=90, check=True
+        )
+        return done.stdout
+
+
+CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
+def test_in_a_browser_nothing_runs_and_nothing_is_requested(tmp_path: Path) -> None:
+    trap = Trap()
+    try:
+        control = tmp_path / "control.html"
+        control.write_text(f"<html><body>{''.join(trap.attacks[:4])}</body></html>")
+        assert "data-ran" in trap.browse(control) and len(trap.asked) >= 3  # so the attacks do work
+        trap.asked.clear()
+        text = "".join(trap.attacks)
+        folder = write_study(tmp_path / "study", seeds=(0,), settings=SETTINGS[:1], items=12, text=text)
+        for run in folder.glob("scores/*/*"):
+            (run / "run.json").write_text(json.dumps({"decides": {"profile": text, text: "x"}, "device": text}))
+            rows = [json.loads(line) for line in (run / "records.jsonl").read_text("utf-8").splitlines()]
+            rows = [{**row, "stage": text, "answer": text} for row in rows]
+            (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        record = json.loads((folder / "study.json").read_text())
+        record |= {"commands": list(trap.attacks), "model": text}
+        (folder / "study.json").write_text(json.dumps(record))
+        report.write_report([folder], out=tmp_path / "report")
+        page = tmp_path / "report" / "report.html"
+        whole = page.read_text("utf-8")
+        assert "onerror=" in whole  # as text
+        for version in (whole, re.sub("<meta http-equiv[^>]*>", "", whole)):  # escaping alone must do, too
+            page.write_text(version.replace("<details>", "<details open>"), "utf-8")
+            shown = trap.browse(page)
+            assert "data-ran" not in shown.split(">", 2)[1] and '<html lang="en">' in shown
+            assert not trap.asked, trap.asked
+    finally:
+        trap.server.shutdown()
+
+
 def test_unfinished_study_reports_what_there_is_and_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path, seeds=(0,), settings=SETTINGS[:2], items=8)
     (folder / "scores/fixed-8-s0/8/scores.json").unlink()
@@ -334,7 +414,7 @@ def test_unfinished_study_reports_what_there_is_and_says_so(tmp_path: Path) -> N
 def test_bare_runs_and_base_only(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", model="toy-vl", frames="4", items=12)
     tuned = write_run(tmp_path / "tuned", model="out/tuned", frames="4", items=12, temporal=0.8, seed=1)
-    args = argparse.Namespace(paths=[base, tuned], out=tmp_path / "report", json=False)
+    args = argparse.Namespace(paths=[base, tuned], out=tmp_path / "report", json=False, benchmarks=None)
     assert report.run(args) == 0
     made = json.loads((tmp_path / "report/report.json").read_text())
     assert [s["name"] for s in made["summary"]] == ["tuned"] and made["summary"][0]["video_change"]["value"] > 10
@@ -356,7 +436,7 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"scores\.json does not exist"):
         report.write_report([base, tmp_path / "none"], out=tmp_path / "out")
     with pytest.raises(UsageError, match="--out is missing"):
-        report.run(argparse.Namespace(paths=[base, fewer], out=None, json=False))
+        report.run(argparse.Namespace(paths=[base, fewer], out=None, json=False, benchmarks=None))
     lines = (base / "records.jsonl").read_text().splitlines(keepends=True)
     (base / "records.jsonl").write_text("".join(lines[:-3]))
     with pytest.raises(UsageError, match="27 of the 30 items of toy-video"):

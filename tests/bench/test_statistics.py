@@ -1,5 +1,8 @@
 """Statistics: against closed forms and against scipy and statsmodels, which were written by others."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -15,11 +18,17 @@ from vtrap_bench.statistics import (
     exact_interval,
     holm,
     mcnemar,
+    mean_difference,
     minimum_detectable_change,
     paired_difference,
     percentile_interval,
     share_interval,
 )
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "check_statistics.py"
+spec = importlib.util.spec_from_file_location("check_statistics", SCRIPT)
+check = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(check)
 
 
 def clustered(seed: int, groups: int = 40):
@@ -65,14 +74,46 @@ def test_copies_of_an_item_add_no_certainty():
     assert naive.high - naive.low < 0.6 * (copied.high - copied.low)
 
 
-def test_coverage_of_the_interval():
-    rng, hits, truth = np.random.default_rng(4), 0, 0.7
-    for trial in range(200):
-        level = np.repeat(rng.beta(7, 3, 60), 3)
-        values = (rng.random(180) < level).astype(float)
-        low, high = share_interval(values, np.repeat(np.arange(60), 3), seed=trial, resamples=400)
-        hits += low <= truth <= high
-    assert 0.89 <= hits / 200 <= 0.99
+@pytest.mark.parametrize(("right", "n"), [(3, 10), (95, 100), (1, 40), (250, 500)])
+def test_interval_of_single_items_is_wilson_s(right, n):
+    """With one item per cluster the effective number of trials is n - 1, and t stands for the normal quantile."""
+    values = np.arange(n) < right
+    low, high = share_interval(values, range(n))
+    z, trials, mean = stats.t.ppf(0.975, n - 1), n - 1, right / n
+    centre = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    reach = z / (1 + z**2 / trials) * np.sqrt(mean * (1 - mean) / trials + z**2 / (4 * trials**2))
+    assert (low, high) == pytest.approx((centre - reach, centre + reach))
+    if n >= 100:
+        assert (low, high) == pytest.approx(proportion_confint(right, n, method="wilson"), abs=0.004)
+
+
+@pytest.mark.parametrize("design", check.DESIGNS[::4], ids=str)
+def test_simulated_coverage_and_false_positives(design):
+    """The full simulation, with every design and ten times the trials, is scripts/check_statistics.py."""
+    found = check.simulate(design, trials=500, seed=3)
+    # 500 trials: two standard errors of a share near 0.95 are 0.02.
+    assert (0.90 if design.media == 20 else 0.92) <= found.coverage_share <= 0.985
+    assert 0.92 <= found.coverage_change <= 0.985
+    assert found.false_positives <= 0.08
+
+
+def test_false_positives_of_a_whole_comparison():
+    """Five tasks, nothing has changed: how often does anything come out as changed, after Holm?"""
+    assert check.family_wise(trials=150, seed=5) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def test_mean_of_differences_adds_squared_errors():
+    a, b, clusters = clustered(9)
+    one, two = paired_difference(a, b, clusters), paired_difference(b, np.roll(a, 1), clusters)
+    both = mean_difference([one, two])
+    assert both.difference == pytest.approx((one.difference + two.difference) / 2)
+    assert both.error == pytest.approx(np.hypot(one.error, two.error) / 2)
+    t = stats.t(one.clusters - 1)
+    assert both.p == pytest.approx(2 * t.sf(abs(both.difference) / both.error))
+    assert both.interval == pytest.approx(tuple(both.difference + both.error * np.array(t.interval(0.95))))
+    assert mean_difference([one]) is one
+    with pytest.raises(ValueError, match="no differences"):
+        mean_difference([])
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (3, 10), (10, 10), (499, 500)])

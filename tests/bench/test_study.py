@@ -17,6 +17,7 @@ import yaml
 
 from vtrap_bench import steps, study
 from vtrap_bench.steps import Step
+from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
 
 GOOD = """
@@ -336,6 +337,61 @@ def test_last_line_of_a_log(tmp_path: Path) -> None:
     assert steps.last_line(log) == ""
 
 
+STUDIES = sorted((Path(__file__).parents[2] / "scripts" / "studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_the_studies_of_the_four_dimensions_can_be_planned(path: Path, tmp_path: Path) -> None:
+    """Each is read strictly, expands into commands that exist, and names a model that vtrap knows."""
+    from vtrap_data.encoding.models import NAMED
+
+    found = study.read_study(path)
+    assert found.model in NAMED and {"image", "video"} == {TASKS[t].modality for t in found.tasks}
+    expanded = study.expand(found, out=tmp_path)
+    assert len(expanded.checkpoints) == 1 + len(found.settings) * len(found.seeds)
+    assert all(s.command.startswith("python -m vtrap_") for s in expanded.steps)
+
+
+def test_the_studies_cover_the_four_dimensions() -> None:
+    names = {p.stem for p in STUDIES}
+    assert {"frames", "hybrid"} <= names
+    assert len([n for n in names if n.startswith("architecture-")]) >= 3
+    assert len([n for n in names if n.startswith("scale-")]) >= 3
+    hybrid = study.read_study(next(p for p in STUDIES if p.stem == "hybrid"))
+    strategies = {s.strategy for s in hybrid.settings}
+    assert {None, "random", "coverage", "instruction"} <= strategies  # the controls
+
+
+def test_plan_says_steps_and_cost_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vtrap_data.__main__ import main as data
+
+    source = tmp_path / "source"
+    assert data(["toyworld", "videos", "--purpose", "train", "--count", "4", "--out", str(source)]) == 0
+    pack = ["pack", str(source / "train.jsonl"), "--out", str(tmp_path / "corpus"), "--workers", "0", "--store", "16"]
+    assert data([*pack, "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6"]) == 0
+    capsys.readouterr()
+    path = tmp_path / "study.yaml"
+    settings = "[{name: two, frames: 2}, {name: most, frames: 16}, {name: hybrid, frames: hybrid}, "
+    settings += "{name: random, frames: hybrid, strategy: random}, "
+    settings += "{name: seen, frames: hybrid, strategy: coverage}]"
+    path.write_text(
+        f"model: toy-vl\ncorpus: {tmp_path / 'corpus'}\ntasks: [toy-image, toy-video]\nbenchmarks: {tmp_path}\n"
+        f"common_frames: 16\nseeds: [0, 1]\nsettings: {settings}\n"
+    )
+    (tmp_path / "none").mkdir()
+    args = argparse.Namespace(study=path, out=tmp_path / "out", plan=True, dry_run=False, jobs=1)
+    assert study.run(args) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "24 steps: 11 scorings, 10 trainings, 3 re-allocations; 0 done"
+    assert shown[1] == "5 settings x 2 seeds of toy-vl"
+    table = {line.split()[0]: line.split()[1:] for line in shown[3:8]}
+    assert table["two"] == ["2.0", "12", "%"] and table["most"] == ["16.0", "100", "%"]
+    assert table["hybrid"] == table["random"] and table["seen"][0] == "-"
+    assert any("not packed yet" in line for line in shown) and any("time: not known" in line for line in shown)
+    assert sum(line.startswith("to do") for line in shown) == 24
+    assert not (tmp_path / "out").exists()
+
+
 def test_dry_run_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,7 +400,7 @@ def test_dry_run_writes_nothing(
         Path(folder).mkdir(parents=True)
         Path(folder, "manifest.json").write_text("{}")
     path = write(tmp_path / "study.yaml", GOOD)
-    args = argparse.Namespace(study=path, out=Path("runs/x"), dry_run=True, jobs=1)
+    args = argparse.Namespace(study=path, out=Path("runs/x"), plan=False, dry_run=True, jobs=1)
     before = sorted(tmp_path.rglob("*"))
     assert study.run(args) == 0
     assert sorted(tmp_path.rglob("*")) == before

@@ -27,7 +27,7 @@ from hub_cards.publish import Results, Upload, render
 from hub_cards.report_rows import report_rows
 from hub_cards.results import Estimate, ResultRow
 from vtrap_bench.changes import build, read_runs
-from vtrap_bench.records import Record
+from vtrap_bench.records import Record, RecordFile
 from vtrap_bench.scores import compute
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
@@ -243,7 +243,8 @@ def write_run(folder: Path, *, model: str, frames: str, right: float, limit: int
                 )
             )
     folder.mkdir(parents=True)
-    (folder / "records.jsonl").write_text("".join(json.dumps(r.to_json()) + "\n" for r in records))
+    with RecordFile(folder / "records.jsonl") as file:
+        file.append(records)
     head = {"model": model, "label": Path(model).name, "frames": frames}
     tasks = [TASKS["toy-image"], TASKS["toy-video"]]
     (folder / "scores.json").write_text(json.dumps(compute(tasks, records, head=head, seed=0)))
@@ -325,7 +326,7 @@ def test_submit_says_what_would_be_refused(tmp_path: Path, capsys: pytest.Captur
     assert "without --limit" in said
     records = (cut / "records.jsonl").read_text()
     (cut / "records.jsonl").write_text(records.replace('"response": "blue"', '"response": "red"', 1))
-    with pytest.raises(UsageError, match=r"not what scores\.json was computed from"):
+    with pytest.raises(UsageError, match=r"line \d+ is not as it was written"):
         call(vtrap_bench.submit, cut, "--model", "other/model", "--dry-run", tmp_path / "hub")
 
 
@@ -351,10 +352,14 @@ def test_push_a_checkpoint(
     (tmp_path / "report.json").write_text(json.dumps(report))
     out = tmp_path / "hub"
     words = [checkpoint, "vtrap/toy-vl-hybrid", "--dry-run", out, "--report", tmp_path / "report.json"]
+    summary = (checkpoint / "training_summary.json").read_text()
+    (checkpoint / "training_summary.json").write_text(summary.replace("toy-vl", "/secret/place/base"))
     assert call(vtrap_train.push, *words) == 0
     assert "licence" in capsys.readouterr().err
-    assert call(vtrap_train.push, *words, "--licence", "apache-2.0") == 0
+    (checkpoint / "training_summary.json").write_text(summary)  # toy-vl ships with vtrap, so its licence is known
+    assert call(vtrap_train.push, *words) == 0
     assert "refused" not in capsys.readouterr().err
+    assert "license: apache-2.0" in (out / "model/README.md").read_text()
     text = (out / "model/README.md").read_text()
     assert "secret" not in text
     assert "| corpus |" in text

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vtrap_data.budgets import demand as demand_module
 from vtrap_data.budgets.demand import LEVELS, PROTOTYPES, TEMPORAL, demands, embedding_available, explain
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.toyworld.questions import IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
@@ -33,6 +34,14 @@ scorers = [
         "embedding", marks=pytest.mark.skipif(not embedding_available(), reason="its package is not installed")
     ),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Scores that some other version has left in the home folder must not answer these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VTRAP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def test_the_test_data_covers_every_kind():
@@ -148,6 +157,26 @@ def test_a_score_does_not_depend_on_the_neighbours(scorer):
     assert demands(questions, scorer=scorer)[::-1] == demands(questions[::-1], scorer=scorer)
     assert demands(questions[2:3], scorer=scorer) == demands(questions, scorer=scorer)[2:3]
     assert demands([], scorer=scorer) == []
+
+
+@pytest.mark.skipif(not embedding_available(), reason="its package is not installed")
+def test_embedding_scores_are_kept_by_the_hash_of_the_text(monkeypatch, tmp_path):
+    monkeypatch.setenv("VTRAP_CACHE", str(tmp_path / "cache"))
+    questions = [row["question"] for row in ROWS[:6]]
+    fresh = demands(questions[:4], scorer="embedding")
+    asked = []
+    embed = demand_module._embed
+    monkeypatch.setattr(demand_module, "_embed", lambda texts: asked.append(texts) or embed(texts))
+    assert demands(questions[:4], scorer="embedding") == fresh
+    assert asked == [], "all four are known"
+    demands(questions, scorer="embedding")
+    assert [texts[len(PROTOTYPES) :] for texts in asked] == [sorted(questions[4:])]
+    (file,) = (tmp_path / "cache").iterdir()
+    assert not any(q.encode() in file.read_bytes() for q in questions), "texts themselves are not kept"
+    file.write_bytes(b"this is no database" * 100)
+    assert demands(questions[:4], scorer="embedding") == fresh, "a damaged cache costs time only"
+    monkeypatch.setenv("VTRAP_CACHE", "")
+    assert demands(questions[:4], scorer="embedding") == fresh
 
 
 def test_wrong_use_is_refused(monkeypatch):

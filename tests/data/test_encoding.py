@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vtrap_data.encoding import collate, encode, install_positions
-from vtrap_data.encoding.cost import image_grid, video_grid
+from vtrap_data.encoding import Size, collate, encode, install_positions
 from vtrap_data.encoding.manifest import differences, preprocessing
 from vtrap_data.encoding.models import resolve
 from vtrap_data.encoding.positions import position_ids
-from vtrap_data.encoding.qwen2_5_vl import IGNORE
+from vtrap_data.encoding.qwen2_vl import image_grid, video_grid
+from vtrap_data.encoding.tokens import IGNORE
 from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.samples import Example, Frames, Message, PackedItem
 
@@ -125,100 +125,23 @@ def test_errors_name_the_sample_and_the_remedy(toy_processor):
 def test_sizes_alone_tell_the_cost(toy_processor):
     for frames, size in ((1, (64, 64)), (7, (64, 48)), (16, (160, 90))):
         encoded = encode(example(*VIDEO, frames=frames, size=size), toy_processor, train=True)
-        assert encoded.visual_tokens == video_grid(frames, *size, toy_processor).tokens(2)
-    assert image_grid(640, 480, toy_processor).tokens(2) <= 16
+        assert encoded.visual_tokens == video_grid(frames, Size(*size), toy_processor).tokens(2)
+    assert image_grid(Size(640, 480), toy_processor).tokens(2) <= 16
 
 
-# --- positions ------------------------------------------------------------------------------------------------------
-
-
-def reference_positions(pieces: list, tokens_per_second: float) -> list[tuple[int, int, int]]:
-    """The original rule, token by token, from ("text", n), ("image", h, w), ("video", t, h, w, seconds)."""
-    out: list[tuple[int, int, int]] = []
-    for piece in pieces:
-        start = max((max(p) for p in out), default=-1) + 1
-        match piece:
-            case ("text", n):
-                out += [(start + i,) * 3 for i in range(n)]
-            case ("image", h, w):
-                out += [(start, start + r, start + c) for r in range(h) for c in range(w)]
-            case ("video", t, h, w, seconds):
-                out += [
-                    (start + int(k * seconds * tokens_per_second), start + r, start + c)
-                    for k in range(t)
-                    for r in range(h)
-                    for c in range(w)
-                ]
-    return out
-
-
-def batch_of(rows: list[list], *, left: bool):
-    length = max(sum(_count(p) for p in row) for row in rows)
-    types = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
-    images, videos, seconds = [], [], []
-    for i, row in enumerate(rows):
-        kinds = [k for p in row for k in [{"text": 0, "image": 1, "video": 2}[p[0]]] * _count(p)]
-        at = slice(length - len(kinds), length) if left else slice(0, len(kinds))
-        types[i, at] = torch.tensor(kinds)
-        mask[i, at] = 1
-        images += [(1, 2 * p[1], 2 * p[2]) for p in row if p[0] == "image"]
-        videos += [(p[1], 2 * p[2], 2 * p[3]) for p in row if p[0] == "video"]
-        seconds += [p[4] for p in row if p[0] == "video"]
-    return types, mask, images, videos, seconds
-
-
-def _count(piece) -> int:
-    match piece:
-        case ("text", n):
-            return n
-        case ("image", h, w):
-            return h * w
-        case ("video", t, h, w, _):
-            return t * h * w
-    raise AssertionError
-
-
-ROWS = [
-    [("text", 5)],
-    [("text", 3), ("image", 2, 3), ("text", 4)],
-    [("text", 2), ("image", 1, 1), ("image", 3, 2), ("text", 1)],
-    [("text", 4), ("video", 8, 4, 4, 1.0), ("text", 6)],
-    [("text", 1), ("video", 3, 2, 2, 8.0), ("text", 2), ("video", 2, 1, 4, 0.25), ("text", 3)],
-    [("video", 4, 2, 2, 0.3), ("image", 2, 2), ("text", 2), ("video", 1, 2, 2, 5.0), ("text", 1)],
-]
-
-
-@pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("rows", [ROWS, *[[r] for r in ROWS]])
-def test_positions_follow_the_original_rule(rows, left):
-    types, mask, images, videos, seconds = batch_of(rows, left=left)
-    found = position_ids(
-        torch.zeros_like(types),
-        types,
-        image_grids=torch.tensor(images) if images else None,
-        video_grids=torch.tensor(videos) if videos else None,
-        seconds_per_grid=torch.tensor(seconds) if seconds else None,
-        attention_mask=mask,
-        merge_size=2,
-        tokens_per_second=2,
-    )
-    for i, row in enumerate(rows):
-        expected = reference_positions(row, 2)
-        assert found.ids[:, i, mask[i].bool()].T.tolist() == [list(p) for p in expected]
-        assert found.deltas[i, 0] == max(max(p) for p in expected) + 1 - len(expected)
+# --- positions: every family and shape is in test_encoding_positions ---------------------------------------------
 
 
 def test_text_after_a_sparse_video_comes_after_it():
     """The case that newer transformers number differently: 32 grids of 1 s, so the video ends at 65."""
-    types, mask, _, videos, seconds = batch_of([[("text", 3), ("video", 32, 10, 18, 1.0), ("text", 1)]], left=False)
+    types = torch.tensor([[0] * 3 + [2] * (32 * 5 * 9) + [0]])
     found = position_ids(
         types,
         types,
         image_grids=None,
-        video_grids=torch.tensor(videos),
-        seconds_per_grid=torch.tensor(seconds),
-        attention_mask=mask,
+        video_grids=torch.tensor([[32, 10, 18]]),
+        seconds_per_grid=torch.tensor([1.0]),
+        attention_mask=torch.ones_like(types),
         merge_size=2,
         tokens_per_second=2,
     )

@@ -32,8 +32,8 @@ ORIGINAL = measure.measure
 
 def pack_clips(folder: Path, **changes: Any) -> Manifest:
     names = ["a.png", "bad.mp4", "b.mp4", "c.png"]
-    for name in names:
-        (write_clip if name.endswith("mp4") else write_photo)(folder / name)
+    for number, name in enumerate(names):
+        (write_clip if name.endswith("mp4") else write_photo)(folder / name, seed=number)
     rows = [{("video" if n.endswith("mp4") else "image"): n, "conversations": chat("What?")} for n in names]
     corpus = read_jsonl(write_rows(folder / "rows.jsonl", rows))
     return pack(corpus.samples, folder / "out", settings=replace(SETTINGS, **changes))

@@ -8,12 +8,14 @@ import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from shards_media import chat, tree, write_clip, write_corpus, write_photo, write_rows
 
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError
@@ -22,6 +24,7 @@ from vtrap_data.media.probe import probe
 from vtrap_data.media.select import frame_ids, pool_frames
 from vtrap_data.samples import PackedSample, SourceSample
 from vtrap_data.shards import measure, pack
+from vtrap_data.shards.doctor import doctor
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
 from vtrap_data.shards.measure import MeasureOptions
@@ -320,14 +323,13 @@ ORIGINAL = measure.measure
 
 def test_a_crash_of_the_decoder_costs_one_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.png", "b.png", "bad.png", "c.png"]
-    for name in names:
-        write_photo(tmp_path / name)
+    for number, name in enumerate(names):
+        write_photo(tmp_path / name, seed=number)
     monkeypatch.setattr(measure, "measure", crash)
     rows = [{"image": name, "conversations": chat("q")} for name in names]
     _, manifest = pack_rows(tmp_path, rows, workers=2, max_quarantine_rate=0.5)
     assert [(q.sample, q.reason) for q in manifest.quarantine] == [("bad.png", "corrupt")]
     assert manifest.counts["samples"] == 3
-    assert manifest.counts["duplicate_media"] == 2
 
 
 @pytest.mark.parametrize(
@@ -413,3 +415,88 @@ def test_keys_are_safe_names(number: int, name: str) -> None:
     key = sample_key(number, name)
     assert len(key) < 80
     assert set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_the_same_file_under_two_names_is_stored_once(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4")
+    (tmp_path / "copy.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    write_clip(tmp_path / "other.mp4", seed=1)
+    write_photo(tmp_path / "p.png")
+    write_photo(tmp_path / "q.png")
+    rows = [
+        {"id": "1", "video": "a.mp4", "conversations": chat("What colour is it?")},
+        {"id": "2", "video": "other.mp4", "conversations": chat("What colour is it?")},
+        {"id": "3", "video": "copy.mp4", "conversations": chat("In which order do things happen?")},
+        {"id": "4", "video": "copy.mp4", "source": "another", "conversations": chat("What?")},
+        {"id": "5", "image": "p.png", "conversations": chat("What is this?")},
+        {"id": "6", "images": ["p.png", "q.png"], "conversations": chat("Which?")},
+        {"id": "7", "image": "q.png", "conversations": chat("And this?")},
+    ]
+    out, manifest = pack_rows(tmp_path, rows)
+    found = samples(out)
+    assert [[item.id for item in sample.items] for sample, _ in found] == [["1", "3"], ["2"], ["4"], ["5", "7"], ["6"]]
+    assert [(d.sample, d.of) for d in manifest.duplicates] == [("copy.mp4", "a.mp4"), ("q.png", "p.png")]
+    # Another source has a licence of its own, and other images beside it make another medium.
+    assert manifest.counts["duplicate_media"] == 3
+    assert [sample.source for sample, _ in found] == ["rows", "rows", "another", "rows", "rows"]
+    assert doctor(out) == []
+    assert read_manifest(out) == manifest
+
+
+def test_animations_are_said_to_be_animations(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue")]
+    pictures[0].save(tmp_path / "moving.gif", save_all=True, append_images=pictures[1:])
+    write_photo(tmp_path / "still.png")
+    rows = [{"image": name, "conversations": chat("What?")} for name in ("moving.gif", "still.png")]
+    out, manifest = pack_rows(tmp_path, rows)
+    (note,) = manifest.notes
+    assert (note.sample, note.detail) == ("moving.gif", "moving.gif is an animation of 3 pictures: the first is used")
+    assert read_manifest(out).notes == manifest.notes
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ({}, [3, 3]),
+        ({"samples_per_shard": 100, "shard_bytes": 1}, [1] * 6),
+        ({"samples_per_shard": 100, "shard_tokens": 1}, [1] * 5 + [1]),
+        ({"samples_per_shard": 100, "shard_bytes": 10**9, "shard_tokens": 10**9}, [6]),
+    ],
+)
+def test_when_a_tar_is_full(source: Path, tmp_path: Path, limit: dict[str, int], expected: list[int]) -> None:
+    manifest = pack.pack(read_jsonl(source).samples, tmp_path / "out", settings=replace(SETTINGS, **limit))
+    assert [shard.samples for shard in manifest.shards] == expected
+    assert doctor(tmp_path / "out") == []
+
+
+def test_limits_of_a_tar_hold_and_are_used_up(source: Path, tmp_path: Path) -> None:
+    """Each tar is within the limit, and the first sample of the next would not have fitted."""
+    corpus = read_jsonl(source).samples
+    for name, limit in (("shard_bytes", 14_000), ("shard_tokens", 110)):
+        out = tmp_path / name
+        manifest = pack.pack(corpus, out, settings=replace(SETTINGS, samples_per_shard=100, **{name: limit}))
+        assert 1 < len(manifest.shards) < 6
+        sizes = []
+        for shard in manifest.shards:
+            with tarfile.open(out / shard.path) as tar:
+                members = [(info.name.split(".")[0], info.size) for info in tar]
+            if name == "shard_bytes":
+                by_key = [
+                    sum(size for key, size in members if key == one) for one in dict.fromkeys(k for k, _ in members)
+                ]
+            else:
+                rows = [row for row in read_index(out).to_pylist() if row["shard"] == shard.path]
+                by_key = [
+                    sum(tokens(row) for row in rows if row["key"] == key)
+                    for key in dict.fromkeys(k for k, _ in members)
+                ]
+            sizes.append(by_key)
+        assert all(sum(tar) <= limit or len(tar) == 1 for tar in sizes)
+        assert all(sum(tar) + following[0] > limit for tar, following in pairwise(sizes))
+
+
+def tokens(row: dict[str, Any]) -> int:
+    """Visual tokens of an item, worked out by hand for the media of `write_corpus`."""
+    if row["kind"] == "video":
+        return 3 * 2 * -(-row["n_frames"] // 2)  # 96x64 is 3 x 2 squares of 28 pixels
+    return {0: 0, 1: 1, 2: 1 + 2}[row["n_images"]]  # 40x30 is 1 x 1, 30x50 is 1 x 2

@@ -83,7 +83,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_run(tmp_path: Path, checkpoint: Path):
     """Write finished runs of the checkpoint, as `vtrap_bench run` leaves them."""
     from hub_cards.readback import file_sha256
-    from vtrap_bench.records import Record
+    from vtrap_bench.records import Record, RecordFile
     from vtrap_bench.scores import compute
     from vtrap_bench.tasks import TASKS
 
@@ -101,7 +101,8 @@ def write_run(tmp_path: Path, checkpoint: Path):
                 facts |= {"frame_times": (), "n_frames": 4, "visual_tokens": 16, "prompt_tokens": 20}
                 records.append(Record(**facts))
         folder.mkdir()
-        (folder / "records.jsonl").write_text("".join(json.dumps(r.to_json()) + "\n" for r in records))
+        with RecordFile(folder / "records.jsonl") as file:
+            file.append(records)
         head = {"model": str(checkpoint), "label": checkpoint.name, "frames": frames}
         (folder / "scores.json").write_text(json.dumps(compute(tasks, records, head=head, seed=0)))
         weights = {"model.safetensors": file_sha256(checkpoint / "model.safetensors")}

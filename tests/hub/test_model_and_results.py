@@ -13,7 +13,7 @@ from standin.running import READ, STRANGER, WRITE, Running, run
 
 import vtrap_bench.submit as submission
 import vtrap_train.push as pushing
-from vtrap_bench.records import Record, read_records
+from vtrap_bench.records import Record, read_chained, read_records
 from vtrap_bench.scores import digest
 from vtrap_data.errors import UsageError
 
@@ -76,8 +76,11 @@ def test_what_is_no_checkpoint_is_not_sent(published: Running, checkpoint: Path,
     before = published.repo(f"models/{MODEL}")
     parser = argparse.ArgumentParser()
     pushing.add_arguments(parser)
+    private = shutil.copytree(checkpoint, tmp_path / "private")
+    summary = json.loads((private / "training_summary.json").read_text())
+    (private / "training_summary.json").write_text(json.dumps({**summary, "model": "/models/base"}))
     with pytest.raises(UsageError, match="licence"):
-        pushing.run(parser.parse_args([str(checkpoint), MODEL]))
+        pushing.run(parser.parse_args([str(private), MODEL]))
     torn = shutil.copytree(checkpoint, tmp_path / "torn")
     weights = torn / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -151,7 +154,18 @@ def test_what_is_not_submitted(published: Running, checkpoint: Path, tmp_path: P
     edited = write_run("edited")
     text = (edited / "records.jsonl").read_text()
     (edited / "records.jsonl").write_text(text.replace('"response": "blue"', '"response": "red"', 1))
-    unfit(edited, r"not what scores\.json was computed from")
+    unfit(edited, r"line \d+ is not as it was written")
+
+    # Records and scores that fit each other, but one answer was put in by hand; one that was taken out.
+    records = read_records(write_run("base").joinpath("records.jsonl"))
+    made_up = write_run("made-up")
+    rows = [json.loads(line) for line in (made_up / "records.jsonl").read_text().splitlines()]
+    rows[15] |= {"response": "red", "correct": True}
+    for kept in (rows, [*rows[:2], *rows[3:]]):
+        (made_up / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        unfit(made_up, r"line \d+ is not as it was written")
+    (made_up / "records.jsonl").write_text("".join(json.dumps(r.to_json()) + "\n" for r in records))
+    unfit(made_up, "line 1 carries no hash")
 
     raised = write_run("raised")
     scores = json.loads((raised / "scores.json").read_text())
@@ -186,35 +200,19 @@ def test_anyone_may_propose_results(published: Running, tmp_path: Path, write_ru
     assert (proposal["author"], proposal["status"]) == ("bob", "open")
 
 
-@pytest.mark.slow
-def test_train_on_what_was_published(published: Running, checkpoint: Path, corpora, tmp_path: Path) -> None:
-    """The line of the README, word for word, but for a limit: model and corpus come from the Hub under their names."""
-    hub = published
-    upload = "name, kind, folder = NAMES\napi.create_repo(name, repo_type=kind)\n"
-    upload += "api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind, ignore_patterns='checkpoint-*')"
-    for names in (
-        ("Qwen/Qwen2.5-VL-7B-Instruct", "model", str(checkpoint)),
-        ("vtrap/video-sft-hybrid", "dataset", str(corpora.old)),
-    ):
-        call(hub, tmp_path / "uploader", upload.replace("NAMES", repr(names)))
-    words = ["--max_steps", "1", "--output_dir", tmp_path / "out"]
-    command = ["-m", "vtrap_train", "--model", "qwen2.5-vl-7b", *words]
-    done = run(command, hub.environment(tmp_path / "home", token=None), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "out/model.safetensors").is_file()
-    summary = json.loads((tmp_path / "out/training_summary.json").read_text())
-    assert summary["data"][0]["data"] == "vtrap/video-sft-hybrid"
-    assert summary["steps"] == 1
-
-
 def test_questions_of_real_benchmarks_are_not_published(write_run) -> None:
     folder = write_run("real")
     scores = json.loads((folder / "scores.json").read_text())
     scores["tasks"]["toy-video"]["synthetic"] = False
     records = read_records(folder / "records.jsonl")
-    found = [json.loads(line) for line in submission.published_records(records, scores).splitlines()]
+    rows = read_chained(folder / "records.jsonl")
+    published = submission.published_records(rows, scores)
+    found = [json.loads(line) for line in published.splitlines()]
     for row, record in zip(found, records, strict=True):
         shown = record.task == "toy-image"
         assert (row["question"], row["answer"]) == (("?", "red") if shown else ("", ""))
         assert (row["response"], row["extracted"]) == (record.response, record.extracted)
     assert digest([Record.from_json(row) for row in found]) == scores["records_sha256"]
+    # The chain holds for what others see, too.
+    (folder / "published.jsonl").write_bytes(published)
+    assert [row["chain"] for row in read_chained(folder / "published.jsonl")] == [row["chain"] for row in rows]

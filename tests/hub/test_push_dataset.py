@@ -10,30 +10,40 @@ from types import SimpleNamespace
 
 import pytest
 from standin.running import EXPIRED, READ, STRANGER, WRITE, Running, run
+from standin.stock import stock_python
 
 ID = "vtrap/video-sft-hybrid"
 REPO = f"datasets/{ID}"
 
-# What a stranger types, with nothing of vtrap: prints what it saw.
+# What a stranger types, with nothing installed but `datasets` and what it asks for (msgpack for the lists, Pillow for
+# the pictures). Then what came is written down.
 STRANGER_LOADS = """
-import json, sys
+import importlib.util, json, sys
 from datasets import load_dataset
-streaming, revision = sys.argv[1] == "streaming", (sys.argv[2:] or [None])[0]
-rows = load_dataset("vtrap/video-sft-hybrid", streaming=streaming, revision=revision)["train"]
+if sys.argv[1] == "streaming":
+    rows = load_dataset("vtrap/video-sft-hybrid", streaming=True)["train"]
+else:
+    rows = load_dataset("vtrap/video-sft-hybrid")["train"]
+    assert len(rows) == len(load_dataset("vtrap/video-sft-hybrid", revision="v1")["train"])
+from PIL import Image
 seen = []
 for row in rows:
-    sizes = [p.size for p in row["frames.mp"] or []] + [p.size for p in row["images.mp"] or []]
+    pictures = [*(row["frames.mp"] or []), *(row["images.mp"] or [])]
+    assert all(isinstance(picture, Image.Image) for picture in pictures)
     video = row["json"]["video"]
-    seen.append({"kind": row["json"]["kind"], "sizes": sizes, "times": video["frame_times"] if video else None,
-                 "items": [[i["budget"], len(i["messages"])] for i in row["json"]["items"]]})
-assert not any(name.startswith(("vtrap", "hub_cards")) for name in sys.modules)
+    seen.append({"kind": row["json"]["kind"], "sizes": [picture.size for picture in pictures],
+                 "times": video["frame_times"] if video else None,
+                 "items": [[i["budget"], [m["role"] for m in i["messages"]], len(i["frame_ids"])]
+                           for i in row["json"]["items"]]})
+for name in ("vtrap_data", "vtrap_train", "vtrap_bench", "hub_cards", "torch", "transformers"):
+    assert importlib.util.find_spec(name) is None, name
 print(json.dumps(seen))
 """
 
 
 # The same through webdataset, from both kinds of address, and from a folder that `hf download` filled.
 OTHER_TOOLS = """
-import os, subprocess, sys
+import importlib.util, os, subprocess, sys
 from pathlib import Path
 import webdataset as wds
 shards = sys.argv[1].split(",")
@@ -43,7 +53,19 @@ for start in ("here", os.environ["HF_ENDPOINT"] + "/datasets/vtrap/video-sft-hyb
               "hf://datasets/vtrap/video-sft-hybrid"):
     rows = list(wds.WebDataset([f"{start}/{shard}" for shard in shards], shardshuffle=False).decode())
     print(len(rows), sum(len(row.get("frames.mp", [])) for row in rows))
+assert importlib.util.find_spec("vtrap_data") is None
 """
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stock_python(tmp_path_factory.mktemp("stock") / "datasets", "datasets", "pillow", "msgpack")
+
+
+@pytest.fixture(scope="module")
+def stock_wds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    packages = ("webdataset", "msgpack", "huggingface_hub")
+    return stock_python(tmp_path_factory.mktemp("stock") / "webdataset", *packages)
 
 
 def push(hub: Running, home: Path, corpus: Path, *words: str, token: str | None = WRITE, xet: bool = False, name=ID):
@@ -52,6 +74,11 @@ def push(hub: Running, home: Path, corpus: Path, *words: str, token: str | None 
         hub.environment(home, token=token, xet=xet),
         cwd=home.parent,
     )
+
+
+def without_ours(environment: dict[str, str]) -> dict[str, str]:
+    """An environment in which nothing leads to vtrap."""
+    return {name: value for name, value in environment.items() if name != "PYTHONPATH"}
 
 
 def hashes(corpus: Path) -> dict[str, str]:
@@ -70,7 +97,9 @@ def large(found: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("transfer", ["lfs", pytest.param("xet", marks=pytest.mark.slow)])
-def test_publish_and_load_as_a_stranger(hub: Running, corpora: SimpleNamespace, tmp_path: Path, transfer: str) -> None:
+def test_publish_and_load_as_a_stranger(
+    hub: Running, corpora: SimpleNamespace, tmp_path: Path, transfer: str, stock: Path, stock_wds: Path
+) -> None:
     xet = transfer == "xet"
     if REPO in hub.control("state")["repos"]:
         hub.control("delete", {"type": "dataset", "id": ID})
@@ -88,9 +117,9 @@ def test_publish_and_load_as_a_stranger(hub: Running, corpora: SimpleNamespace, 
 
     manifest = json.loads((corpora.old / "manifest.json").read_text())
     seen = []
-    for mode, revision in (("streaming", []), ("whole", ["v1"])):
+    for mode in ("streaming", "whole"):
         environment = hub.environment(tmp_path / f"stranger-{mode}", token=None, xet=xet)
-        loaded = run(["-I", "-c", STRANGER_LOADS, mode, *revision], environment)
+        loaded = run(["-c", STRANGER_LOADS, mode], without_ours(environment), python=stock, cwd=tmp_path)
         assert loaded.returncode == 0, loaded.stderr
         seen.append(json.loads(loaded.stdout.splitlines()[-1]))
     assert seen[0] == seen[1]
@@ -99,10 +128,14 @@ def test_publish_and_load_as_a_stranger(hub: Running, corpora: SimpleNamespace, 
     assert len(video["sizes"]) == len(video["times"]) == manifest["counts"]["frames_stored"]
     assert sorted(video["times"]) == video["times"]
     assert sum(len(row["items"]) for row in seen[0]) == manifest["counts"]["items"]
+    assert all(roles == ["user", "assistant"] for row in seen[0] for _, roles, _ in row["items"])
+    assert all(budget == frames > 0 for budget, _, frames in video["items"])
 
-    if not xet and shutil.which("curl"):
+    if shutil.which("curl"):  # webdataset downloads with it
         shards = [path for path in sorted(hashes(corpora.old)) if path.endswith(".tar")]
-        loaded = run(["-c", OTHER_TOOLS, ",".join(shards)], hub.environment(tmp_path / "other"), cwd=tmp_path)
+        environment = without_ours(hub.environment(tmp_path / "other", xet=xet))
+        words = ["-c", OTHER_TOOLS, ",".join(shards)]
+        loaded = run(words, environment, python=stock_wds, cwd=tmp_path)
         assert loaded.returncode == 0, loaded.stderr
         counts = manifest["counts"]
         assert loaded.stdout.splitlines() == [f"{counts['samples']} {counts['frames_stored']}"] * 3

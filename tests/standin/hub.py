@@ -204,6 +204,7 @@ class Hub:
             ("GET", repo + "/leaderboard", self.leaderboard),
             ("POST", plain + r"\.git/info/lfs/objects/batch", self.lfs_batch),
             ("GET", plain + "/resolve" + rev + "/(?P<rest>.+)", self.resolve),
+            ("GET", "/spaces/(?P<ns>[^/]+)/(?P<name>[^/]+)", self.space),
             ("GET", "/api/resolve-cache.*", self._nothing),
         ):
             self.routes.append((method, re.compile(pattern), handler))
@@ -677,6 +678,15 @@ class Hub:
             headers |= {"X-Xet-Hash": found.xet, "Link": f'<{route}>; rel="xet-auth"'}
         return Response(status_code=302, headers=headers)
 
+    async def space(self, request: Request, ns: str, name: str) -> Response:
+        """The page of a static Space, which the Hub serves from a host of its own."""
+        repo = self.repo(request, "spaces", ns, name, content=True)
+        tree = repo.tree(self.at(repo, "main"))
+        if "index.html" not in tree:
+            raise Problem(404, "Entry not found", "EntryNotFound")
+        page = self.store.content(tree["index.html"]).read_bytes()
+        return Response(page, headers={"Content-Type": "text/html; charset=utf-8"})
+
     async def get_blob(self, request: Request, sha: str) -> Response:
         path = self.store.blob(sha)
         if not path.exists():
@@ -762,11 +772,20 @@ class Hub:
             repo = self.store.repos[body["type"], body["id"]]
             repo.data.setdefault("granted", []).append(body["user"])
             repo.save()
+        elif verb == "pin":  # give main's commit the id at which the world knows it
+            repo = self.store.repos[body["type"], body["id"]]
+            repo.data["commits"][body["sha"]] = repo.data["commits"].pop(repo.data["branches"]["main"])
+            repo.data["branches"]["main"] = body["sha"]
+            repo.save()
+        elif verb == "rename":
+            self.store.repos[body["type"], body["id"]].rename_head(body["to"])
         elif verb == "delete":
             self.store.delete(body["type"], body["id"])
         elif verb == "reset":
             self.log.clear()
             self.received = 0
+        elif verb == "faulty":
+            return JSONResponse({"faults": self.faults.state()})
         elif verb != "state":
             raise Problem(404, verb)
         repos = {f"{kind}s/{name}": repo.data for (kind, name), repo in self.store.repos.items()}

@@ -67,11 +67,11 @@ class Running:
 
 
 def run(
-    words: Sequence[str | Path], environment: Mapping[str, str], **options: Any
+    words: Sequence[str | Path], environment: Mapping[str, str], *, python: str | Path = sys.executable, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run `python WORDS` to its end."""
     return subprocess.run(
-        [sys.executable, *map(str, words)],
+        [str(python), *map(str, words)],
         env=dict(environment),
         capture_output=True,
         text=True,
@@ -79,6 +79,58 @@ def run(
         check=False,
         **options,
     )
+
+
+class Forking:
+    """Starts commands as real processes, without the seconds it takes to import everything (`standin.forking`)."""
+
+    def __init__(self, kind: str, hub: Running, home: Path) -> None:
+        self.hub, self.home = hub, home
+        environment = {**hub.environment(home), "PYTHONPATH": os.pathsep.join((str(ROOT), str(TESTS)))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "standin.forking", kind],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == {"ready": True}
+
+    def start(self, words: Sequence[str | Path], *, token: str = WRITE, xet: bool = False) -> int:
+        """Start `python -m WORDS`; returns the process id."""
+        environment = self.hub.environment(self.home, token=token, xet=xet)
+        order = {"words": [str(word) for word in words], "env": environment, "log": str(self.log)}
+        return int(self._order(order)["pid"])
+
+    def wait(self, pid: int) -> int:
+        """Exit code of a process that was started, once it has ended."""
+        return int(self._order({"wait": pid})["code"])
+
+    def run(self, words: Sequence[str | Path], **options: Any) -> tuple[int, str]:
+        """Exit code and output."""
+        code = self.wait(self.start(words, **options))
+        return code, self.log.read_text()
+
+    @property
+    def log(self) -> Path:
+        self.home.mkdir(parents=True, exist_ok=True)
+        return self.home / "log.txt"
+
+    def _order(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the process that forks has ended"
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=10)
 
 
 @contextmanager

@@ -88,6 +88,13 @@ class Repo:
         self.data["commits"][sha] = facts
         return sha
 
+    def rename_head(self, sha: str) -> None:
+        """Let the head of the default branch have a certain name: that of a revision which others have pinned."""
+        old = self.data["branches"]["main"]
+        self.data["commits"][sha] = self.data["commits"].pop(old)
+        self.data["branches"]["main"] = sha
+        self.save()
+
     def history(self, sha: str) -> list[tuple[str, Json]]:
         found = []
         at: str | None = sha
@@ -145,8 +152,10 @@ class Store:
 
     def create(self, kind: str, name: str, *, private: bool) -> Repo:
         path = self.root / "repos" / f"{kind}--{name.replace('/', '--')}.json"
-        attributes = {".gitattributes": self.put(b"*.tar filter=lfs diff=lfs merge=lfs -text\n")}
-        repo = Repo.new(path, attributes, kind=kind, name=name, private=private)
+        files = {".gitattributes": self.put(b"*.tar filter=lfs diff=lfs merge=lfs -text\n")}
+        if kind == "space":
+            files |= {name: self.put(b"starter\n") for name in ("README.md", "index.html", "style.css")}
+        repo = Repo.new(path, files, kind=kind, name=name, private=private)
         self.repos[kind, name] = repo
         repo.save()
         return repo

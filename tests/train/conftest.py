@@ -1,6 +1,7 @@
 """A packed corpus of videos, images and text, and a model of the real class with random weights, made once."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def packed_by_kind(sources, tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="session")
+def singles(sources, tmp_path_factory):
+    """For each kind a packed dataset of one item."""
+    root = tmp_path_factory.mktemp("singles")
+    found = {}
+    for kind in ("text", "images", "video"):
+        sample = next(s for s in sources if s.kind == kind)
+        found[kind] = pack_into([replace(sample, items=sample.items[:1])], root / kind, strategy="fixed:4")
+    return found
+
+
 def pack_into(samples, out: Path, **changes) -> Path:
     settings = {"budgets": (2, 4, 8, 16), "slots": 16, "mean_frames": 4, "store": 16, "short_side": 64, **changes}
     pack(samples, out, settings=PackSettings(name="tiny", **settings))
@@ -77,6 +89,4 @@ def _read(jsonl, root):
 
 
 def _named(sample, source):
-    from dataclasses import replace
-
     return replace(sample, source=source)

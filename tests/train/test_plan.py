@@ -2,10 +2,21 @@
 
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
-from vtrap_data.encoding import encode, load_processor, resolve
+import pytest
+from peft import get_peft_model
+
+from vtrap_data.encoding import ModelRef, encode, load_model, load_processor, resolve
+from vtrap_data.encoding.models import NAMED
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.pack import pack
+from vtrap_train import memory
 from vtrap_train.__main__ import main
+from vtrap_train.config import SETUPS, parse
+from vtrap_train.run import lora
 
 
 def test_plan_agrees_with_encoding_and_reads_no_weights(model_dir, packed, tmp_path, capsys):
@@ -20,6 +31,7 @@ def test_plan_agrees_with_encoding_and_reads_no_weights(model_dir, packed, tmp_p
         return [encode(e, processor, train=True).visual_tokens for e in PackedDataset(packed, frames=frames)]
 
     assert plan["tokens"]["visual"] == sum(real("hybrid"))
+    assert list(plan["against_fixed"]) == ["2", "4", "8", "16"]
     for budget, row in plan["against_fixed"].items():
         assert row["visual_tokens"] == sum(real(int(budget)))
     assert (plan["per_epoch"], plan["steps"]) == (20, 10)
@@ -27,10 +39,82 @@ def test_plan_agrees_with_encoding_and_reads_no_weights(model_dir, packed, tmp_p
     assert plan["tokens"]["visual"] + plan["tokens"]["text"] == sum(total)
     assert plan["tokens"]["longest"] == max(total)
     assert sum(b["samples"] for b in plan["tokens"]["histogram"]) == 20
-    assert plan["memory"]["gb"]["zero3-offload"] < plan["memory"]["gb"]["one process, float32"]
+    assert plan["memory"]["gb"]["zero3-offload"] < plan["memory"]["gb"]["no sharding"]
 
 
 def test_plan_for_people(model_dir, packed, capsys):
     assert main(["--model", str(model_dir), "--data", str(packed), "--max_tokens", "40", "--plan"]) == 0
     out = capsys.readouterr().out
     assert "over the ceiling of 40" in out and "against " in out
+
+
+@pytest.fixture(scope="module")
+def wide(sources, tmp_path_factory):
+    """Two clips with every budget up to 64 stored."""
+    out = tmp_path_factory.mktemp("wide") / "packed"
+    clips = [s for s in sources if s.kind == "video"][:2]
+    settings = PackSettings(name="wide", budgets=(8, 16, 32, 64), slots=64, mean_frames=16, store=64, short_side=64)
+    pack(clips, out, settings=settings)
+    return out
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_named_model_has_a_recipe_and_a_plan(name, model_dir, wide, monkeypatch, capsys):
+    # Shapes are those of the tiny model; the settings are the recipe's.
+    monkeypatch.setitem(NAMED, name, ModelRef(name=name, path=str(model_dir), family="qwen2_5_vl"))
+    assert main(["--model", name, "--data", str(wide), "--gpus", "8", "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["processes"] == 8
+    assert plan["memory"]["setup"] == ("no sharding" if name == "toy-vl" else parse(["--model", name]).sharding.stem)
+    assert list(plan["against_fixed"]) == ["8", "16", "32", "64"]
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_every_setup_that_ships_has_a_plan(name, model_dir, wide, capsys):
+    assert main(["--model", str(model_dir), "--config", name, "--data", str(wide), "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    parsed = parse(["--model", str(model_dir), "--config", name])
+    if name.startswith("frames-"):
+        assert plan["frames"] == name.removeprefix("frames-")
+        row = plan["against_fixed"][plan["frames"]]
+        assert row["saved"] == 0 and row["visual_tokens"] == plan["tokens"]["visual"]
+    if "lora" in name:
+        assert plan["memory"]["trained"] < plan["memory"]["parameters"] and plan["processes"] == 1
+    if parsed.config.tokens_per_batch:
+        assert 0 <= plan["padding"] < 1
+
+
+def test_setups_combine_and_the_later_one_wins(model_dir):
+    parsed = parse(["--model", str(model_dir), "--config", "one-node,frames-16"])
+    assert (parsed.arguments.frames, parsed.sharding.stem) == ("16", "zero3")
+
+
+def test_what_cannot_fit_is_refused_with_what_would(model_dir, packed, capsys):
+    words = ["--model", str(model_dir), "--data", str(packed), "--plan"]
+    assert main([*words, "--gpu_memory_gb", "0.01"]) == 2
+    err = capsys.readouterr().err
+    assert "weights, gradients and optimiser states take" in err and "--lora_r" in err and "--gpus N" in err
+    assert main([*words, "--gpu_memory_gb", "0.01", "--lora_r", "4", "--dtype", "bfloat16"]) == 0
+    assert "<- this run, on 0 GB" in capsys.readouterr().out
+
+
+def test_memory_of_full_training_is_what_zero_says(model_dir):
+    counts = memory.Counts(total=1000, trained=800, adapters=0, largest=100)
+    assert memory.states(counts, setup="no sharding", processes=1, lean=False) == 4 * 1000 + 12 * 800
+    assert memory.states(counts, setup="zero2", processes=4, lean=False) == 2 * 1000 + 14 * 800 / 4
+    assert memory.states(counts, setup="zero3", processes=4, lean=False) == (2 * 1000 + 14 * 800) / 4 + 200
+    # The meta model counts what the real one has, adapters included.
+    parsed = parse(["--model", str(model_dir), "--lora_r", "4", "--lora_target", "language+projector"])
+    model = load_model(resolve(str(model_dir)))
+    found = memory.count(model.config, parsed)
+    assert found.total == sum(p.numel() for p in model.parameters())
+    adapted = get_peft_model(model, lora(parsed.arguments, model))
+    assert found.adapters == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def test_the_slurm_script_is_sound():
+    script = Path(__file__).parents[2] / "scripts" / "train.slurm"
+    subprocess.run(["bash", "-n", script], check=True)
+    example = next(line for line in script.read_text().splitlines() if "sbatch scripts/train.slurm" in line)
+    parsed = parse(example.split("train.slurm", 1)[1].split())
+    assert parsed.sharding.stem == "zero3" and parsed.config.tokens_per_batch > 0

@@ -43,7 +43,10 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--max_step", "1"], "max_step"),  # no guessing of abbreviations
         (["--model", "toy-vl", "--learning_rate", "fast"], "--learning_rate"),
         (["--model", "toy-vl", "--max_length", "512"], "--max_tokens"),
-        (["--model", "toy-vl", "--packing"], "--packing"),
+        (["--model", "toy-vl", "--packing"], "--pack"),
+        (["--model", "toy-vl", "--pack"], "--tokens_per_batch"),
+        (["--model", "toy-vl", "--load_best_model_at_end", "true"], "--eval_tasks"),
+        (["--model", "toy-vl", "--eval_strategy", "steps"], "--eval_tasks"),
         (["--model", "toy-vl", "--freeze", "eyes"], "vision, projector, language"),
         (["--model", "toy-vl", "--freeze", "vision", "--lora_r", "4"], "--lora_target"),
         (["--model", "toy-vl", "--deepspeed", "zero9"], "zero2, zero3"),
@@ -96,7 +99,7 @@ def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind):
     assert kinds == mixture.column("kind").tolist() == ["video"] * 24 + ["images"] * 3
     again = Mixture(parts, frames=2, seed=3)
     assert (again.rows == mixture.rows).all()
-    assert all(mixture[row].item.messages == mixture.messages_of(row) for row in (0, 13, 25))
+    assert all(mixture[row].item.messages == mixture.outline(row).messages for row in (0, 13, 25))
 
 
 def test_groups_cover_every_parameter_of_the_model(model_dir):
@@ -168,6 +171,8 @@ def test_totals_survive_json_bit_by_bit():
         "visual_tokens": torch.tensor([32, 0, 16]),
         "real": torch.tensor([1, 1, 1]),
         "skips": [{}],
+        "tokens": 60,
+        "computed": 80,
     }
     totals.add(facts, loss=torch.tensor([0.1, 0.2, 0.3]), tokens=torch.tensor([1, 2, 3]))
     again = Totals.from_json(json.loads(json.dumps(totals.to_json())))
@@ -175,3 +180,4 @@ def test_totals_survive_json_bit_by_bit():
     assert again.by_source()["b"].mean_loss == pytest.approx(0.1)
     assert again.by_kind()["video"].samples == 2 and again.by_kind()["images"].mean_loss is None
     assert (again.frames, again.visual_tokens, again.skipped) == (6, 48, 1)
+    assert (again.tokens, again.padding) == (60, 0.25)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_summary_and_loss_log_say_what_was_trained_on(straight):
         assert min(kinds) - 1e-5 <= line["loss"] <= max(kinds) + 1e-5
 
 
-@pytest.mark.parametrize("at", [2, 4])  # before and after the first checkpoint
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])  # before, at and after the first checkpoint
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir, packed, tmp_path):
     whole, expected = straight
     out = tmp_path / "out"
@@ -146,9 +147,9 @@ def test_frozen_groups_do_not_move_and_rates_differ(model_dir, packed, tmp_path)
 
 def test_accumulating_equals_a_larger_batch(model_dir, packed, tmp_path):
     runs = []
-    for batch, accumulate in ((4, 1), (1, 4)):
+    for batch, accumulate in ((8, 1), (1, 8)):
         out = tmp_path / f"{batch}x{accumulate}"
-        more = ["--gradient_accumulation_steps", accumulate, "--per_device_train_batch_size", batch, "--max_steps", 3]
+        more = ["--gradient_accumulation_steps", accumulate, "--per_device_train_batch_size", batch, "--max_steps", 2]
         run(parse(argv(model_dir, packed, out, *more)))  # answers of different lengths
         runs.append((losses(out), load_file(out / "model.safetensors")))
     (one, weights), (other, weights_too) = runs
@@ -208,3 +209,64 @@ def test_workers_change_nothing(straight, model_dir, packed, tmp_path):
     out = tmp_path / "out"
     run(parse(argv(model_dir, packed, out, "--dataloader_num_workers", 2)))
     assert losses(out) == losses(straight[0])
+
+
+def test_killed_lora_goes_on_exactly(model_dir, packed, tmp_path):
+    outs = [tmp_path / "whole", tmp_path / "killed"]
+    more = ["--lora_r", 4, "--lora_dropout", 0.1]
+    run(parse(argv(model_dir, packed, outs[0], *more)))
+    with pytest.raises(Killed):
+        run(parse(argv(model_dir, packed, outs[1], *more)), callbacks=[KillAt(4)])
+    run(parse(argv(model_dir, packed, outs[1], *more)))
+    assert losses(outs[0]) == losses(outs[1])
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        one, other = (load_file(out / name) for out in outs)
+        assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_four_bits_without_bitsandbytes_is_one_line(model_dir, packed, tmp_path, capsys):
+    if find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is installed here: the message cannot come")
+    assert main(argv(model_dir, packed, tmp_path / "out", "--lora_r", 4, "--lora_4bit")) == 2
+    assert "pip install bitsandbytes" in capsys.readouterr().err
+
+
+def test_four_bits_train_adapters_only(model_dir, packed, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes, which is not part of the environment")
+    out = tmp_path / "out"
+    summary = run(parse(argv(model_dir, packed, out, "--lora_r", 4, "--lora_4bit", "--max_steps", 2)))
+    lines = losses(out)
+    assert lines[-1]["loss"] < lines[0]["loss"] and summary["groups"]["vision"]["trainable"] == 0
+    base, merged = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
+    assert set(base) == set(merged)
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_offline_trackers_get_every_step(tracker, model_dir, packed, tmp_path, monkeypatch):
+    if find_spec(tracker) is None:  # looked for, not imported: trackio reads its folder on import
+        pytest.skip(f"{tracker} is not part of the environment")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
+    run(parse(argv(model_dir, packed, tmp_path / "out", "--report_to", tracker, "--max_steps", 2)))
+    written = [p for p in (tmp_path / tracker).rglob("*") if p.is_file()]
+    assert written and sum(p.stat().st_size for p in written) > 100
+
+
+def test_a_tracker_that_is_missing_is_one_line(model_dir, packed, tmp_path, capsys):
+    if find_spec("wandb") is not None:
+        pytest.skip("wandb is installed here: the message cannot come")
+    assert main(argv(model_dir, packed, tmp_path / "out", "--report_to", "wandb")) == 2
+    err = capsys.readouterr().err
+    assert "--report_to wandb" in err and "pip install wandb" in err
+
+
+def test_ties_are_checked_and_told(model_dir):
+    from vtrap_train.groups import assert_tied
+
+    model = load_model(resolve(str(model_dir)))
+    assert "counted once" in assert_tied(model)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    with pytest.raises(RuntimeError, match="tie_word_embeddings is True"):
+        assert_tied(model)
+    model.config.text_config.tie_word_embeddings = False
+    assert assert_tied(model) == ""

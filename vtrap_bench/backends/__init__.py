@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from vtrap_data.encoding.models import ModelRef
+from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
+
+
+class Step(NamedTuple):
+    """One token of an answer, and the one that was nearly written instead.
+
+    Attributes:
+        token: Its id.
+        logprob: Its natural log-probability.
+        runner_up: Id of the most likely other token; -1 where the backend does not say.
+        runner_up_logprob: Its natural log-probability.
+    """
+
+    token: int
+    logprob: float
+    runner_up: int
+    runner_up_logprob: float
 
 
 class Generation(NamedTuple):
@@ -17,9 +34,37 @@ class Generation(NamedTuple):
         text: What the model wrote, without special tokens.
         visual_tokens: Tokens of the prompt that stand for pixels.
         n_prompt_tokens: All tokens of the prompt.
+        steps: Its tokens, the one that ended it included; () where the backend does not give them.
     """
 
     text: str
+    visual_tokens: int
+    n_prompt_tokens: int
+    steps: tuple[Step, ...] = ()
+
+
+class UnfinishedError(VtrapError):
+    """A backend failed in the middle of a batch.
+
+    Attributes:
+        done: What it had answered by then: number of the example in the batch, and the answer.
+    """
+
+    def __init__(self, message: str, *, done: Mapping[int, Generation]) -> None:
+        super().__init__(message)
+        self.done = dict(done)
+
+
+class Choice(NamedTuple):
+    """How likely a model is to answer with each of several texts.
+
+    Attributes:
+        likelihoods: Natural log-probability of each text as the whole answer, the end of the turn included.
+        visual_tokens: Tokens of the prompt that stand for pixels.
+        n_prompt_tokens: All tokens of the prompt.
+    """
+
+    likelihoods: tuple[float, ...]
     visual_tokens: int
     n_prompt_tokens: int
 
@@ -30,6 +75,10 @@ class Backend(Protocol):
     @property
     def preprocessing(self) -> Mapping[str, Any]:
         """The preprocessing manifest (`vtrap_data.encoding.preprocessing`)."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else `run.json` should say about it: JSON. It decides nothing."""
 
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         """Answer each example greedily; an answer does not depend on the others in the batch."""
@@ -43,11 +92,23 @@ class BackendSettings:
         model: Which, its path a local directory.
         dtype: Of the weights: "float32", "bfloat16" or "float16".
         device: As torch names it: "cpu", "cuda", "cuda:1".
+        engine: JSON object: arguments for vLLM's `LLM`, over those that vtrap chooses.
+        base_url: Of an OpenAI-compatible server, its path (`/v1`) included.
+        served_name: What that server calls the model; None: what it lists, if that is one model.
+        concurrency: Questions that it is asked at a time.
+        timeout: Seconds until an unanswered question is asked again.
+        videos: How a server is sent the frames of a video: "video" (as one, with its times) or "images".
     """
 
     model: ModelRef
     dtype: str
     device: str
+    engine: str = "{}"
+    base_url: str | None = None
+    served_name: str | None = None
+    concurrency: int = 16
+    timeout: float = 600.0
+    videos: Literal["video", "images"] = "video"
 
 
 OpenBackend = Callable[[BackendSettings], Backend]
@@ -59,6 +120,20 @@ def _transformers(settings: BackendSettings) -> Backend:
     return TransformersBackend(settings)
 
 
-BACKENDS: dict[str, OpenBackend] = {"transformers": _transformers}
+def _vllm(settings: BackendSettings) -> Backend:
+    from vtrap_bench.backends.vllm_backend import VllmBackend
+
+    return VllmBackend(settings)
+
+
+def _openai(settings: BackendSettings) -> Backend:
+    from vtrap_bench.backends.openai_backend import OpenAIBackend
+
+    return OpenAIBackend(settings)
+
+
+BACKENDS: dict[str, OpenBackend] = {"transformers": _transformers, "vllm": _vllm, "openai": _openai}
+BATCH_SIZE: dict[str, int] = {"transformers": 32, "vllm": 128, "openai": 128}
+"""Items handed to a backend at a time unless --batch-size says otherwise. vLLM and servers batch by themselves."""
 GENERATION: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 """Generation settings of every backend. They replace what the checkpoint suggests (Qwen2.5-VL: penalty 1.05)."""

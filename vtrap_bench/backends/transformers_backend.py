@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from vtrap_bench.backends import GENERATION, BackendSettings, Generation
+from vtrap_bench.backends import GENERATION, BackendSettings, Choice, Generation, Step
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing
 from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
@@ -42,11 +43,18 @@ class TransformersBackend:
             pad_token_id=pad if pad is not None else tokenizer.eos_token_id,
         )
         self.model.generation_config = self._generation
+        ends = self._generation.eos_token_id
+        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
         """The preprocessing manifest."""
         return self._preprocessing
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Nothing beyond the settings."""
+        return {}
 
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         """Answer each example.
@@ -76,6 +84,55 @@ class TransformersBackend:
         first = self.generate(examples[:half], max_new_tokens=max_new_tokens)
         return first + self.generate(examples[half:], max_new_tokens=max_new_tokens)
 
+    def score_options(self, examples: Sequence[Example], candidates: Sequence[Sequence[str]]) -> list[Choice]:
+        """How likely is each candidate as the whole answer?
+
+        Args:
+            examples: As for `generate`.
+            candidates: For each example, at least one text.
+
+        Raises:
+            SampleError: An example cannot be encoded.
+        """
+        end = self._generation.eos_token_id
+        end_id = end[0] if isinstance(end, list) else end
+        rows: list[tuple[Any, int]] = []
+        prompts = [encode(example, self.processor, train=False) for example in examples]
+        for prompt, texts in zip(prompts, candidates, strict=True):
+            for text in texts:
+                said = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+                tail = torch.tensor([*said, end_id])
+                longer = replace(
+                    prompt,
+                    input_ids=torch.cat([prompt.input_ids, tail]),
+                    labels=torch.cat([prompt.labels, tail]),
+                    token_types=torch.cat([prompt.token_types, torch.zeros_like(tail)]),
+                )
+                rows.append((longer, len(tail)))
+        found: list[float] = []
+        # As many rows at a time as `generate` would be given: the memory it takes is the same.
+        for start in range(0, len(rows), max(1, len(examples))):
+            found += self._log_probabilities(rows[start : start + max(1, len(examples))])
+        scores = iter(found)
+        return [
+            Choice(tuple(next(scores) for _ in texts), prompt.visual_tokens, len(prompt.input_ids))
+            for prompt, texts in zip(prompts, candidates, strict=True)
+        ]
+
+    def _log_probabilities(self, rows: Sequence[tuple[Any, int]]) -> list[float]:
+        batch = collate([encoded for encoded, _ in rows], self.processor, pad="left")
+        del batch["labels"]
+        moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        longest = max(length for _, length in rows)
+        with torch.inference_mode():
+            logits = self.model(**moved, logits_to_keep=longest + 1, use_cache=False).logits
+        likely = torch.log_softmax(logits.float(), dim=-1)
+        totals = []
+        for row, (_, length) in enumerate(rows):
+            tail = moved["input_ids"][row, -length:]
+            totals.append(float(likely[row, -length - 1 : -1].gather(-1, tail[:, None]).double().sum()))
+        return totals
+
     def _batch(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         encoded = [encode(example, self.processor, train=False) for example in examples]
         batch = collate(encoded, self.processor, pad="left")
@@ -83,12 +140,49 @@ class TransformersBackend:
         width = batch["input_ids"].shape[1]
         # Pixels stay float32 until they are on the device; the vision tower casts them to its own dtype.
         moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        from transformers import LogitsProcessorList
+
+        watch = _Watch()
         with torch.inference_mode():
-            out = self.model.generate(**moved, max_new_tokens=max_new_tokens)
+            out = self.model.generate(
+                **moved, max_new_tokens=max_new_tokens, logits_processor=LogitsProcessorList([watch])
+            )
+        written = out[:, width:].cpu()
         texts = self.processor.tokenizer.batch_decode(
-            out[:, width:].cpu(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            written, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        steps = watch.steps(written.tolist(), ends=self._ends)
         return [
-            Generation(text=text, visual_tokens=e.visual_tokens, n_prompt_tokens=len(e.input_ids))
-            for text, e in zip(texts, encoded, strict=True)
+            Generation(text=text, visual_tokens=e.visual_tokens, n_prompt_tokens=len(e.input_ids), steps=seen)
+            for text, e, seen in zip(texts, encoded, steps, strict=True)
         ]
+
+
+class _Watch:
+    """Keeps the two most likely tokens of every step. `output_logits` would keep the whole vocabulary."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        values, ids = torch.topk(scores.float(), 2, dim=-1)
+        self._seen.append((values - torch.logsumexp(scores.float(), dim=-1, keepdim=True), ids))
+        return scores
+
+    def steps(self, written: Sequence[Sequence[int]], *, ends: frozenset[int]) -> list[tuple[Step, ...]]:
+        """Of each row, up to the token that ended it."""
+        if not self._seen:
+            return [() for _ in written]
+        logprobs = torch.stack([v for v, _ in self._seen], dim=1).cpu().tolist()
+        tokens = torch.stack([i for _, i in self._seen], dim=1).cpu().tolist()
+        found = []
+        for row, likely, ids in zip(written, logprobs, tokens, strict=True):
+            steps: list[Step] = []
+            for token, (first, second), (best, other) in zip(row, likely, ids, strict=True):
+                # Of two equally likely tokens, topk may name the other one first.
+                turned = token == other
+                steps.append(Step(token, second, best, first) if turned else Step(token, first, other, second))
+                if token in ends:
+                    break
+            found.append(tuple(steps))
+        return found

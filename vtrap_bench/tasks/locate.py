@@ -27,10 +27,11 @@ def cache() -> Path:
 
 def present(tasks: Iterable[Task], *, benchmarks: Path | None = None) -> set[str]:
     """Names of the tasks whose packed data is in `benchmarks`, or in the cache if that is None."""
-    return {task.name for task in tasks if (_folder(task, benchmarks) / MANIFEST).is_file()}
+    return {task.name for task in tasks if (folder_of(task, benchmarks) / MANIFEST).is_file()}
 
 
-def _folder(task: Task, benchmarks: Path | None) -> Path:
+def folder_of(task: Task, benchmarks: Path | None) -> Path:
+    """Where the packed data of a task is, if it is there: in `benchmarks`, or in the cache if that is None."""
     return cache() / f"{task.name}-v{task.version}" if benchmarks is None else benchmarks / task.name
 
 
@@ -47,14 +48,14 @@ def ensure(task: Task, *, benchmarks: Path | None = None) -> Path:
         VtrapError: Making it failed.
     """
     if benchmarks is not None:
-        path = _folder(task, benchmarks)
+        path = folder_of(task, benchmarks)
         if not (path / MANIFEST).is_file():
             raise UsageError(
                 f"--benchmarks {benchmarks}: no packed benchmark in {path} (no {MANIFEST}); pack it there, or leave "
                 "--benchmarks out"
             )
         return path
-    path = _folder(task, None)
+    path = folder_of(task, None)
     if (path / MANIFEST).is_file():
         return path
     if task.build is None:

@@ -5,6 +5,10 @@
     coverage     the smallest F with  r(F) <= eps           (the video alone)
     instruction  the smallest F with  d * smallest/F <= eps (the question alone)
     random       the budgets of hybrid, shuffled among the items: the control
+    loss         the smallest F whose answer loss under a model is within delta of the best F: the oracle, for study
+    vlm          the F that a model prefers after seeing a few frames and the question
+
+The last two need a model that has looked at the stored frames (`encoding.judge`, through `budget --model`).
 
 eps is solved so that the mean budget is `mean_frames`, from below. Items exactly at eps are split between the two
 sides in a seeded order, because questions of one kind about one video tie and would otherwise make the mean jump.
@@ -23,6 +27,11 @@ from numpy.typing import NDArray
 from vtrap_data.errors import UsageError
 
 STRATEGIES = ("fixed:N", "instruction", "coverage", "hybrid", "random")
+JUDGED = ("loss", "vlm")
+"""Strategies that a model decides. Possible once frames are stored, so with `budget` and not with `pack`."""
+
+DELTA = 0.05
+"""How much worse than the best budget an answer may be under `loss`, in nats per answer token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +42,14 @@ class Need:
         demand: d(q) in [0, 1]; None when the question was not scored.
         residuals: r(F) for each candidate budget, ascending in F, non-increasing; empty when not measured.
         distinct: Different frames in the pool of its video: what a budget can show at most.
+        scores: What a model said about each candidate budget: the answer loss (`loss`) or how much it prefers it
+            (`vlm`); empty when no model was asked.
     """
 
     demand: float | None
     residuals: tuple[float, ...]
     distinct: int
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +75,31 @@ class Quality(NamedTuple):
 
 
 def allocate(
-    strategy: str, needs: Sequence[Need], *, budgets: Sequence[int], mean_frames: float, seed: int
+    strategy: str,
+    needs: Sequence[Need],
+    *,
+    budgets: Sequence[int],
+    mean_frames: float,
+    seed: int,
+    delta: float = DELTA,
 ) -> Allocation:
     """Give every item a budget.
 
     Args:
-        strategy: One of `STRATEGIES`.
+        strategy: One of `STRATEGIES` or `JUDGED`.
         needs: One per video item, in corpus order. Items about images or text have no need and no budget.
         budgets: Candidate budgets, ascending.
-        mean_frames: The mean budget to reach; `fixed:N` ignores it.
+        mean_frames: The mean budget to reach; `fixed:N` and those of `JUDGED` ignore it.
         seed: For `random` and for the order in which ties are split.
+        delta: For `loss`.
 
     Raises:
         UsageError: An unknown strategy, a budget or mean outside the candidates, or inputs of the strategy missing.
         ValueError: Demands or residuals out of [0, 1], or not one residual per budget.
     """
-    check_strategy(strategy, budgets=budgets, mean_frames=mean_frames)
+    check_strategy(strategy, budgets=budgets, mean_frames=mean_frames, judged=True)
+    if strategy in JUDGED:
+        return _judged(strategy, needs, budgets, delta)
     fixed = fixed_budget(strategy)
     if fixed is not None:
         return _allocation(strategy, np.full(len(needs), fixed, dtype=np.int64), needs, {})
@@ -89,8 +110,14 @@ def allocate(
     return _allocation(strategy, given, needs, params)
 
 
-def check_strategy(strategy: str, *, budgets: Sequence[int], mean_frames: float) -> None:
+def check_strategy(strategy: str, *, budgets: Sequence[int], mean_frames: float, judged: bool = False) -> None:
     """Check the name of a strategy and its numbers, before anything is looked at.
+
+    Args:
+        strategy: Its name.
+        budgets: Candidate budgets.
+        mean_frames: The mean to reach.
+        judged: Whether frames are stored already, so that a model may look at them.
 
     Raises:
         UsageError: With the setting to change.
@@ -101,6 +128,12 @@ def check_strategy(strategy: str, *, budgets: Sequence[int], mean_frames: float)
         if fixed_budget(strategy) not in budgets:
             allowed = ", ".join(f"fixed:{b}" for b in budgets)
             raise UsageError(f"--strategy is {strategy!r}; with these --budgets {allowed} are allowed")
+    elif strategy in JUDGED:
+        if not judged:
+            raise UsageError(
+                f"--strategy {strategy} needs frames that a model can look at: pack with --strategy hybrid --store"
+                f" {budgets[-1]} first, then run `budget --strategy {strategy} --model NAME`"
+            )
     elif strategy not in STRATEGIES:
         raise UsageError(f"--strategy {strategy!r} is not known; allowed are {', '.join(STRATEGIES)}")
     elif not (math.isfinite(mean_frames) and budgets[0] <= mean_frames <= budgets[-1]):
@@ -146,6 +179,19 @@ def quality(allocation: Allocation, truth: Sequence[int]) -> Quality:
     if given.shape != needed.shape or given.size == 0:
         raise ValueError(f"{given.size} budgets and {needed.size} known needs: there must be one need per budget")
     return Quality(share_satisfied=float((given >= needed).mean()), mean_frames=float(given.mean()))
+
+
+def _judged(strategy: str, needs: Sequence[Need], budgets: Sequence[int], delta: float) -> Allocation:
+    if not (math.isfinite(delta) and delta >= 0):
+        raise UsageError(f"--delta must be 0 or more, not {delta}")
+    scores = np.array([need.scores or (np.nan,) * len(budgets) for need in needs], dtype=np.float64)
+    scores = scores.reshape(len(needs), len(budgets))
+    if not np.isfinite(scores).all():
+        raise UsageError(f"strategy {strategy!r} needs what a model says about every item: use `budget --model NAME`")
+    if strategy == "loss":
+        first = (scores <= scores.min(axis=1, keepdims=True) + delta).argmax(axis=1)
+        return _allocation(strategy, np.array(budgets)[first], needs, {"delta": float(delta)})
+    return _allocation(strategy, np.array(budgets)[scores.argmax(axis=1)], needs, {})
 
 
 def _scores(strategy: str, needs: Sequence[Need], budgets: Sequence[int]) -> NDArray[np.float64]:

@@ -7,9 +7,14 @@ question with labelled prototypes (sentence embeddings, all-MiniLM-L6-v2 from th
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import re
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -359,9 +364,59 @@ _SHARPNESS = 20.0
 """How strongly the nearest prototypes outweigh the rest: weight exp(20 * cosine)."""
 
 
+CACHE = "VTRAP_CACHE"
+"""Environment variable: folder of what is kept between runs; `~/.cache/vtrap` unless set, nothing kept when empty."""
+
+
 def _embedding(questions: Sequence[str]) -> list[float]:
-    if not questions:
-        return []
+    """Scores, looked up by the hash of the text where an earlier run has left them."""
+    keys = [hashlib.sha256(q.encode("utf-8", "surrogatepass")).digest() for q in questions]
+    with _cache() as cache:
+        known = {
+            key: score for key in keys for (score,) in cache.execute("SELECT score FROM d WHERE text = ?", (key,))
+        }
+        missing = [(key, q) for key, q in zip(keys, questions, strict=True) if key not in known]
+        for start in range(0, len(missing), 1024):  # kept piece by piece, so that a kill costs little
+            piece = missing[start : start + 1024]
+            scored = _embedding_scores([q for _, q in piece])
+            found = list(zip((key for key, _ in piece), scored, strict=True))
+            known.update(found)
+            with cache:
+                cache.executemany("INSERT OR REPLACE INTO d VALUES (?, ?)", found)
+    return [known[key] for key in keys]
+
+
+@contextmanager
+def _cache() -> Iterator[sqlite3.Connection]:
+    """A table from text hash to score, for this version of the scorer and of its model; in memory where it must be."""
+    folder = os.environ.get(CACHE, str(Path.home() / ".cache/vtrap"))
+    name = f"demand-{DEMAND_VERSION}-{PACKAGE}-{package_version(PACKAGE)}.sqlite"
+    table = "CREATE TABLE IF NOT EXISTS d (text BLOB PRIMARY KEY, score REAL) WITHOUT ROWID"
+    connection = None
+    if folder:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(Path(folder) / name, timeout=60)
+            connection.execute(table)
+        except (OSError, sqlite3.Error):  # a home that cannot be written to costs time and nothing else
+            connection = None
+    if connection is None:
+        connection = sqlite3.connect(":memory:")
+        connection.execute(table)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def nearest_kind(questions: Sequence[str]) -> list[str]:
+    """The kind of the prototype that is most similar to each question: what the embedding scorer takes it for."""
+    vectors = _embed([*(text for _, text in PROTOTYPES), *questions])
+    anchors, asked = vectors[: len(PROTOTYPES)], vectors[len(PROTOTYPES) :]
+    return [PROTOTYPES[int(place)][0] for place in (asked @ anchors.T).argmax(axis=1)]
+
+
+def _embedding_scores(questions: Sequence[str]) -> list[float]:
     vectors = _embed([*(text for _, text in PROTOTYPES), *questions])
     anchors, asked = vectors[: len(PROTOTYPES)], vectors[len(PROTOTYPES) :]
     levels = np.array([LEVELS[kind] for kind, _ in PROTOTYPES])

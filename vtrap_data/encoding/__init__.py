@@ -1,25 +1,41 @@
 """How does a sample become a model's inputs? The only place that makes tokens, pixels, position ids and labels.
 
-Trainer, benchmark and planner all call the same three functions:
+Trainer, benchmark and planner all call the same few functions, whatever the family of the model is (docs/models.md):
 
     encoded = encode(example, processor, train=True)     # tokens and labels; frames still uint8
     batch = collate([encoded, ...], processor)           # tensors, padded, pixels normalised
-    install_positions(model)                             # position ids by the rule the checkpoints were trained with
+    install(model)                                       # position ids by the rule the checkpoints were trained with
+    token_cost(messages, shown, processor)               # how long it will be, from sizes alone
 """
 
+from vtrap_data.encoding.batch import collate
+from vtrap_data.encoding.cost import Cost, token_cost, visual_tokens
+from vtrap_data.encoding.families import family_of, install
+from vtrap_data.encoding.family import Shown, Size
 from vtrap_data.encoding.manifest import preprocessing
 from vtrap_data.encoding.models import ModelRef, load_model, load_processor, resolve
 from vtrap_data.encoding.positions import install_positions
-from vtrap_data.encoding.qwen2_5_vl import Encoded, collate, encode
+from vtrap_data.encoding.tokens import Encoded, blank, encode, shown
+from vtrap_data.encoding.turns import join
 
 __all__ = [
+    "Cost",
     "Encoded",
     "ModelRef",
+    "Shown",
+    "Size",
+    "blank",
     "collate",
     "encode",
+    "family_of",
+    "install",
     "install_positions",
+    "join",
     "load_model",
     "load_processor",
     "preprocessing",
     "resolve",
+    "shown",
+    "token_cost",
+    "visual_tokens",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from vtrap_data.encoding.families import FAMILIES
 from vtrap_data.encoding.models import ModelRef
 from vtrap_data.encoding.positions import POSITIONS_VERSION
 from vtrap_data.media.select import FRAMES_VERSION
@@ -23,6 +24,15 @@ _FIELDS = (
     "cap_pixels_per_frame",
     "max_video_tokens",
 )
+# Those that only some families have: recorded where they are set.
+_MORE_FIELDS = ("crop_size", "do_center_crop", "do_pad", "image_grid_pinpoints")
+_OF_PROCESSOR = (
+    "patch_size",
+    "num_additional_image_tokens",
+    "num_image_tokens",
+    "vision_feature_select_strategy",
+    "vision_aspect_ratio",
+)
 
 
 def preprocessing(ref: ModelRef, processor: Any) -> dict[str, Any]:
@@ -32,8 +42,9 @@ def preprocessing(ref: ModelRef, processor: Any) -> dict[str, Any]:
         "frame_rule": FRAMES_VERSION,
         "position_rule": POSITIONS_VERSION,
         "chat_template_sha256": hashlib.sha256(str(processor.chat_template).encode()).hexdigest(),
-        "image_processor": _settings(processor.image_processor),
-        "video_processor": _settings(processor.video_processor),
+        **{f"{name}_processor": _settings(part) for name, part in _parts(processor)},
+        **{name: value for name in _OF_PROCESSOR if (value := getattr(processor, name, None)) is not None},
+        **FAMILIES[ref.family].rules,
     }
 
 
@@ -51,7 +62,14 @@ def differences(a: dict[str, Any], b: dict[str, Any], *, prefix: str = "") -> li
 
 def _settings(part: Any) -> dict[str, Any]:
     settings = part.to_dict()
-    return {k: _plain(settings[k]) for k in _FIELDS if k in settings}
+    found = {k: _plain(settings[k]) for k in _FIELDS if k in settings}
+    return found | {k: _plain(settings[k]) for k in _MORE_FIELDS if settings.get(k) is not None}
+
+
+def _parts(processor: Any) -> list[tuple[str, Any]]:
+    """The image processor, and the video processor of families that have one."""
+    names = [name for name in ("image", "video") if f"{name}_processor" in processor.get_attributes()]
+    return [(name, getattr(processor, f"{name}_processor")) for name in names]
 
 
 def _plain(value: Any) -> Any:

@@ -6,16 +6,16 @@ import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from vtrap_data.encoding.positions import install_positions
+from vtrap_data.encoding import llava_next_video
+from vtrap_data.encoding.families import FAMILIES, family_of
+from vtrap_data.encoding.family import FamilyName
 from vtrap_data.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
-
-Family = Literal["qwen2_5_vl"]
 
 TOY_VL = Path(__file__).parent.parent / "toy_vl" / "checkpoint"
 
@@ -28,24 +28,44 @@ class ModelRef:
         name: What the user typed.
         path: Hub id or local directory.
         family: Which encoding it uses.
-        revision: Hub revision; None for a local directory or the default branch.
+        revision: Commit on the Hub; None for a local directory or the default branch. Those of `NAMED`
+            were read off public records of downloads, not off the Hub itself; None where none was found.
     """
 
     name: str
     path: str
-    family: Family
+    family: FamilyName
     revision: str | None = None
 
 
+_HUB: tuple[tuple[str, FamilyName, str, str | None], ...] = (
+    ("qwen2-vl-2b", "qwen2_vl", "Qwen/Qwen2-VL-2B-Instruct", "895c3a49bc3fa70a340399125c650a463535e71c"),
+    ("qwen2-vl-7b", "qwen2_vl", "Qwen/Qwen2-VL-7B-Instruct", "eed13092ef92e448dd6875b2a00151bd3f7db0ac"),
+    ("qwen2.5-vl-3b", "qwen2_5_vl", "Qwen/Qwen2.5-VL-3B-Instruct", "66285546d2b821cf421d4f5eb2576359d3770cd3"),
+    ("qwen2.5-vl-7b", "qwen2_5_vl", "Qwen/Qwen2.5-VL-7B-Instruct", "cc594898137f460bfe9f0759e9844b3ce807cfb5"),
+    ("qwen2.5-vl-32b", "qwen2_5_vl", "Qwen/Qwen2.5-VL-32B-Instruct", "7cfb30d71a1f4f49a57592323337a4a4727301da"),
+    ("qwen2.5-vl-72b", "qwen2_5_vl", "Qwen/Qwen2.5-VL-72B-Instruct", "89c86200743eec961a297729e7990e8f2ddbc4c5"),
+    ("qwen3-vl-2b", "qwen3_vl", "Qwen/Qwen3-VL-2B-Instruct", "89644892e4d85e24eaac8bacfd4f463576704203"),
+    ("qwen3-vl-4b", "qwen3_vl", "Qwen/Qwen3-VL-4B-Instruct", "ebb281ec70b05090aa6165b016eac8ec08e71b17"),
+    ("qwen3-vl-8b", "qwen3_vl", "Qwen/Qwen3-VL-8B-Instruct", "0c351dd01ed87e9c1b53cbc748cba10e6187ff3b"),
+    ("qwen3-vl-32b", "qwen3_vl", "Qwen/Qwen3-VL-32B-Instruct", "0cfaf48183f594c314753d30a4c4974bc75f3ccb"),
+    ("llava-1.5-7b", "llava", "llava-hf/llava-1.5-7b-hf", "b234b804b114d9e37bb655e11cbbb5f5e971b7a9"),
+    ("llava-1.5-13b", "llava", "llava-hf/llava-1.5-13b-hf", None),
+    ("llava-next-video-7b", "llava_next_video", "llava-hf/LLaVA-NeXT-Video-7B-hf", None),
+    ("llava-onevision-0.5b", "llava_onevision", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", None),
+    (
+        "llava-onevision-7b",
+        "llava_onevision",
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        "0d50680527681998e456c7b78950205bedd8a068",
+    ),
+)
+"""Name, family, Hub id, revision: a new model is a line."""
+
 NAMED: dict[str, ModelRef] = {
     "toy-vl": ModelRef(name="toy-vl", path=str(TOY_VL), family="qwen2_5_vl"),
-    "qwen2.5-vl-3b": ModelRef(name="qwen2.5-vl-3b", path="Qwen/Qwen2.5-VL-3B-Instruct", family="qwen2_5_vl"),
-    "qwen2.5-vl-7b": ModelRef(name="qwen2.5-vl-7b", path="Qwen/Qwen2.5-VL-7B-Instruct", family="qwen2_5_vl"),
-    "qwen2.5-vl-32b": ModelRef(name="qwen2.5-vl-32b", path="Qwen/Qwen2.5-VL-32B-Instruct", family="qwen2_5_vl"),
-    "qwen2.5-vl-72b": ModelRef(name="qwen2.5-vl-72b", path="Qwen/Qwen2.5-VL-72B-Instruct", family="qwen2_5_vl"),
+    **{n: ModelRef(name=n, path=path, family=family, revision=rev) for n, family, path, rev in _HUB},
 }
-
-_FAMILY_OF_MODEL_TYPE: dict[str, Family] = {"qwen2_5_vl": "qwen2_5_vl"}
 
 
 def resolve(name_or_path: str) -> ModelRef:
@@ -70,30 +90,43 @@ def resolve(name_or_path: str) -> ModelRef:
         from transformers import AutoConfig
 
         model_type = AutoConfig.from_pretrained(name_or_path).model_type
-    family = _FAMILY_OF_MODEL_TYPE.get(str(model_type))
-    if family is None:
+    if model_type not in FAMILIES:
         raise UsageError(
-            f"--model {name_or_path!r} has model_type {model_type!r}; families with an encoding: "
-            f"{', '.join(_FAMILY_OF_MODEL_TYPE)}"
+            f"--model {name_or_path!r} has model_type {model_type!r}; families with an encoding: {', '.join(FAMILIES)}"
         )
-    return ModelRef(name=name_or_path, path=name_or_path, family=family)
+    return ModelRef(name=name_or_path, path=name_or_path, family=model_type)
 
 
 def load_processor(ref: ModelRef) -> ProcessorMixin:
     """The processor (tokenizer, image and video processor) of a model, with the settings it was saved with."""
     from transformers import AutoProcessor
 
-    processor: Any = AutoProcessor.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
-    if processor.video_processor.cap_pixels_per_frame is None:
+    processor: Any
+    if ref.family == "llava_next_video":
+        processor = llava_next_video.load_processor(ref.path, revision=ref.revision)
+    else:
+        processor = AutoProcessor.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
+    family = family_of(processor)
+    if family.name != ref.family:
+        raise UsageError(
+            f"--model {ref.name!r} is a {ref.family} model with the processor of {family.name} "
+            f"({type(processor).__name__}): mend processor_class in its processor_config.json"
+        )
+    if family.name.startswith("qwen") and processor.video_processor.cap_pixels_per_frame is None:
         # The default is about to change in transformers; say what is meant: the reference implementation's bound.
         processor.video_processor.cap_pixels_per_frame = True
+    if family.name in ("llava", "llava_next_video") and processor.patch_size is None:
+        raise UsageError(
+            f"--model {ref.name!r}: its processor_config.json lacks patch_size, num_additional_image_tokens and "
+            "vision_feature_select_strategy, as old revisions do: take a newer one"
+        )
     return cast("ProcessorMixin", processor)
 
 
 def load_model(
     ref: ModelRef, *, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
 ) -> PreTrainedModel:
-    """The model with the original position rule installed.
+    """The model, with what transformers gets wrong in its family put right (`encoding.install`).
 
     Args:
         ref: From `resolve`.
@@ -110,5 +143,5 @@ def load_model(
         trust_remote_code=False,
         use_safetensors=True,
     )
-    install_positions(model)
+    FAMILIES[ref.family].install(model)
     return cast("PreTrainedModel", model)

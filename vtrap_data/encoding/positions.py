@@ -1,14 +1,16 @@
-"""Which position does each token have? The rule that the Qwen2.5-VL checkpoints were trained with.
+"""Which position does each token have? The rules that the Qwen checkpoints were trained with.
 
 Text counts up by one on all three axes. An image or video that starts at position s spans, per merged patch,
-(s + t, s + row, s + column), where t = floor(grid index x seconds per grid x tokens per second) for a video and 0
-for an image. Whatever follows starts at 1 + the largest id so far *on any axis*.
+(s + t, s + row, s + column). Whatever follows starts at 1 + the largest id so far *on any axis*. For an image t is 0.
+For a video it is
 
-transformers 5.19 to 5.23 let the text after a video start at s + max(rows, columns) instead, so that it overlaps the
-video's own time axis, and the more so the sparser the frames. vLLM and the original code do not. `install_positions`
-puts the original rule back, for training and for generation.
+* Qwen2-VL: the index of the step in the temporal grid (arXiv 2409.12191, section 2.1);
+* Qwen2.5-VL: floor(that index x seconds per grid x tokens per second) (arXiv 2502.13923, section 2.1.2);
+* Qwen3-VL: 0. Each step is a picture of its own, with its time in words before it (arXiv 2511.21631).
 
-Source of the rule: Qwen2.5-VL technical report (arXiv 2502.13923), section 2.1.2, absolute-time M-RoPE.
+transformers 5.19 to 5.23 let the text after a Qwen2-VL or Qwen2.5-VL video start at s + max(rows, columns) instead, so
+that it overlaps the video's own time axis, and the more so the sparser the frames. vLLM and the original code do not.
+`install_positions` puts the original rule back, for training and for generation. In Qwen3-VL both are the same.
 """
 
 from __future__ import annotations
@@ -100,9 +102,11 @@ def position_ids(
 
 
 def install_positions(model: Any) -> None:
-    """Make `model` (a Qwen2.5-VL) number positions by the original rule, in training and in generation."""
+    """Make `model` (of any Qwen family) number positions by the original rule, in training and in generation."""
     inner = model.model
+    kind = model.config.model_type
     vision = inner.config.vision_config
+    tokens_per_second = vision.tokens_per_second if kind == "qwen2_5_vl" else 1
 
     def get_rope_index(
         self: Any,
@@ -118,15 +122,24 @@ def install_positions(model: Any) -> None:
             raise ValueError(
                 "mm_token_type_ids is missing from the batch: build batches with vtrap_data.encoding.collate"
             )
+        if kind == "qwen3_vl" and video_grid_thw is not None:
+            video_grid_thw = steps(video_grid_thw)
         return position_ids(
             input_ids,
             mm_token_type_ids,
             image_grids=image_grid_thw,
             video_grids=video_grid_thw,
-            seconds_per_grid=second_per_grid_ts,
+            seconds_per_grid=second_per_grid_ts if kind == "qwen2_5_vl" else None,
             attention_mask=attention_mask,
             merge_size=vision.spatial_merge_size,
-            tokens_per_second=vision.tokens_per_second,
+            tokens_per_second=tokens_per_second,
         )
 
     inner.get_rope_index = MethodType(get_rope_index, inner)
+
+
+def steps(video_grids: Tensor) -> Tensor:
+    """int64 [steps of all videos, 3]: each step in time as a grid of its own, as Qwen3-VL writes videos."""
+    alone = video_grids.repeat_interleave(video_grids[:, 0], dim=0)
+    alone[:, 0] = 1
+    return alone

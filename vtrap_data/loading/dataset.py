@@ -14,7 +14,7 @@ import pyarrow as pa
 from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import frame_ids
-from vtrap_data.samples import Example, Frames, PackedSample, PackedVideo
+from vtrap_data.samples import Example, Frames, PackedItem, PackedSample, PackedVideo
 from vtrap_data.shards.index import frame_counts, read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.members import IMAGES, Span, spans, unpack_list
@@ -77,8 +77,7 @@ class PackedDataset:
         frames = None
         if sample.video is not None:
             if self.frames != "hybrid":
-                ids = frame_ids(sample.video.pool, self.frames, smallest=self.manifest.settings.smallest)
-                item = replace(item, budget=self.frames, frame_ids=ids)
+                item = replace(item, budget=self.frames, frame_ids=self._chosen(item, sample.video))
             frames = self._frames(row, sample.video, item.frame_ids)
         return Example(
             item=item,
@@ -106,6 +105,12 @@ class PackedDataset:
         """What is stored about the media item of item `number`, without its frames."""
         return self._sample(self._row(number))
 
+    def frame_ids(self, number: int) -> tuple[int, ...]:
+        """The stored frames that the budget of item `number` selects; empty without a video."""
+        row = self._row(number)
+        sample = self._sample(row)
+        return () if sample.video is None else self._chosen(sample.items[row.item_index], sample.video)
+
     def image_bytes(self, number: int) -> list[bytes]:
         """The original bytes of the images of item `number`; empty for video and text."""
         return self._images(self._row(number))
@@ -121,6 +126,11 @@ class PackedDataset:
             raise IndexError(f"item {number} of {len(self)}")
         # Cell by cell: a whole row as a dict costs six times as much, because of its list of slots.
         return _Row(*(self._index[name][number % len(self)].as_py() for name in _Row._fields))
+
+    def _chosen(self, item: PackedItem, video: PackedVideo) -> tuple[int, ...]:
+        if self.frames == "hybrid":
+            return item.frame_ids
+        return frame_ids(video.pool, self.frames, smallest=self.manifest.settings.smallest)
 
     def _sample(self, row: _Row) -> PackedSample:
         (data,) = self._reader.read(row.shard, [Span(row.json_offset, row.json_size)])

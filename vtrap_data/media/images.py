@@ -11,6 +11,7 @@ import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -46,6 +47,7 @@ class ImageFile:
         format: Pillow's name of the format ("JPEG", ...).
         width: Pixels, after EXIF rotation.
         height: Pixels, after EXIF rotation.
+        frames: Pictures of an animation (pages of a TIFF), of which the first is used; 1 for a still image.
     """
 
     data: bytes
@@ -53,6 +55,7 @@ class ImageFile:
     format: str
     width: int
     height: int
+    frames: int = 1
 
 
 def open_image(path: Path) -> ImageFile:
@@ -65,9 +68,14 @@ def open_image(path: Path) -> ImageFile:
     if size > MAX_BYTES:
         raise SampleError(str(path), Reason.TOO_LARGE, f"has {size} bytes; at most {MAX_BYTES} are allowed")
     data = path.read_bytes()
-    kind, image = _decode(data, str(path))
+    seen = _decode(data, str(path), count=True)
     return ImageFile(
-        data=data, sha256=hashlib.sha256(data).hexdigest(), format=kind, width=image.width, height=image.height
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        format=seen.format,
+        width=seen.image.width,
+        height=seen.image.height,
+        frames=seen.frames,
     )
 
 
@@ -77,17 +85,24 @@ def load_image(data: bytes, *, name: str = "<image>") -> Image.Image:
     Raises:
         SampleError: EMPTY, NOT_MEDIA, TOO_LARGE or CORRUPT, with `name` as the sample.
     """
-    return _decode(data, name)[1]
+    return _decode(data, name, count=False).image
 
 
-def _decode(data: bytes, name: str) -> tuple[str, Image.Image]:
+class _Decoded(NamedTuple):
+    format: str
+    image: Image.Image
+    frames: int
+
+
+def _decode(data: bytes, name: str, *, count: bool) -> _Decoded:
     if not data:
         raise SampleError(name, Reason.EMPTY, "has zero bytes")
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_pixels(name, *image.size)
             image.load()  # the first frame of an animation
-            return str(image.format), _upright(_rgb(image), _orientation(image))
+            upright = _upright(_rgb(image), _orientation(image))
+            return _Decoded(str(image.format), upright, _frames(image) if count else 1)
     except UnidentifiedImageError:
         raise SampleError(name, Reason.NOT_MEDIA, f"no image of a known format ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError as error:
@@ -102,6 +117,16 @@ def _decode(data: bytes, name: str) -> tuple[str, Image.Image]:
 def _formats() -> tuple[str, ...]:
     Image.init()  # Pillow loads its rarer plugins on request only, and naming one that is not loaded is a KeyError
     return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
+
+
+def _frames(image: Image.Image) -> int:
+    # The second picture of an MPO is a thumbnail or the other eye's view, and no movement.
+    if image.format == "MPO":
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # counting walks through the whole file: damage after the first picture does not matter
+        return 1
 
 
 def _orientation(image: Image.Image) -> int:

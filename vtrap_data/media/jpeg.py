@@ -38,6 +38,9 @@ def decode(data: bytes, *, name: str = "<jpeg>") -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             check_pixels(name, *image.size)
-            return image.convert("RGB")
+            if image.mode != "RGB":
+                return image.convert("RGB")
+            image.load()  # `convert` would copy, which costs as much again as decoding
+            return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(name, Reason.CORRUPT, f"a stored frame is no whole JPEG ({error})") from None

@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from vtrap_data.budgets.allocate import Allocation, Need, allocate, reads_questions, reads_videos
+from vtrap_data.budgets.allocate import (
+    DELTA,
+    JUDGED,
+    Allocation,
+    Need,
+    allocate,
+    check_strategy,
+    reads_questions,
+    reads_videos,
+)
 from vtrap_data.budgets.demand import demands
 from vtrap_data.errors import UsageError
 from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
@@ -25,6 +34,7 @@ class Asked(NamedTuple):
     needs: int | None
     residuals: tuple[float, ...]
     distinct: int
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,24 +68,35 @@ def asked_items(root: Path) -> list[Asked]:
     return asked
 
 
-def allocate_again(asked: Sequence[Asked], scores: Sequence[float | None], settings: PackSettings) -> Allocation:
+def allocate_again(
+    asked: Sequence[Asked], scores: Sequence[float | None], settings: PackSettings, *, delta: float = DELTA
+) -> Allocation:
     """Allocate from what is stored.
 
     Raises:
         UsageError: The strategy needs residuals and the corpus was packed without them.
     """
-    check_settings(settings)
+    if settings.strategy in JUDGED:
+        check_settings(replace(settings, strategy="hybrid"))
+        check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames, judged=True)
+    else:
+        check_settings(settings)
     if reads_videos(settings.strategy) and any(not one.residuals for one in asked):
         raise UsageError(
             f"strategy {settings.strategy!r} needs coverage, which was not measured for this corpus: pack the media "
             "again with --strategy hybrid (or coverage, or random)"
         )
     needs = [
-        Need(demand=score, residuals=one.residuals, distinct=one.distinct)
+        Need(demand=score, residuals=one.residuals, distinct=one.distinct, scores=one.scores)
         for one, score in zip(asked, scores, strict=True)
     ]
     return allocate(
-        settings.strategy, needs, budgets=settings.budgets, mean_frames=settings.mean_frames, seed=settings.seed
+        settings.strategy,
+        needs,
+        budgets=settings.budgets,
+        mean_frames=settings.mean_frames,
+        seed=settings.seed,
+        delta=delta,
     )
 
 

@@ -22,7 +22,7 @@ README = "README.md"
 DATA = "data"
 
 
-_HOW = ("workers", "file_timeout", "worker_memory")
+_HOW = ("workers", "executor", "ray_address", "file_timeout", "worker_memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,15 @@ class PackSettings:
         short_side: Short side of stored frames in pixels; smaller videos keep their size.
         seed: Of the "random" strategy.
         scorer: What reads the question: "lexical", or "embedding" (a sentence-embedding model).
-        samples_per_shard: Media items per tar.
+        samples_per_shard: Media items per tar, at most.
+        shard_bytes: Bytes of members per tar, at most, unless one sample alone has more. None: no limit.
+        shard_tokens: Visual tokens (see `shards.tokens`) of the items per tar, likewise.
         max_quarantine_rate: Packing stops when a larger share of samples than this is bad.
         synthetic: Generated, not recorded: the card says so at the top.
         description: One or two sentences for the card.
-        workers: Processes that decode; 0: this one.
+        workers: Processes that decode; 0: this one (on a cluster: as many as it has cores).
+        executor: "processes" of this machine, or the "ray" cluster.
+        ray_address: Of the cluster; None: see `shards.cluster`.
         file_timeout: Seconds that the media of one sample may take before it is set aside.
         worker_memory: GiB that each worker may use; a file that needs more is set aside.
     """
@@ -60,10 +64,14 @@ class PackSettings:
     seed: int = 0
     scorer: Literal["embedding", "lexical"] = "lexical"
     samples_per_shard: int = 512
+    shard_bytes: int | None = None
+    shard_tokens: int | None = None
     max_quarantine_rate: float = 0.1
     synthetic: bool = False
     description: str = ""
     workers: int = 0
+    executor: Literal["processes", "ray"] = "processes"
+    ray_address: str | None = None
     file_timeout: float = 300
     worker_memory: float = 4
 
@@ -108,6 +116,22 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """A sample whose media are, byte for byte, those of another of the same source: its items joined that one."""
+
+    sample: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A sample that was packed, and what one should know about its media."""
+
+    sample: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The `manifest.json` of a packed corpus. Holds no date and no machine, so that equal inputs give equal bytes.
 
@@ -115,12 +139,15 @@ class Manifest:
         settings: What it was packed with.
         params: Parameters that the strategy solved (such as `epsilon`).
         counts: samples, items, one entry per kind (`samples_video`, ...), frames_stored, frames_used,
-            bytes, duplicate_media (media stored again because another sample has the same file).
+            bytes, duplicate_media (media stored again, because a sample with the same file has another source, another
+            licence or other media beside it).
         shards: The tars.
         index_sha256: Hash of `index.parquet`.
         source_sha256: Hash of everything the source said (rows, file names, file sizes).
         versions: Of vtrap, of the frame selection rule, of decoders and encoders.
         quarantine: What was set aside.
+        duplicates: Samples that joined another.
+        notes: What to know about media that were packed.
         format: Version of the shard format.
     """
 
@@ -132,6 +159,8 @@ class Manifest:
     source_sha256: str
     versions: Mapping[str, str | int]
     quarantine: tuple[Quarantined, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()
+    notes: tuple[Note, ...] = ()
     format: int = field(default=FORMAT_VERSION)
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +175,8 @@ class Manifest:
             "source_sha256": self.source_sha256,
             "versions": dict(self.versions),
             "quarantine": [asdict(entry) for entry in self.quarantine],
+            "duplicates": [asdict(entry) for entry in self.duplicates],
+            "notes": [asdict(entry) for entry in self.notes],
         }
 
 
@@ -188,6 +219,8 @@ def read_manifest(root: Path) -> Manifest:
             source_sha256=data["source_sha256"],
             versions=data["versions"],
             quarantine=tuple(Quarantined(**entry) for entry in data["quarantine"]),
+            duplicates=tuple(Duplicate(**entry) for entry in data.get("duplicates", ())),
+            notes=tuple(Note(**entry) for entry in data.get("notes", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}): pack again") from error

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from vtrap_data.media.decode import decode, luma
 from vtrap_data.media.limits import check_time, time_limit, took_longer
 from vtrap_data.media.probe import probe
 from vtrap_data.media.select import pool_frames, subset_slots
+from vtrap_data.media.tars import as_files
 from vtrap_data.samples import Kind, PackedImage, SourceSample
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.members import pack_list
@@ -90,23 +91,24 @@ def measure(sample: SourceSample, options: MeasureOptions) -> SampleError | None
         None, or why the sample has to be set aside: an error is a value here, because it is expected and has to come
         back from a worker.
     """
+    paths = sample.paths
     try:
-        with time_limit(options.file_timeout):
-            opened = _OPEN[sample.kind](sample, options)
+        with time_limit(options.file_timeout), as_files(sample.paths, options.spool) as paths:
+            opened = _OPEN[sample.kind](replace(sample, paths=paths), options)
     except SampleError as error:
-        return _anonymous(sample, error.reason, error.detail)
+        return _anonymous(sample, error.reason, error.detail, paths)
     except MemoryError:
         detail = f"needs more memory than a worker has, {options.worker_memory:g} GiB (--worker-memory)"
         return SampleError(sample.id, Reason.TOO_LARGE, detail)
     except Exception as error:  # hostile bytes make decoders raise nearly anything, and one file must not end a pack
-        return _anonymous(sample, Reason.CORRUPT, f"cannot be read ({type(error).__name__}: {error})")
+        return _anonymous(sample, Reason.CORRUPT, f"cannot be read ({type(error).__name__}: {error})", paths)
     write_spool(options.spool, sample, opened.measured, opened.member)
     return None
 
 
-def _anonymous(sample: SourceSample, reason: Reason, detail: str) -> SampleError:
+def _anonymous(sample: SourceSample, reason: Reason, detail: str, opened: Sequence[Path]) -> SampleError:
     """The error for the manifest, which is published: it names files, not folders of this machine."""
-    for path in sample.paths:
+    for path in (*opened, *sample.paths):
         detail = detail.replace(str(path), path.name)
     return SampleError(sample.id, reason, detail)
 
@@ -178,20 +180,26 @@ def _run_pool(
 
 
 def _start_worker(memory: float) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever the decoder is in the middle of
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: end at once and without a traceback
+    limit_memory(memory)
+    _end_with_parent()
+
+
+def limit_memory(memory: float) -> None:
+    """Let this process allocate at most so many GiB."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = int(memory * (1 << 30))
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-    _end_with_parent()
 
 
-def _measure_in_worker(
-    function: Callable[[SourceSample, MeasureOptions], SampleError | None],
+def measure_in_worker(
     sample: SourceSample,
     options: MeasureOptions,
+    function: Callable[[SourceSample, MeasureOptions], SampleError | None] = measure,
 ) -> SampleError | None:
+    """`measure`, in a process that the system ends when it does not come back in time."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whatever the decoder is in the middle of
     signal.setitimer(signal.ITIMER_REAL, options.hard_timeout)
     try:
         return function(sample, options)
@@ -219,7 +227,8 @@ def _submit(
 ) -> None:
     for sample in samples:
         try:
-            running[pool.submit(_measure_in_worker, measure, sample, options)] = sample
+            # `measure` by name, so that a test's stand-in reaches the worker.
+            running[pool.submit(measure_in_worker, sample, options, measure)] = sample
         except BrokenProcessPool as error:
             failed: Future[SampleError | None] = Future()
             failed.set_exception(error)
@@ -273,7 +282,12 @@ def _open_images(sample: SourceSample, _: MeasureOptions) -> _Opened:
         PackedImage(name=path.name, sha256=image.sha256, width=image.width, height=image.height)
         for path, image in zip(sample.paths, opened, strict=True)
     )
-    return _Opened(Measured(images=facts), pack_list([image.data for image in opened]).data)
+    notes = tuple(
+        f"{path.name} is an animation of {image.frames} pictures: the first is used"
+        for path, image in zip(sample.paths, opened, strict=True)
+        if image.frames > 1
+    )
+    return _Opened(Measured(images=facts, notes=notes), pack_list([image.data for image in opened]).data)
 
 
 _OPEN: dict[Kind, Callable[[SourceSample, MeasureOptions], _Opened]] = {

@@ -12,10 +12,11 @@ import hashlib
 import json
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from vtrap_data.budgets.demand import DEMAND_VERSION, check_scorer, demands
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
 from vtrap_data.media import decode, jpeg
 from vtrap_data.media.select import FRAMES_VERSION, frame_ids, subset_slots
+from vtrap_data.media.tars import COPIES, marks
 from vtrap_data.samples import (
     FORMAT_VERSION,
     IMAGE_MARK,
@@ -37,22 +39,25 @@ from vtrap_data.samples import (
     SourceSample,
 )
 from vtrap_data.shards.card import write_card
+from vtrap_data.shards.cluster import check_ray, measure_on_ray
 from vtrap_data.shards.files import canonical_json, sha256_file, write_bytes
 from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, count_rows, write_index
 from vtrap_data.shards.manifest import (
     DATA,
     INDEX,
     MANIFEST,
+    Duplicate,
     Manifest,
+    Note,
     PackSettings,
     Quarantined,
     read_manifest,
     write_manifest,
 )
-from vtrap_data.shards.measure import is_measured, measure_all, measure_options
+from vtrap_data.shards.measure import MeasureOptions, is_measured, measure_all, measure_options
 from vtrap_data.shards.members import FRAMES, IMAGES, pack_list
 from vtrap_data.shards.spool import VideoFacts, read_facts, read_spool
-from vtrap_data.shards.write import Stored, remove_other_shards, sample_key, write_shards
+from vtrap_data.shards.write import ShardLimits, Stored, remove_other_shards, sample_key, write_shards
 
 WORK = ".work"
 PLAN = "plan.json"
@@ -66,12 +71,16 @@ class Job(NamedTuple):
         sample: What the source said.
         residuals: Of its video; empty when not measured.
         distinct: Distinct frames in the pool of its video; 0 without a video.
+        media: SHA-256 of its media, in order.
+        notes: What to know about them.
     """
 
     key: str
     sample: SourceSample
     residuals: tuple[float, ...]
     distinct: int
+    media: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def pack(
@@ -102,10 +111,11 @@ def pack(
     if (out / MANIFEST).exists():
         return _finished(out, settings, source)
     with _work_folder(out, settings) as spool:
-        jobs, quarantine = _measure(todo, rejected, spool, settings)
+        measured, quarantine = _measure(todo, rejected, spool, settings)
+        jobs, duplicates = merge_duplicates(measured)
         budgets, demand, params = _allocate(jobs, settings)
         stored = tqdm(_stored(jobs, budgets, demand, spool, settings), "write", len(jobs), unit="sample", disable=None)
-        written = write_shards(out, stored, split=settings.split, samples_per_shard=settings.samples_per_shard)
+        written = write_shards(out, stored, split=settings.split, limits=shard_limits(settings))
         remove_other_shards(out, written.shards)
         write_index(out, written.index)
         manifest = Manifest(
@@ -117,6 +127,8 @@ def pack(
             source_sha256=source,
             versions=versions(),
             quarantine=tuple(Quarantined.of(error) for error in quarantine),
+            duplicates=duplicates,
+            notes=tuple(Note(sample=job.sample.id, detail=note) for job in jobs for note in job.notes),
         )
         write_card(out, manifest, written.index)
         write_manifest(out, manifest)
@@ -136,8 +148,8 @@ def check_settings(settings: PackSettings) -> None:
         subset_slots(settings.slots, budget, smallest=settings.smallest)
     if settings.store is not None:
         subset_slots(settings.slots, settings.store, smallest=settings.smallest)
-    for name in ("short_side", "samples_per_shard"):
-        if getattr(settings, name) < 1:
+    for name in ("short_side", "samples_per_shard", "shard_bytes", "shard_tokens"):
+        if (value := getattr(settings, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}")
     if not math.isfinite(settings.mean_frames):
         raise UsageError(f"--mean-frames must be a number, not {settings.mean_frames}")
@@ -150,6 +162,12 @@ def check_settings(settings: PackSettings) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {getattr(settings, name)}")
     if not 0 <= settings.max_quarantine_rate <= 1:
         raise UsageError(f"--max-quarantine-rate must lie in [0, 1], not {settings.max_quarantine_rate}")
+    if settings.executor not in ("processes", "ray"):
+        raise UsageError(f"--executor must be processes or ray, not {settings.executor!r}")
+    if settings.executor == "ray":
+        check_ray()
+    elif settings.ray_address is not None:
+        raise UsageError("--ray-address needs --executor ray")
     if not settings.split.isidentifier():
         raise UsageError(f"--split must be letters, digits and underscores, not {settings.split!r}")
 
@@ -158,12 +176,41 @@ def source_hash(samples: Sequence[SourceSample], rejected: Sequence[SampleError]
     """Hash of everything a source says: rows, file names and file sizes. Folders above the files do not count."""
     digest = hashlib.sha256()
     for sample in tqdm(samples, "look", unit="sample", delay=2, leave=False, disable=None):
-        sizes = [path.stat().st_size if path.is_file() else None for path in sample.paths]
+        sizes = [mark.size if (mark := marks(path)) else None for path in sample.paths]
         facts = {**asdict(sample), "paths": [path.name for path in sample.paths], "sizes": sizes}
         digest.update(canonical_json(facts) + b"\n")
     for error in rejected:
         digest.update(canonical_json([error.sample, error.reason.value, error.detail]) + b"\n")
     return digest.hexdigest()
+
+
+def shard_limits(settings: PackSettings) -> ShardLimits:
+    """When a tar is full under these settings."""
+    return ShardLimits(settings.samples_per_shard, settings.shard_bytes, settings.shard_tokens)
+
+
+def merge_duplicates(jobs: Sequence[Job]) -> tuple[list[Job], tuple[Duplicate, ...]]:
+    """Let samples whose media are the same bytes share one place: the items of later ones join the first.
+
+    Only within one source: a sample has one licence. Text samples stay as they are.
+    """
+    kept: list[Job] = []
+    joined: dict[int, list[Item]] = {}
+    place: dict[tuple[object, ...], int] = {}
+    duplicates = []
+    for job in jobs:
+        sample = job.sample
+        origin = (sample.kind, job.media, sample.source, sample.licence, sample.redistributable)
+        first = place.setdefault(origin, len(kept)) if job.media else len(kept)
+        if first == len(kept):
+            kept.append(job)
+        else:
+            joined.setdefault(first, []).extend(sample.items)
+            duplicates.append(Duplicate(sample=sample.id, of=kept[first].sample.id))
+    for number, items in joined.items():
+        sample = kept[number].sample
+        kept[number] = kept[number]._replace(sample=replace(sample, items=(*sample.items, *items)))
+    return kept, tuple(duplicates)
 
 
 def versions() -> dict[str, str | int]:
@@ -245,6 +292,8 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
             raise UsageError(
                 f"{out} holds an unfinished pack with other settings: finish it, remove it, or choose another --out"
             )
+        for copies in work.glob(f"{COPIES}*"):  # of media in tars, left by a kill
+            shutil.rmtree(copies)
         if old != plan:  # none yet, or of another version of vtrap or of a decoder: its frames may differ
             for path in work.iterdir():
                 if path.name != "lock":
@@ -261,15 +310,18 @@ def _measure(
     options = measure_options(settings, spool)
     bad: dict[str, SampleError] = {}
     with tqdm(desc="measure", total=len(samples), unit="medium", disable=None) as bar:
-        missing = []
+        missing, read = [], 0
         for sample in samples:  # hashes what an earlier attempt has left: fast, but not at once
             if is_measured(sample, options):
                 bar.update()
             else:
                 missing.append(sample)
-        for sample, error in measure_all(missing, options, workers=settings.workers):
+        began = time.monotonic()
+        for sample, error in _outcomes(missing, options, settings):
             if error is not None:
                 bad[sample.id] = error
+            read += sum(mark.size for path in sample.paths if (mark := marks(path)))
+            bar.set_postfix_str(f"{read / 1e6 / (time.monotonic() - began + 1e-9):.1f} MB/s", refresh=False)
             bar.update()
     quarantine = [*rejected, *(bad[sample.id] for sample in samples if sample.id in bad)]
     total = len(samples) + len(rejected)
@@ -290,8 +342,16 @@ def _measure(
             raise VtrapError(f"media of {sample.id} changed while it was being packed: run pack again")
         video = measured.video
         facts = (video.residuals, video.distinct) if video else ((), 0)
-        jobs.append(Job(sample_key(number, sample.id), sample, *facts))
+        jobs.append(Job(sample_key(number, sample.id), sample, *facts, measured.media, measured.notes))
     return jobs, quarantine
+
+
+def _outcomes(
+    samples: Sequence[SourceSample], options: MeasureOptions, settings: PackSettings
+) -> Iterator[tuple[SourceSample, SampleError | None]]:
+    if settings.executor == "ray" and samples:
+        return measure_on_ray(samples, options, workers=settings.workers, address=settings.ray_address)
+    return measure_all(samples, options, workers=settings.workers)
 
 
 def _allocate(

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from vtrap_data.budgets.allocate import DELTA, JUDGED
 from vtrap_data.budgets.demand import DEMAND_VERSION
 from vtrap_data.errors import UsageError
+from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.select import frame_ids
-from vtrap_data.shards.allocation import Scorer, allocate_again, asked_items, demand_scores
+from vtrap_data.samples import Example
+from vtrap_data.shards.allocation import Asked, Scorer, allocate_again, asked_items, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
-from vtrap_data.shards.pack import packed_item
+from vtrap_data.shards.pack import packed_item, shard_limits
 from vtrap_data.shards.stored import read_stored
 from vtrap_data.shards.write import Stored, write_shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """A model that is asked about every item.
+
+    Attributes:
+        scores: Given a function from a budget to the item with the frames of that budget, and the candidate budgets,
+            a number for each: the answer loss for the strategy `loss`, its preference for `vlm`.
+        looks_at: Budgets whose frames it will ask for, of the candidates.
+        facts: Which model, which prompt: recorded in the manifest. Scores are only reused under the same facts.
+    """
+
+    scores: Callable[[Callable[[int], Example], Sequence[int]], Sequence[float]]
+    looks_at: Callable[[Sequence[int]], Sequence[int]]
+    facts: Mapping[str, str | int | float]
 
 
 def reallocate(
@@ -32,17 +52,21 @@ def reallocate(
     scorer: Scorer | None = None,
     seed: int | None = None,
     name: str | None = None,
+    judge: Judge | None = None,
+    delta: float = DELTA,
 ) -> Manifest:
     """Write a corpus with the media of `source` and other budgets. Every stored frame is kept.
 
     Args:
         source: A packed corpus.
         out: Folder of the new one; new or empty.
-        strategy: "fixed:N", "instruction", "coverage", "hybrid" or "random".
+        strategy: "fixed:N", "instruction", "coverage", "hybrid", "random"; or, with a judge, "loss" or "vlm".
         mean_frames: Mean budget to hit; None: as `source`.
         scorer: What reads the questions; None: as `source`.
         seed: Of "random"; None: as `source`.
         name: Name of the new corpus; None: as `source`.
+        judge: For "loss" and "vlm". What it says is kept item by item, so that a killed run goes on.
+        delta: For "loss".
 
     Returns:
         The manifest of the new corpus.
@@ -61,24 +85,35 @@ def reallocate(
     )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is not an empty folder: choose another")
+    if (strategy in JUDGED) != (judge is not None):
+        raise UsageError(
+            f"--model goes with --strategy {' and '.join(JUDGED)}, and they with it, not with {strategy!r}"
+        )
     asked = asked_items(source)
+    if judge is not None:
+        asked = _ask(source, asked, judge, settings, notes=out.with_name(f".{out.name}.scores.jsonl"))
     scores = demand_scores(asked, settings)
-    allocation = allocate_again(asked, scores, settings) if asked else None
+    allocation = allocate_again(asked, scores, settings, delta=delta) if asked else None
     granted = dict(zip((one.id for one in asked), allocation.budgets if allocation else (), strict=True))
     _check_stored(source, granted, settings)
+    said = {one.id: one.scores for one in asked}
     demand = {one.id: score for one, score in zip(asked, scores, strict=True)}
     stored = tqdm(
-        _rewritten(source, granted, demand, settings), "write", old.counts["samples"], unit="sample", disable=None
+        _rewritten(source, granted, demand, said, settings),
+        "write",
+        old.counts["samples"],
+        unit="sample",
+        disable=None,
     )
     # Under another name until it is whole: a kill leaves no half corpus at `out` that would block the next attempt.
     half = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(half, ignore_errors=True)
-    written = write_shards(half, stored, split=settings.split, samples_per_shard=settings.samples_per_shard)
+    written = write_shards(half, stored, split=settings.split, limits=shard_limits(settings))
     write_index(half, written.index)
     manifest = replace(
         old,
         settings=settings,
-        params=dict(allocation.params) if allocation else {},
+        params={**(allocation.params if allocation else {}), **(judge.facts if judge else {})},
         counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
         shards=written.shards,
         index_sha256=sha256_file(half / INDEX),
@@ -87,7 +122,48 @@ def reallocate(
     write_card(half, manifest, written.index)
     write_manifest(half, manifest)
     half.replace(out)
+    out.with_name(f".{out.name}.scores.jsonl").unlink(missing_ok=True)
     return manifest
+
+
+def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSettings, *, notes: Path) -> list[Asked]:
+    """Let the judge look at every item, each answer noted before the next question."""
+    for budget in judge.looks_at(settings.budgets):
+        _check_stored(source, dict.fromkeys((one.id for one in asked), budget), settings)
+    at_budget = {budget: PackedDataset(source, frames=budget) for budget in judge.looks_at(settings.budgets)}
+    place = {name: row for row, name in enumerate(next(iter(at_budget.values())).column("item_id"))}
+    head = {"corpus": read_manifest(source).index_sha256, "budgets": list(settings.budgets), **judge.facts}
+    known = _noted(notes, head)
+    with notes.open("a", encoding="utf-8") as file:
+        if not known:
+            file.truncate(0)
+            file.write(json.dumps(head) + "\n")
+        for one in tqdm(asked, "ask", unit="item", disable=None):
+            if one.id not in known:
+                row = place[one.id]
+                scores = judge.scores(lambda budget, row=row: at_budget[budget][row], settings.budgets)  # type: ignore[misc]
+                known[one.id] = tuple(float(score) for score in scores)
+                file.write(json.dumps([one.id, known[one.id]]) + "\n")
+                file.flush()
+    return [one._replace(scores=known[one.id]) for one in asked]
+
+
+def _noted(notes: Path, head: Mapping[str, object]) -> dict[str, tuple[float, ...]]:
+    """What an earlier attempt with the same judge has left; a line that a kill cut off is asked again."""
+    lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+    try:
+        if not lines or json.loads(lines[0]) != head:
+            return {}
+    except ValueError:
+        return {}
+    known = {}
+    for line in lines[1:]:
+        try:
+            name, scores = json.loads(line)
+            known[name] = tuple(scores)
+        except ValueError:
+            continue
+    return known
 
 
 def _check_stored(source: Path, granted: dict[str, int], settings: PackSettings) -> None:
@@ -106,7 +182,11 @@ def _check_stored(source: Path, granted: dict[str, int], settings: PackSettings)
 
 
 def _rewritten(
-    source: Path, granted: dict[str, int], demand: dict[str, float | None], settings: PackSettings
+    source: Path,
+    granted: dict[str, int],
+    demand: dict[str, float | None],
+    said: dict[str, tuple[float, ...]],
+    settings: PackSettings,
 ) -> Iterator[Stored]:
     for stored in read_stored(source, members=True):
         video = stored.sample.video
@@ -114,5 +194,6 @@ def _rewritten(
         for item in stored.sample.items:
             budget = granted.get(item.id, 0)
             ids = frame_ids(video.pool, budget, smallest=settings.smallest) if video else ()
-            items.append(packed_item(item, budget=budget, ids=ids, demand=demand.get(item.id)))
+            packed = packed_item(item, budget=budget, ids=ids, demand=demand.get(item.id))
+            items.append(replace(packed, scores=said.get(item.id, ())))
         yield Stored(replace(stored.sample, items=tuple(items)), stored.members, stored.frames)

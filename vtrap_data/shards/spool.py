@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vtrap_data.media.tars import marks
 from vtrap_data.samples import PackedImage, SourceSample
 from vtrap_data.shards.files import canonical_json, write_bytes
 from vtrap_data.shards.members import unpack_list
@@ -57,10 +58,22 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One sample after pass 1; `video` and `images` are empty for text."""
+    """One sample after pass 1; `video` and `images` are empty for text.
+
+    Attributes:
+        video: Facts of the video.
+        images: Facts of the images.
+        notes: What a reader of the manifest should know about the media: sentences.
+    """
 
     video: VideoFacts | None = None
     images: tuple[PackedImage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """SHA-256 of each media file, in order; empty for text."""
+        return (self.video.sha256,) if self.video else tuple(image.sha256 for image in self.images)
 
 
 def spool_name(sample: SourceSample) -> str:
@@ -79,8 +92,14 @@ def write_spool(folder: Path, sample: SourceSample, measured: Measured, member: 
         "member_sha256": hashlib.sha256(member).hexdigest(),
         "video": None if measured.video is None else asdict(measured.video),
         "images": [asdict(image) for image in measured.images],
+        "notes": list(measured.notes),
     }
     write_bytes(folder / f"{name}.json", canonical_json(facts), sync=False)
+
+
+def is_spooled(folder: Path, sample: SourceSample) -> bool:
+    """Whether there is a result, unread and unchecked."""
+    return (folder / f"{spool_name(sample)}.json").is_file()
 
 
 def read_facts(folder: Path, sample: SourceSample) -> Measured | None:
@@ -105,22 +124,17 @@ def read_spool(folder: Path, sample: SourceSample) -> tuple[Measured, list[bytes
 
 def file_marks(sample: SourceSample) -> list[list[int] | None]:
     """Size and time of each media file, by which a changed file is noticed; None for a missing one."""
-    marks: list[list[int] | None] = []
-    for path in sample.paths:
-        try:
-            stat = path.stat()
-        except OSError:
-            marks.append(None)
-        else:
-            marks.append([stat.st_size, stat.st_mtime_ns])
-    return marks
+    found = (marks(path) for path in sample.paths)
+    return [None if mark is None else list(mark) for mark in found]
 
 
 def _measured(data: dict[str, Any]) -> Measured:
     video = data["video"]
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (video or {}).items()}
     return Measured(
-        video=VideoFacts(**fields) if fields else None, images=tuple(PackedImage(**image) for image in data["images"])
+        video=VideoFacts(**fields) if fields else None,
+        images=tuple(PackedImage(**image) for image in data["images"]),
+        notes=tuple(data["notes"]),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,6 +14,7 @@ from vtrap_data.samples import PackedSample
 from vtrap_data.shards.files import atomic_file, canonical_json
 from vtrap_data.shards.index import SCHEMA, FrameFacts, index_rows, index_table, tar_members
 from vtrap_data.shards.manifest import DATA, Shard
+from vtrap_data.shards.tokens import frame_tokens, images_tokens
 
 
 class Stored(NamedTuple):
@@ -49,24 +49,38 @@ def sample_key(number: int, sample_id: str) -> str:
     return f"{number:08d}-{slug}" if slug else f"{number:08d}"
 
 
-def write_shards(out: Path, samples: Iterable[Stored], *, split: str, samples_per_shard: int) -> Written:
+class ShardLimits(NamedTuple):
+    """When a tar is full. One sample that is beyond a limit alone gets a tar of its own.
+
+    Attributes:
+        samples: Samples.
+        bytes: Bytes of members, without the headers of the tar; None: no limit.
+        tokens: Visual tokens of the items (`shards.tokens`); None: no limit.
+    """
+
+    samples: int
+    bytes: int | None = None
+    tokens: int | None = None
+
+
+def write_shards(out: Path, samples: Iterable[Stored], *, split: str, limits: ShardLimits) -> Written:
     """Write `out/data/<split>-00000.tar` and on; each appears under its name only when it is whole.
 
     Args:
         out: The corpus folder.
-        samples: In order. Read once, one shard's worth at a time.
+        samples: In order. Read once, and never more than one at a time.
         split: Part of the file name.
-        samples_per_shard: At most that many samples in each tar.
+        limits: When the next tar begins.
     """
     shards: list[Shard] = []
     tables: list[pa.Table] = []  # one per shard: a million rows as dicts would take gigabytes
-    todo = iter(samples)
-    while first := next(todo, None):
+    todo = _Ahead(iter(samples))
+    while todo.next is not None:
         name = f"{DATA}/{split}-{len(shards):05d}.tar"
         facts = []
         with atomic_file(out / name) as file:
             sink = _Hashed(file)
-            for stored in _write_tar(sink, _chain(first, islice(todo, samples_per_shard - 1))):
+            for stored in _write_tar(sink, _fill(todo, limits)):
                 facts.append((stored.sample, stored.frames))
         shards.append(Shard(path=name, bytes=sink.size, sha256=sink.digest.hexdigest(), samples=len(facts)))
         members = tar_members(out / name)
@@ -77,6 +91,14 @@ def write_shards(out: Path, samples: Iterable[Stored], *, split: str, samples_pe
     return Written(tuple(shards), pa.concat_tables(tables) if tables else SCHEMA.empty_table())
 
 
+def stored_tokens(stored: Stored) -> int:
+    """Visual tokens that the items of a sample show a model, all together."""
+    sample, size = stored.sample, stored.frames
+    if size is not None:
+        return sum(frame_tokens(len(item.frame_ids), size.width, size.height) for item in sample.items)
+    return len(sample.items) * images_tokens([(image.width, image.height) for image in sample.images])
+
+
 def remove_other_shards(out: Path, shards: Sequence[Shard]) -> None:
     """Remove tars of an earlier attempt that are not part of this one."""
     keep = {out / shard.path for shard in shards}
@@ -85,23 +107,50 @@ def remove_other_shards(out: Path, shards: Sequence[Shard]) -> None:
             path.unlink()
 
 
-def _write_tar(sink: _Hashed, samples: Iterable[Stored]) -> Iterator[Stored]:
+class _Ahead:
+    """An iterator whose next sample can be looked at: it may belong into the next tar."""
+
+    def __init__(self, samples: Iterator[Stored]) -> None:
+        self._samples = samples
+        self.next = next(samples, None)
+
+    def take(self) -> Stored:
+        taken = self.next
+        assert taken is not None
+        self.next = next(self._samples, None)
+        return taken
+
+
+def _fill(todo: _Ahead, limits: ShardLimits) -> Iterator[tuple[Stored, bytes]]:
+    """The samples of one tar, each with its JSON member."""
+    count = size = tokens = 0
+    while (ahead := todo.next) is not None:
+        text = canonical_json(ahead.sample.to_json())
+        size += len(text) + sum(len(data) for data in ahead.members.values())
+        tokens += stored_tokens(ahead) if limits.tokens is not None else 0
+        full = (
+            count >= limits.samples
+            or (limits.bytes is not None and size > limits.bytes)
+            or (limits.tokens is not None and tokens > limits.tokens)
+        )
+        if count and full:
+            return
+        count += 1
+        yield todo.take(), text
+
+
+def _write_tar(sink: _Hashed, samples: Iterable[tuple[Stored, bytes]]) -> Iterator[Stored]:
     # webdataset loads torch where torch is installed, which takes seconds: only the process that writes pays for it.
     from webdataset.writer import TarWriter
 
     # Whole-second mtime, no names: nothing of this machine, and no PAX header before each member.
     with TarWriter(sink, user="", group="", mtime=0, encoder=False) as tar:
-        for stored in samples:
+        for stored, text in samples:
             # One call per member: TarWriter sorts the members of a call, and the facts should come before the frames.
-            tar.write({"__key__": stored.sample.key, "json": canonical_json(stored.sample.to_json())})
+            tar.write({"__key__": stored.sample.key, "json": text})
             for extension, data in sorted(stored.members.items()):
                 tar.write({"__key__": stored.sample.key, extension: data})
             yield stored
-
-
-def _chain(first: Stored, rest: Iterable[Stored]) -> Iterator[Stored]:
-    yield first
-    yield from rest
 
 
 class _Hashed:

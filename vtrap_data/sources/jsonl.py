@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import Reason, SampleError, UsageError
+from vtrap_data.media.tars import MediaRoot
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item, Kind, Message, Role, SourceSample
 
 _ROLES: dict[str, Role] = {
@@ -77,7 +78,8 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
 
     Args:
         path: The file.
-        media_root: Folder that media paths start from and may not leave, links included. None: the file's own folder.
+        media_root: Folder that media paths start from and may not leave, links included; what is not there as a file
+            is looked for in the tars of the folders on its way. Or one tar. None: the file's own folder.
         name: Source of rows that name none. None: the file's name without suffix.
 
     Returns:
@@ -88,9 +90,7 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give a JSONL file")
-    root = (path.parent if media_root is None else media_root).resolve()
-    if not root.is_dir():
-        raise UsageError(f"--media-root {media_root} is not a folder")
+    root = MediaRoot(path.parent if media_root is None else media_root)
     groups: dict[Any, list[_Row]] = {}
     rejected: list[SampleError] = []
     used: dict[str, int] = {}
@@ -140,7 +140,7 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read_row(row: Any, *, place: str, root: Path, source: str) -> _Row:
+def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
     def bad(detail: str, reason: Reason = Reason.BAD_ROW) -> SampleError:
         return SampleError(place, reason, detail)
 
@@ -170,12 +170,11 @@ def _read_row(row: Any, *, place: str, root: Path, source: str) -> _Row:
         if _URL.match(name):
             raise bad(f"{name[:80]!r} is a URL: download it and give its path")
         try:
-            resolved = (root / name).resolve()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise bad(f"{name[:80]!r} is no path: {error}") from None
-        if not resolved.is_relative_to(root):
-            raise bad(f"{name[:80]!r} leaves the media root (setting: --media-root)", Reason.OUTSIDE_ROOT)
-        paths.append(resolved)
+            paths.append(root.locate(name))
+        except ValueError as error:
+            raise bad(str(error)) from None
+        except SampleError as error:
+            raise bad(error.detail, error.reason) from None
     return _Row(_Origin(kind, tuple(paths), _text(row, "source") or source, licence, free), item)
 
 
@@ -307,9 +306,9 @@ def _text(row: Mapping[str, Any], key: str) -> str | None:
     return value or None
 
 
-def _sample(rows: Sequence[_Row], root: Path, ids: dict[str, int]) -> SourceSample:
+def _sample(rows: Sequence[_Row], root: MediaRoot, ids: dict[str, int]) -> SourceSample:
     origin = rows[0].origin
-    names = [path.relative_to(root).as_posix() for path in origin.paths]
+    names = [root.relative(path) for path in origin.paths]
     if not names:
         name = rows[0].item.id
     elif len(names) == 1:

@@ -1,0 +1,306 @@
+"""Side by side with lmms-eval: the same toy-size Qwen2.5-VL, the same items. Scores, CPU beside generation, kills.
+
+Usage: python scripts/bench_harness.py [--items 200] [--frames 8,32] [--out runs/bench-harness] [--dry-run]
+
+lmms-eval comes from the package index into an environment of its own under --out, on top of this one's torch and
+transformers. Both harnesses are given a task with the same questions, prompts and files, weights in bfloat16, the
+processor's own pixel limits, and batch size 1.
+
+CPU is what a process and its children used, user and system, so other work on the machine hardly matters; wall time is
+printed for what it is worth. What lies outside `generate` is measured by a clock around it, in both. Everything is run
+with a few items and with all: the difference, divided by the items, is the cost per item; the rest is start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[1]
+PAGE = REPO / "docs" / "performance.md"
+BEGIN, END = "<!-- HARNESS -->", "<!-- /HARNESS -->"
+LMMS = "lmms-eval==0.7.3"
+# What its command imports; the rest of its 60 requirements serves other models and tasks.
+NEEDS = [
+    *("qwen-vl-utils", "decord", "loguru", "sqlitedict", "tenacity", "terminaltables", "pytablewriter", "jsonlines"),
+    *("sacrebleu", "hf_transfer", "tabulate", "ftfy", "nltk", "openai", "timm", "einops", "numexpr", "python-dotenv"),
+]
+FEW = 20
+
+CLOCK = """
+import atexit, json, os, resource, sys, time
+import transformers.generation.utils as g
+spent = {"cpu": 0.0, "wall": 0.0, "calls": 0}
+inner = g.GenerationMixin.generate
+def generate(self, *a, **k):
+    c, w = time.process_time(), time.perf_counter()
+    try:
+        return inner(self, *a, **k)
+    finally:
+        spent["cpu"] += time.process_time() - c
+        spent["wall"] += time.perf_counter() - w
+        spent["calls"] += 1
+        with open(os.environ["CLOCK"] + ".calls", "a") as f:
+            f.write(".")
+g.GenerationMixin.generate = generate
+def done():
+    own, kids = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    total = own.ru_utime + own.ru_stime + kids.ru_utime + kids.ru_stime
+    with open(os.environ["CLOCK"], "w") as f:
+        json.dump({**spent, "total": total}, f)
+atexit.register(done)
+"""
+
+UTILS = """
+import json
+from PIL import Image
+def messages(doc, lmms_eval_specific_kwargs=None):
+    kind = "video" if doc["media"].endswith(".mp4") else "image"
+    medium = doc["media"] if kind == "video" else Image.open(doc["media"]).convert("RGB")
+    return [{"role": "user", "content": [{"type": kind, "url": medium}, {"type": "text", "text": doc["text"]}]}]
+def visual(doc):
+    return [doc["media"]]
+def text(doc, lmms_eval_specific_kwargs=None):
+    return doc["text"]
+def results(doc, found):
+    said = found[0].strip().rstrip(".").lower()
+    return {"accuracy": float(said == doc["answer"].lower())}
+"""
+
+
+def prepare(out: Path, items: int) -> dict[str, Path]:
+    """Data for both, and lmms-eval's environment; nothing is done twice."""
+    python = [sys.executable, "-m", "vtrap_data"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+    for kind, name in (("images", "toy-image"), ("videos", "toy-video")):
+        source, packed = out / f"source-{items}" / kind, out / f"packed-{items}" / name
+        if not (packed / "manifest.json").is_file():
+            media = items if kind == "images" else -(-items // 2)  # a clip has two questions
+            make = ["toyworld", kind, "--purpose", "bench", "--count", str(media), "--out", str(source)]
+            subprocess.run([*python, *make], **quiet)
+            pack = ["pack", str(source / "bench.jsonl"), "--out", str(packed), "--name", name, "--split", "test"]
+            pack += ["--synthetic", "--workers", "0"]
+            if kind == "videos":
+                pack += ["--budgets", "2,4,8,16,32", "--slots", "32", "--store", "32", "--mean-frames", "8"]
+            subprocess.run([*python, *pack], **quiet)
+    env = out / "env"
+    if not (env / "ready").is_file():
+        print("installing lmms-eval in an environment of its own (once)", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(env)], check=True)
+        pip = [
+            str(env / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
+        site = next((env / "lib").glob("python*")) / "site-packages"
+        lines = [sysconfig.get_paths()["purelib"], str(REPO), "import vtrap_data"]  # the import mends torchvision
+        (site / "beside.pth").write_text("\n".join(lines) + "\n")
+        subprocess.run([*pip, "--no-deps", LMMS], check=True)
+        subprocess.run([*pip, *NEEDS], check=True)
+        (env / "ready").touch()
+    tasks = out / "tasks"
+    tasks.mkdir(exist_ok=True)
+    (tasks / "utils.py").write_text(UTILS)
+    for kind, name in (("images", "toy_image"), ("videos", "toy_video")):
+        source = out / f"source-{items}" / kind
+        rows = []
+        for line in (source / "bench.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            medium = str(source / (row.get("images") or row.get("videos"))[0])
+            text = row["messages"][0]["content"].replace("<image>", "").replace("<video>", "")
+            rows.append({"id": row["id"], "media": medium, "text": text, "answer": row["answer"]})
+        (out / f"{name}-{items}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows[:items]))
+        (tasks / f"{name}.yaml").write_text(
+            textwrap.dedent(f"""\
+            task: {name}
+            dataset_path: json
+            dataset_kwargs: {{data_files: {{test: {out / f"{name}-{items}.jsonl"}}}}}
+            test_split: test
+            output_type: generate_until
+            doc_to_visual: !function utils.visual
+            doc_to_text: !function utils.text
+            doc_to_messages: !function utils.messages
+            doc_to_target: answer
+            process_results: !function utils.results
+            generation_kwargs: {{max_new_tokens: 8, temperature: 0, do_sample: false}}
+            metric_list:
+              - {{metric: accuracy, aggregation: mean, higher_is_better: true}}
+            """)
+        )
+    rows_of = {kind: out / f"toy_{kind}-{items}.jsonl" for kind in ("image", "video")}
+    return {"env": env, "tasks": tasks, "packed": out / f"packed-{items}", **rows_of}
+
+
+def command(who: str, kind: str, paths: dict[str, Path], *, items: int, frames: int, target: Path) -> list[str]:
+    """A run of one harness."""
+    from vtrap_data.encoding.models import resolve
+
+    model = resolve("toy-vl").path
+    if who == "vtrap":
+        start = "import clock, sys; from vtrap_bench.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        argv = ["run", "--model", model, "--tasks", f"toy-{kind}", "--benchmarks", str(paths["packed"])]
+        argv += ["--out", str(target), "--dtype", "bfloat16", "--batch-size", "1", "--limit", str(items)]
+        argv += ["--frames", str(frames)] if kind == "video" else []
+        return [sys.executable, "-c", start, *argv]
+    size = json.loads((Path(model) / "processor_config.json").read_text())["image_processor"]["size"]
+    low, high = size["shortest_edge"], size["longest_edge"]
+    start = "import clock, runpy; runpy.run_module('lmms_eval', run_name='__main__', alter_sys=True)"
+    argv = [
+        "--model",
+        "qwen2_5_vl",
+        "--tasks",
+        f"toy_{kind}",
+        "--include_path",
+        str(paths["tasks"]),
+        "--batch_size",
+        "1",
+    ]
+    settings = (
+        f"pretrained={model},device=cpu,device_map=cpu,min_pixels={low},max_pixels={high},max_num_frames={frames}"
+    )
+    argv += [
+        "--batch_size",
+        "1",
+        "--model_args",
+        settings,
+        "--limit",
+        str(items),
+        "--output_path",
+        str(target),
+        "--log_samples",
+    ]
+    return [str(paths["env"] / "bin" / "python"), "-c", start, *argv]
+
+
+def environment(out: Path, clock: Path) -> dict[str, str]:
+    (out / "clock.py").write_text(CLOCK)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(out), "CLOCK": str(clock)}
+
+
+def measured(who: str, kind: str, paths: dict[str, Path], out: Path, *, items: int, frames: int) -> dict[str, Any]:
+    """Run from nothing; what it took and what it scored."""
+    target = out / "runs" / f"{who}-{kind}-{frames}-{items}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    argv = command(who, kind, paths, items=items, frames=frames, target=target)
+    clock = out / "clock.json"
+    began = time.perf_counter()
+    with (out / f"{who}.log").open("wb") as log:
+        code = subprocess.run(argv, env=environment(out, clock), stdout=log, stderr=log, check=False).returncode
+    if code != 0:
+        tail = (out / f"{who}.log").read_text(errors="replace")[-3000:]
+        raise SystemExit(f"{who} on {kind} ended with exit code {code}:\n{tail}")
+    spent = json.loads(clock.read_text())
+    found: dict[str, Any] = {"wall": time.perf_counter() - began, "generate": spent["cpu"], "calls": spent["calls"]}
+    return {**found, "outside": spent["total"] - spent["cpu"], **answers(who, target, paths[kind])}
+
+
+def _text(value: Any) -> str:
+    return _text(value[0]) if isinstance(value, list) else str(value)
+
+
+def answers(who: str, target: Path, questions: Path) -> dict[str, Any]:
+    """Texts by question, and the score in points."""
+    if who == "vtrap":
+        rows = [json.loads(line) for line in (target / "records.jsonl").read_text().splitlines()]
+        scores = json.loads((target / "scores.json").read_text())
+        (task,) = scores["tasks"].values()
+        return {"score": task["score"], "texts": {r["item_id"]: r["response"] for r in rows}}
+    results = json.loads(next(target.rglob("*results.json")).read_text())
+    (task,) = results["results"].values()
+    rows = [json.loads(line) for line in next(target.rglob("*samples*.jsonl")).read_text().splitlines()]
+    # It numbers questions by their row and does not keep them.
+    asked = [json.loads(line)["id"] for line in questions.read_text().splitlines()]
+    texts = {asked[r["doc_id"]]: _text(r["filtered_resps"]) for r in rows}
+    return {"score": 100 * next(v for k, v in task.items() if k.startswith("accuracy,")), "texts": texts}
+
+
+def killed(who: str, paths: dict[str, Path], out: Path, *, items: int) -> int:
+    """Questions that were asked more than once, when the run is killed half-way and started again."""
+    target = out / "runs" / f"{who}-killed"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    argv = command(who, "image", paths, items=items, frames=8, target=target)
+    clock = out / "killed.json"
+    calls = Path(f"{clock}.calls")
+    calls.unlink(missing_ok=True)
+    asked = 0
+    for last in (False, True):
+        with (out / f"{who}-killed.log").open("ab") as log:
+            process = subprocess.Popen(argv, env=environment(out, clock), stdout=log, stderr=log)
+            while process.poll() is None:
+                time.sleep(0.05)
+                if not last and calls.exists() and calls.stat().st_size >= items // 2:
+                    os.kill(process.pid, signal.SIGKILL)
+                    process.wait()
+        asked = calls.stat().st_size
+    return asked - items
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--frames", default="8,32", help="numbers of frames per video (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=REPO / "runs" / "bench-harness")
+    parser.add_argument("--dry-run", action="store_true", help="print the table, leave the page as it is")
+    args = parser.parse_args()
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    paths = prepare(out, args.items)
+    lines = [
+        f"{args.items} items per row, toy-vl in bfloat16 on a CPU, one thread, batch size 1; CPU beside generation.",
+        "",
+        "| items | | score | same text | start-up, CPU s | per item, CPU ms | ratio | wall s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    cases = [("image", 0), *(("video", int(n)) for n in args.frames.split(","))]
+    for kind, frames in cases:
+        each: dict[str, dict[str, Any]] = {}
+        for who in ("lmms-eval", "vtrap"):
+            few = measured(who, kind, paths, out, items=FEW, frames=frames or 8)
+            whole = measured(who, kind, paths, out, items=args.items, frames=frames or 8)
+            slope = (whole["outside"] - few["outside"]) / (args.items - FEW)
+            each[who] = {**whole, "per_item": slope, "startup": few["outside"] - FEW * slope}
+        theirs, ours = each["lmms-eval"], each["vtrap"]
+        shared = theirs["texts"].keys() & ours["texts"].keys()
+        same = sum(theirs["texts"][i].strip() == ours["texts"][i].strip() for i in shared)
+        for who, one in each.items():
+            name = kind if kind == "image" else f"video, {frames} frames"
+            ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"
+            row = f"| {name} | {who} | {one['score']:.1f} | {same} of {len(shared)} | {one['startup']:.1f} "
+            row += f"| {1000 * one['per_item']:.1f} | {ratio} | {one['wall']:.0f} |"
+            print(row, flush=True)
+            lines.append(row)
+    again = {who: killed(who, paths, out, items=min(args.items, 60)) for who in ("lmms-eval", "vtrap")}
+    said = ", ".join(f"{who} {count}" for who, count in again.items())
+    lines += [
+        "",
+        f"Killed after half of {min(args.items, 60)} pictures and started again, questions asked twice: {said}.",
+    ]
+    print(lines[-1])
+    if not args.dry_run:
+        text = PAGE.read_text("utf-8") if PAGE.is_file() else "# Measured\n"
+        if BEGIN not in text:
+            text += f"\n## Beside lmms-eval\n\n{BEGIN}\n{END}\n"
+        head, rest = text.split(BEGIN, 1)
+        PAGE.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END, 1)[1], "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

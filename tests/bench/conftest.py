@@ -1,0 +1,31 @@
+"""What several tests of the benchmark share."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from benchmark_rows import write_rows
+
+from vtrap_data.sources.benchmarks import BENCHMARKS
+from vtrap_data.sources.benchmarks.convert import convert
+from vtrap_data.sources.jsonl import read_jsonl
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory):
+    """Every benchmark's fixture through the conversion and the reader of `pack`: items in the order of the rows."""
+    found = {}
+    for name in BENCHMARKS:
+        root = tmp_path_factory.mktemp(name)
+        benchmark = write_rows(name, root / "rows")
+        media = None if benchmark.media == "images" else root
+        done = convert(benchmark, rows=str(root / "rows"), out=root / "out", media=media)
+        corpus = read_jsonl(root / "out" / "bench.jsonl", media_root=None, name=None)
+        assert not corpus.rejected
+        items = {item.id: item for sample in corpus.samples for item in sample.items}
+        order = [json.loads(line)["id"] for line in (root / "out" / "bench.jsonl").read_text("utf-8").splitlines()]
+        assert list(dict.fromkeys(order)) == order and items.keys() == set(order)
+        keys = {item.id: sample.id for sample in corpus.samples for item in sample.items}
+        found[name] = (done, [items[i] for i in order], keys)
+    return found

@@ -1,0 +1,154 @@
+"""attention: the numbers are the model's attention, boxes are where things are drawn, and the page is safe."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_run import benchmarks, model_dir  # noqa: F401 - fixtures
+
+from vtrap_bench.__main__ import main
+from vtrap_bench.boxes import read_boxes, toy_boxes
+from vtrap_bench.gaze import Box, Gazer, Look, cover
+from vtrap_data.encoding import collate, encode, load_model
+from vtrap_data.encoding.models import resolve
+from vtrap_data.errors import UsageError
+from vtrap_data.loading.dataset import PackedDataset
+
+# ruff: noqa: F811
+
+
+@pytest.fixture(scope="module")
+def gazer(model_dir):
+    torch.set_num_threads(1)
+    return Gazer(resolve(str(model_dir)), dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(("task", "frames"), [("toy-image", "hybrid"), ("toy-video", 8), ("toy-video", 2)])
+def test_attention_is_the_model_s_own(gazer, benchmarks, model_dir, task, frames):
+    example = PackedDataset(benchmarks / task, frames=frames)[1]
+    look = gazer.look(example)
+    encoded = encode(example, gazer.processor, train=False)
+    batch = collate([encoded], gazer.processor)
+    del batch["labels"]
+    # Another copy of the model, whose weights transformers itself hands out.
+    plain = load_model(resolve(str(model_dir)), dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        attentions = plain(**batch, use_cache=False, output_attentions=True).attentions
+    layers = torch.stack([weights[0, :, -1].mean(0) for weights in attentions]).double().numpy()
+    assert layers.sum(1) == pytest.approx(1, abs=1e-5)  # a softmax: whatever is not on pictures is on words
+    visual = encoded.token_types.numpy() > 0
+    groups = [part.mean(0) for part in np.array_split(layers, 3)]
+    found = np.concatenate([p.reshape(3, -1) for p in look.pictures], axis=1)
+    for group, row in enumerate(groups):
+        assert found[group] == pytest.approx(row[visual], abs=1e-6)
+    assert found.shape[1] == encoded.visual_tokens == sum(p[0].size for p in look.pictures)
+    assert len(look.pictures) == (1 if task == "toy-image" else int(frames) // 2)
+    assert found.sum(1) == pytest.approx(look.mass) and (look.mass > 0).all() and (look.mass < 1).all()
+    assert (look.entropy() > 0).all() and (look.entropy() <= 1 + 1e-12).all()
+
+
+def test_eager_attention_answers_as_the_fast_one_does(gazer, benchmarks, model_dir):
+    example = PackedDataset(benchmarks / "toy-video", frames=8)[0]
+    batch = collate([encode(example, gazer.processor, train=False)], gazer.processor)
+    del batch["labels"]
+    fast = load_model(resolve(str(model_dir)), dtype=torch.float32).eval()
+    with torch.inference_mode():
+        a, b = (m(**batch, use_cache=False).logits[0, -1] for m in (gazer.model, fast))
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_measures_by_hand():
+    even = Look(pictures=(np.full((1, 2, 2), 0.1),), mass=np.array([0.4]))
+    assert even.entropy() == pytest.approx([1.0])
+    on, area = even.on([[Box(0, 0, 0.5, 1)]])
+    assert on == pytest.approx([0.5]) and area == 0.5
+    one = Look(pictures=(np.array([[[0.3, 0.0], [0.0, 0.0]]]), np.zeros((1, 2, 2))), mass=np.array([0.3]))
+    assert one.entropy() == pytest.approx([0.0])
+    on, area = one.on([[Box(0, 0, 0.5, 0.5)], []])
+    assert on == pytest.approx([1.0]) and area == pytest.approx(1 / 8)
+    assert cover([Box(0, 0, 0.5, 0.5), Box(0, 0, 0.5, 0.5)], 1, 1)[0, 0] == pytest.approx(0.25)  # once, not twice
+
+
+def test_toy_boxes_hold_what_is_asked_about(benchmarks):
+    """Inside the box of a coloured thing its colour is what is there: checked on the pixels of the packed pictures."""
+    from vtrap_data.sources.toyworld.scene import COLOURS
+
+    checked = 0
+    for example in PackedDataset(benchmarks / "toy-image"):
+        boxes = toy_boxes(example, steps=1)
+        assert boxes is not None and len(boxes) == 1
+        asked = [c for c in (example.item.answer, *example.item.question.replace("?", "").split()) if c in COLOURS]
+        if example.item.ability in ("colour", "shape") and len(boxes[0]) == 1:
+            box, image = boxes[0][0], example.images[0].convert("RGB")
+            w, h = image.size
+            inside = np.asarray(image.crop((box.left * w, box.top * h, box.right * w, box.bottom * h)), float)
+            near = np.abs(inside - np.array(COLOURS[asked[0]])).max(-1) < 70
+            assert near.mean() > 0.12
+            checked += 1
+    assert checked >= 4
+
+
+def test_toy_boxes_follow_what_moves(benchmarks):
+    data = PackedDataset(benchmarks / "toy-video", frames=16)
+    moved = 0
+    for example in data:
+        boxes = toy_boxes(example, steps=8)
+        if boxes is None:
+            continue
+        assert len(boxes) == 8
+        assert all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for some in boxes for b in some)
+        if example.item.ability == "direction":
+            moved += boxes[0][0] != boxes[-1][-1] or boxes[0][0] != boxes[4][0]
+    assert moved
+
+
+def test_command_before_and_after(benchmarks, model_dir, tmp_path, capsys):
+    out = tmp_path / "gaze"
+    arguments = ["attention", str(model_dir), str(model_dir), "--task", "toy-image", "--limit", "6"]
+    assert main([*arguments, "--benchmarks", str(benchmarks), "--out", str(out)]) == 0
+    assert "even attention would put" in capsys.readouterr().out
+    found = json.loads((out / "attention.json").read_text())
+    assert found["items_with_box"] == len(found["items"]) == 6 and 0 < found["area"] < 1
+    for groups in found["summary"].values():
+        for group in groups:  # the same model twice: nothing changed, and nothing is claimed to be certain
+            assert group["before"] == group["after"] and group["change"] == 0 and group["ci"] is None
+    text = (out / "attention.html").read_text()
+    assert "<script" not in text and "default-src 'none'" in text
+    assert len(list((out / "overlays").glob("*.png"))) == 6
+    for wrong, says in (
+        (["attention", "a", "b", "c", "--task", "toy-image"], "give one, or two"),
+        (["attention", "a", "--task", "nosuch"], "is no task"),
+        (["attention", "a", "--task", "toy-image", "--limit", "0"], "at least 1"),
+        (["attention", "a", "--task", "toy-image", "--profile", "x"], "--profile"),
+    ):
+        assert main([*wrong, "--out", str(out), "--benchmarks", str(benchmarks)]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_boxes_from_a_file(tmp_path):
+    path = tmp_path / "boxes.jsonl"
+    path.write_text('{"item_id": "a", "boxes": [[0.1, 0.2, 0.3, 0.4]]}\n')
+    assert read_boxes(path) == {"a": [Box(0.1, 0.2, 0.3, 0.4)]}
+    for bad in ('{"item_id": "a"}', '{"item_id": "a", "boxes": [[0.5, 0, 0.1, 1]]}', "[]", "x"):
+        path.write_text(bad + "\n")
+        with pytest.raises(UsageError, match="line 1 holds no boxes"):
+            read_boxes(path)
+
+
+def test_sweep_compares_neighbours(benchmarks, model_dir, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    arguments = ["sweep", "--model", str(model_dir), "--tasks", "toy-video", "--benchmarks", str(benchmarks)]
+    assert main([*arguments, "--frames", "2,4,8", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 to 4 frames" in shown and "4 to 8 frames" in shown
+    found = json.loads((out / "sweep.json").read_text())
+    assert [p["frames"] for p in found["tasks"]["toy-video"]] == ["2", "4", "8"]
+    scores = [p["score"] for p in found["tasks"]["toy-video"]]
+    assert [s["difference"] for s in found["steps"]] == pytest.approx([scores[1] - scores[0], scores[2] - scores[1]])
+    assert main([*arguments, "--frames", "2,4,8", "--out", str(out), "--json"]) == 0  # nothing is made again
+    assert json.loads(capsys.readouterr().out) == found
+    assert main([*arguments, "--frames", "8", "--out", str(out)]) == 2
+    assert "at least two" in capsys.readouterr().err

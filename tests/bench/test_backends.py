@@ -1,0 +1,302 @@
+"""Backends: tokens beside answers, prompts for engines, and a server on loopback that fails in every usual way."""
+
+import base64
+import importlib.util
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vtrap_bench.backends import BACKENDS, BackendSettings, Step, UnfinishedError, openai_backend
+from vtrap_bench.backends.openai_backend import OpenAIBackend
+from vtrap_bench.backends.prompts import folded, same_prompt, video_of
+from vtrap_bench.backends.tokens import append_tokens, read_tokens
+from vtrap_bench.backends.transformers_backend import TransformersBackend
+from vtrap_data.encoding import encode, resolve
+from vtrap_data.encoding.tokens import Encoded
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.samples import Example, Frames, Message, PackedItem
+
+
+def example(name, *, images=0, frames=0, spacing=0.5, seed=0):
+    draw = np.random.default_rng([seed, images, frames])
+    pictures = [Image.fromarray(draw.integers(0, 256, (56, 64, 3), dtype=np.uint8)) for _ in range(images + frames)]
+    marks = "<image>" * images + "<video>" * (frames > 0)
+    item = PackedItem(id=name, messages=(Message(role="user", content=f"{marks}What colour is it?"),), answer="red")
+    shown = Frames(images=pictures[images:], times=tuple(spacing * i for i in range(frames))) if frames else None
+    kind = "video" if frames else "images" if images else "text"
+    return Example(item=item, key=name, source="test", kind=kind, frames=shown, images=tuple(pictures[:images]))
+
+
+EXAMPLES = [example(f"e{i}", **what) for i, what in enumerate([{}, {"images": 1}, {"images": 3}, {"frames": 5}] * 4)]
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory, toy_processor):
+    from vtrap_data.toy_vl.build import build_model
+
+    out = tmp_path_factory.mktemp("backend") / "tiny"
+    build_model(toy_processor.tokenizer, seed=1).save_pretrained(out)
+    toy_processor.save_pretrained(out)
+    return TransformersBackend(BackendSettings(model=resolve(str(out)), dtype="float32", device="cpu"))
+
+
+def test_the_batch_changes_neither_text_nor_tokens(backend):
+    found = {}
+    for size in (1, 4, 16):
+        parts = [EXAMPLES[i : i + size] for i in range(0, len(EXAMPLES), size)]
+        found[size] = [g for part in parts for g in backend.generate(part, max_new_tokens=6)]
+    for size in (4, 16):
+        for one, other in zip(found[1], found[size], strict=True):
+            assert (one.text, one.visual_tokens, one.n_prompt_tokens) == (
+                other.text,
+                other.visual_tokens,
+                other.n_prompt_tokens,
+            )
+            assert [s.token for s in one.steps] == [s.token for s in other.steps]
+            assert np.allclose([s.logprob for s in one.steps], [s.logprob for s in other.steps], atol=1e-5)
+
+
+def test_log_probabilities_are_the_models_own(backend):
+    """Against a plain forward pass over prompt and answer."""
+    from dataclasses import replace
+
+    from vtrap_data.encoding import collate
+
+    for one in EXAMPLES[:4]:
+        (answer,) = backend.generate([one], max_new_tokens=5)
+        encoded = encode(one, backend.processor, train=False)
+        tail = torch.tensor([s.token for s in answer.steps])
+        longer = replace(
+            encoded,
+            input_ids=torch.cat([encoded.input_ids, tail]),
+            labels=torch.cat([encoded.labels, tail]),
+            token_types=torch.cat([encoded.token_types, torch.zeros_like(tail)]),
+        )
+        batch = collate([longer], backend.processor)
+        del batch["labels"]
+        with torch.inference_mode():
+            likely = backend.model(**batch).logits[0].log_softmax(-1)[len(encoded.input_ids) - 1 : -1]
+        for step, row in zip(answer.steps, likely, strict=True):
+            assert step.logprob == pytest.approx(float(row[step.token]), abs=1e-5)
+            values, ids = row.topk(2)
+            assert [step.token, step.runner_up] == ids.tolist()
+            assert step.runner_up_logprob == pytest.approx(float(values[1]), abs=1e-5)
+
+
+def test_tokens_survive_a_torn_line(tmp_path):
+    path = tmp_path / "tokens.jsonl"
+    one, two = (Step(3, -0.5, 4, -1.25),), (Step(5, 0.0, -1, float("-inf")),)
+    append_tokens(path, {"a": one, "none": ()})
+    with path.open("ab") as file:
+        file.write(b'{"key": "b", "ste')
+    append_tokens(path, {"c": two, "a": two})
+    assert read_tokens(path) == {"a": two, "c": two} and read_tokens(tmp_path / "no") == {}
+
+
+def test_without_vllm_its_backend_says_where_to_get_it():
+    spec = importlib.util.find_spec("vllm")
+    if spec is not None and spec.origin is not None:
+        pytest.skip("vLLM is installed here")
+    settings = BackendSettings(model=resolve("toy-vl"), dtype="float32", device="cpu")
+    with pytest.raises(UsageError, match="vLLM cannot be imported here.*environment of its own"):
+        BACKENDS["vllm"](settings)
+
+
+# --- prompts ------------------------------------------------------------------------------------------------
+
+
+def test_prompts_are_folded_and_held_against_the_engines(toy_processor):
+    for one in EXAMPLES[:4]:
+        encoded = encode(one, toy_processor, train=False)
+        short = folded(encoded)
+        media = len(one.images) + (one.frames is not None)
+        assert len(short) == len(encoded.input_ids) - encoded.visual_tokens + media
+        same_prompt(encoded, encoded.input_ids.tolist(), engine="x")
+        wrong = encoded.input_ids.tolist()
+        wrong[3] += 1
+        with pytest.raises(VtrapError, match=f"{one.item.id}: x made another prompt.*first difference at 3"):
+            same_prompt(encoded, wrong, engine="x")
+        with pytest.raises(VtrapError, match="tokens instead of"):
+            same_prompt(encoded, short[:-1], engine="x")
+
+
+def video(seconds, frames):
+    none = torch.zeros(0, dtype=torch.long)
+    return Encoded(
+        id="v",
+        source="",
+        kind="video",
+        input_ids=none,
+        labels=none,
+        token_types=none,
+        images=(),
+        video=torch.zeros(frames, 1),
+        seconds_per_grid=seconds,
+        visual_tokens=0,
+    )
+
+
+@given(
+    seconds=st.one_of(st.floats(0.01, 500), st.integers(1, 5000).map(lambda n: n / 100), st.just(0.7)),
+    frames=st.integers(1, 64),
+)
+def test_an_engine_numbers_frames_as_we_do(seconds, frames):
+    """Whatever the spacing: in double precision, from the frame rate it is told, as vLLM does."""
+    found = video_of(video(seconds, frames), temporal_patch_size=2, tokens_per_second=2)
+    grid = -(-frames // 2)
+    told = torch.tensor([2 / found.fps]).item()
+    theirs = (np.arange(grid) * (told * 2)).astype(np.int64)
+    ours = (torch.arange(grid) * (2 * torch.tensor(seconds).item())).long()
+    assert theirs.tolist() == ours.tolist()
+    assert told == pytest.approx(seconds, rel=1e-6) and len(found.metadata()["frames_indices"]) == frames
+
+
+# --- a server -----------------------------------------------------------------------------------------------
+
+
+class Server(ThreadingHTTPServer):
+    """Speaks the protocol as far as it goes; `behave(n, body)` gives (status, content, headers) for request n."""
+
+    def __init__(self, behave, *, owner="someone"):
+        self.behave, self.owner, self.seen, self.lock = behave, owner, [], threading.Lock()
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def reply(self, status, content, headers):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        self.reply(200, {"data": [{"id": "tiny", "owned_by": self.server.owner}]}, {})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append((body, dict(self.headers)))
+            number = len(self.server.seen)
+        self.reply(*self.server.behave(number, body))
+
+
+def said(text):
+    return {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 7}}
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(behave, **kwargs):
+        servers.append(Server(behave, **kwargs))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def asked(monkeypatch, backend):
+    monkeypatch.setattr(openai_backend.time, "sleep", lambda seconds: waits.append(seconds))
+    waits = []
+
+    def connect(server, **kwargs):
+        settings = {"dtype": "float32", "device": "cpu", "concurrency": 4, "timeout": 30, "videos": "images"}
+        model = resolve(backend.model.name_or_path)
+        return OpenAIBackend(BackendSettings(model=model, base_url=server.url, **{**settings, **kwargs}))
+
+    connect.waits = waits
+    return connect
+
+
+def test_pictures_arrive_without_loss_and_in_place(serve, asked):
+    server = serve(lambda n, body: (200, said(" red"), {}))
+    found = asked(server).generate([EXAMPLES[2]], max_new_tokens=9)
+    assert found[0].text == " red" and found[0].n_prompt_tokens == 7
+    body = server.seen[0][0]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("tiny", 0, 9)
+    *pictures, words = body["messages"][0]["content"]
+    assert words == {"type": "text", "text": "What colour is it?"} and "logprobs" not in body
+    for part, image in zip(pictures, EXAMPLES[2].images, strict=True):
+        data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(image))
+
+
+def test_a_busy_server_is_asked_again(serve, asked):
+    replies = {1: (503, b"starting", {}), 2: (429, {"error": {"message": "slow down"}}, {"Retry-After": "7"})}
+    server = serve(lambda n, body: replies.get(n, (200, said("ok"), {})))
+    assert asked(server).generate([EXAMPLES[0]], max_new_tokens=2)[0].text == "ok"
+    assert len(server.seen) == 3 and asked.waits[1] == 7 and 0.25 <= asked.waits[0] <= 0.5
+
+
+def test_what_a_server_refuses_is_said_without_the_key(serve, asked, monkeypatch):
+    monkeypatch.setenv("VTRAP_API_KEY", "sk-very-secret")
+    server = serve(lambda n, body: (401, {"error": {"message": "wrong key: sk-very-secret"}}, {}))
+    with pytest.raises(UnfinishedError, match=r"e0: .*HTTP 401: wrong key: \*\*\*: put the key into") as caught:
+        asked(server).generate([EXAMPLES[0]], max_new_tokens=2)
+    assert "secret" not in str(caught.value) and len(server.seen) == 1
+    assert server.seen[0][1]["Authorization"] == "Bearer sk-very-secret"
+
+
+def test_what_was_answered_before_a_failure_is_kept(serve, asked):
+    def behave(number, body):
+        return (400, {"error": {"message": "no"}}, {}) if "e3" in json.dumps(body) else (200, said("fine"), {})
+
+    names = [example(f"e{i}") for i in range(12)]
+    for i, one in enumerate(names):
+        object.__setattr__(one.item, "messages", (Message(role="user", content=f"e{i}?"),))
+    with pytest.raises(UnfinishedError, match=r"e3: .*HTTP 400: no") as caught:
+        asked(serve(behave), concurrency=2).generate(names, max_new_tokens=2)
+    assert {0, 1, 2} <= caught.value.done.keys() and 3 not in caught.value.done
+
+
+@pytest.mark.parametrize(
+    ("behave", "says"),
+    [
+        (lambda n, body: (200, b"<html>", {}), "no JSON object; tried 6 times"),
+        (lambda n, body: (200, {"choices": []}, {}), "sent no answer in OpenAI's form"),
+        (lambda n, body: (500, b"", {}), "HTTP 500: no reason given; tried 6 times"),
+        (lambda n, body: (302, b"", {"Location": "http://127.0.0.1:1/"}), "HTTP 302"),
+        (lambda n, body: (404, b"", {}), "does --base-url end in /v1"),
+    ],
+)
+def test_servers_that_fail(serve, asked, behave, says):
+    with pytest.raises(VtrapError, match=says):
+        asked(serve(behave)).generate([EXAMPLES[0]], max_new_tokens=2)
+
+
+def test_a_server_that_is_not_there_or_serves_something_else(serve, asked, monkeypatch):
+    server = serve(lambda n, body: (200, said("x"), {}))
+    with pytest.raises(UsageError, match="serves tiny: say which with --served-name"):
+        asked(server, served_name="big")
+    gone = type("Gone", (), {"url": "http://127.0.0.1:9/v1"})
+    with pytest.raises(VtrapError, match=r"the server at 127.0.0.1:9, it cannot be reached .*; tried 6 times"):
+        asked(gone)
+    for url, says in (("ftp://x", "must begin with http"), ("http://a:b@x/v1", "must not hold a password")):
+        with pytest.raises(UsageError, match=says):
+            asked(type("Bad", (), {"url": url}))
+    with pytest.raises(UnfinishedError, match="only vLLM can be sent one frame by frame"):
+        asked(server, videos="video").generate([EXAMPLES[3]], max_new_tokens=2)

@@ -1,0 +1,195 @@
+"""Positions of the Qwen families against an independent account of their rules, token by token, on the real models.
+
+What goes in is what the models are given: token types, grids, seconds and an attention mask. What comes out is
+compared with `reference`, which knows none of the implementation: it walks over a description of the sample and keeps
+a list of positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from encoding_families import QWEN_SPECIAL, Kit, build
+
+from vtrap_data.encoding.positions import install_positions
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+TOKENS_PER_SECOND = 2
+
+# A sample is a list of ("text", tokens), ("image", rows, columns) and ("video", steps, rows, columns, seconds per
+# step), in merged patches.
+SAMPLES: dict[str, list[tuple[Any, ...]]] = {
+    "text": [("text", 5)],
+    "image": [("text", 3), ("image", 2, 3), ("text", 4)],
+    "images": [("text", 2), ("image", 1, 1), ("text", 2), ("image", 3, 2), ("text", 1)],
+    "adjacent images": [("text", 2), ("image", 1, 4), ("image", 3, 2), ("text", 1)],
+    "video": [("text", 4), ("video", 8, 4, 4, 1.0), ("text", 6)],
+    "dense video": [("text", 4), ("video", 12, 2, 3, 0.3), ("text", 6)],
+    "sparse video": [("text", 2), ("video", 5, 2, 2, 8.0), ("text", 3)],
+    "one step": [("text", 2), ("video", 1, 3, 5, 4.0), ("text", 3)],
+    "long video": [("text", 3), ("video", 32, 1, 2, 1.0), ("text", 2)],
+    "videos": [("text", 1), ("video", 3, 2, 2, 8.0), ("text", 2), ("video", 2, 1, 4, 0.25), ("text", 3)],
+    "mixed": [
+        ("video", 4, 2, 2, 0.3),
+        ("text", 1),
+        ("image", 2, 2),
+        ("text", 2),
+        ("video", 2, 2, 2, 5.0),
+        ("text", 1),
+    ],
+}
+STAMP = 3
+"""Tokens of a Qwen3-VL time stamp with the marks around a picture: stamp and start before it, end after it."""
+
+
+def reference(family: str, sample: list[tuple[Any, ...]]) -> list[tuple[int, int, int]]:
+    """(time, row, column) of each token."""
+    out: list[tuple[int, int, int]] = []
+
+    def start() -> int:
+        return max((max(p) for p in out), default=-1) + 1
+
+    def text(count: int) -> None:
+        for _ in range(count):
+            out.append((start(),) * 3)
+
+    def picture(rows: int, columns: int) -> None:
+        at = start()
+        out.extend((at, at + r, at + c) for r in range(rows) for c in range(columns))
+
+    for piece in sample:
+        match piece:
+            case ("text", count):
+                text(count)
+            case ("image", rows, columns):
+                picture(rows, columns)
+            case ("video", steps, rows, columns, _) if family == "qwen3_vl":
+                for _ in range(steps):
+                    text(STAMP - 1)
+                    picture(rows, columns)
+                    text(1)
+            case ("video", steps, rows, columns, seconds):
+                at = start()
+                for step in range(steps):
+                    time = step if family == "qwen2_vl" else int(step * seconds * TOKENS_PER_SECOND)
+                    out.extend((at + time, at + r, at + c) for r in range(rows) for c in range(columns))
+    return out
+
+
+def given(family: str, samples: list[list[tuple[Any, ...]]], *, left: bool) -> dict[str, torch.Tensor]:
+    """What the model's `get_rope_index` is given for a padded batch of samples."""
+    rows, images, videos, seconds = [], [], [], []
+    for sample in samples:
+        types: list[int] = []
+        for piece in sample:
+            match piece:
+                case ("text", count):
+                    types += [0] * count
+                case ("image", height, width):
+                    types += [1] * height * width
+                    images.append((1, 2 * height, 2 * width))
+                case ("video", steps, height, width, every):
+                    step = [2] * height * width
+                    types += ([0] * (STAMP - 1) + step + [0]) * steps if family == "qwen3_vl" else step * steps
+                    videos.append((steps, 2 * height, 2 * width))
+                    seconds.append(every)
+        rows.append(types)
+    length = max(map(len, rows)) + 2
+    types_ = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for i, row in enumerate(rows):
+        here = slice(length - len(row), length) if left else slice(0, len(row))
+        types_[i, here] = torch.tensor(row)
+        mask[i, here] = 1
+    out = {"input_ids": torch.full_like(types_, 9), "mm_token_type_ids": types_, "attention_mask": mask}
+    if images:
+        out["image_grid_thw"] = torch.tensor(images)
+    if videos:
+        out["video_grid_thw"] = torch.tensor(videos)
+        if family == "qwen2_5_vl":
+            out["second_per_grid_ts"] = torch.tensor(seconds)
+    return out
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def kit(request, tmp_path_factory) -> Kit:
+    return build(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+@pytest.mark.parametrize(
+    "names", [*[(name,) for name in SAMPLES], tuple(SAMPLES)], ids=lambda n: n[0] if len(n) == 1 else "all"
+)
+def test_positions_follow_the_original_rule(kit, names, left):
+    samples = [SAMPLES[name] for name in names]
+    batch = given(kit.name, samples, left=left)
+    ids, deltas = kit.model.model.get_rope_index(**batch)
+    for i, sample in enumerate(samples):
+        expected = reference(kit.name, sample)
+        real = batch["attention_mask"][i].bool()
+        assert ids[:, i, real].T.tolist() == [list(p) for p in expected]
+        assert (ids[:, i, ~real] == 0).all()
+        # Generation goes on from here: the largest position so far plus one.
+        assert deltas[i, 0] + len(expected) == max(max(p) for p in expected) + 1
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "adjacent images"])
+def test_where_stock_transformers_differs(kit, name):
+    """For a video that reaches further in time than in space it does, in two families; nowhere else.
+
+    Adjacent images it cannot tell apart; chat templates always put a mark between them.
+    """
+    batch = given(kit.name, [SAMPLES[name]], left=False)
+    stock_rule = type(kit.model.model).get_rope_index
+    stock = stock_rule(kit.model.model, **batch)[0][:, 0, batch["attention_mask"][0].bool()].T.tolist()
+    same = stock == [list(p) for p in reference(kit.name, SAMPLES[name])]
+    far = {
+        "qwen2_vl": ("video", "dense video", "sparse video", "long video", "videos", "mixed"),
+        "qwen2_5_vl": ("video", "dense video", "sparse video", "long video", "videos", "mixed"),
+        "qwen3_vl": (),
+    }[kit.name]
+    assert same == (name not in far)
+
+
+def test_the_rule_is_installed_for_training_and_generation(kit):
+    """The same ids reach the language model in a forward pass and at the start of `generate`."""
+    tokenizer = kit.processor.tokenizer
+    batch = given(kit.name, [SAMPLES["sparse video"], SAMPLES["text"]], left=True)
+    pad = tokenizer.convert_tokens_to_ids(QWEN_SPECIAL[-1])
+    batch["input_ids"][batch["mm_token_type_ids"] == 2] = pad
+    patches = int(batch["video_grid_thw"].prod())
+    batch["pixel_values_videos"] = torch.randn(patches, 3 * 2 * 8 * 8)
+    seen: list[torch.Tensor] = []
+    hook = kit.model.model.language_model.register_forward_pre_hook(
+        lambda module, args, options: seen.append(options["position_ids"].clone()), with_kwargs=True
+    )
+    try:
+        with torch.no_grad():
+            kit.model(**batch)
+            kit.model.generate(**batch, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    finally:
+        hook.remove()
+    trained, asked, first, second = (ids[-3:] for ids in seen)
+    real = batch["attention_mask"].bool()
+    assert torch.equal(trained[:, real], asked[:, real])
+    expected = reference(kit.name, SAMPLES["sparse video"])
+    assert trained[:, 0, real[0]].T.tolist() == [list(p) for p in expected]
+    after = max(max(p) for p in expected) + 1
+    assert first[:, 0].flatten().tolist() == [after] * 3 and second[:, 0].flatten().tolist() == [after + 1] * 3
+
+
+def test_installing_twice_is_harmless(kit):
+    batch = given(kit.name, [SAMPLES["mixed"]], left=False)
+    once = kit.model.model.get_rope_index(**batch)
+    install_positions(kit.model)
+    twice = kit.model.model.get_rope_index(**batch)
+    assert torch.equal(once[0], twice[0]) and torch.equal(once[1], twice[1])
+
+
+def test_token_types_are_asked_for(kit):
+    batch = given(kit.name, [SAMPLES["image"]], left=False)
+    del batch["mm_token_type_ids"]
+    with pytest.raises(ValueError, match=r"vtrap_data\.encoding\.collate"):
+        kit.model.model.get_rope_index(**batch)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shards_media import write_corpus
+
+from vtrap_data.errors import UsageError
+from vtrap_data.loading.corpus import Corpus, Part
+from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.loading.loader import Loader
+from vtrap_data.loading.order import Weight
+from vtrap_data.samples import Example
+from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+
+SETTINGS = PackSettings(name="tiny", budgets=(2, 4, 8, 16), slots=16, mean_frames=6, store=16, samples_per_shard=2)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpora")
+    source = write_corpus(folder / "source")
+    pack(read_jsonl(source).samples, folder / "a", settings=SETTINGS)
+    pack(read_jsonl(source).samples, folder / "b", settings=replace(SETTINGS, name="other", strategy="fixed:4"))
+    return folder
+
+
+def mixture(packed: Path, **more: Any) -> Corpus:
+    parts = [Part(root=packed / "a", weight=Weight(repeat=2.5)), Part(root=packed / "b", weight=Weight(choose=7))]
+    return Corpus(parts, **{"seed": 3, **more})
+
+
+def fingerprint(batch: list[Example]) -> list[list[str]]:
+    """Which items, and a hash of every pixel of them."""
+    found = []
+    for example in batch:
+        digest = hashlib.sha256()
+        for image in (*(example.frames.images if example.frames else ()), *example.images):
+            digest.update(image.tobytes())
+        found.append([example.item.id, digest.hexdigest()])
+    return found
+
+
+def ids(batches: Any) -> list[list[str]]:
+    return [[example.item.id for example in batch] for batch in batches]
+
+
+def test_a_mixture_reads_its_parts_and_says_what_it_takes(packed: Path) -> None:
+    corpus = mixture(packed)
+    first = PackedDataset(packed / "a")
+    assert len(corpus) == 20 and corpus.epoch_size == 25 + 7
+    assert [(r.root.name, r.items, r.seen) for r in corpus.realised()] == [("a", 10, 25), ("b", 10, 7)]
+    assert sum(r.share for r in corpus.realised()) == pytest.approx(1)
+    assert fingerprint([corpus[3]]) == fingerprint([first[3]])
+    assert corpus[13].item.budget == 4 != corpus[3].item.budget
+    assert corpus.column("item_id") == first.column("item_id") * 2
+    rows = corpus.order(0)
+    assert (rows < 10).sum() == 25 and (rows >= 10).sum() == 7
+    with pytest.raises(IndexError):
+        corpus[20]
+    plain = Corpus(packed / "a", shuffle=False)
+    assert plain.order(0).tolist() == plain.order(7).tolist() == list(range(10))
+    assert Corpus(packed / "a", frames=2)[0].item.budget == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_do_not_change_what_comes(packed: Path, workers: int) -> None:
+    alone = [fingerprint(batch) for batch in Loader(mixture(packed), batch_size=4)]
+    assert [fingerprint(batch) for batch in Loader(mixture(packed), batch_size=4, workers=workers)] == alone
+
+
+def test_ranks_share_every_batch_of_the_same_order(packed: Path) -> None:
+    lengths = mixture(packed).column("n_frames")
+    for options in ({}, {"lengths": lengths, "window": 3}):
+        whole = ids(Loader(mixture(packed), batch_size=8, **options))
+        for ranks in (2, 4):
+            parts = [
+                ids(Loader(mixture(packed), batch_size=8, rank=rank, ranks=ranks, **options)) for rank in range(ranks)
+            ]
+            for number, batch in enumerate(whole):
+                joined = [None] * len(batch)
+                for rank in range(ranks):
+                    joined[rank::ranks] = parts[rank][number]
+                assert joined == batch
+
+
+def test_length_grouping_keeps_the_items(packed: Path) -> None:
+    corpus = mixture(packed)
+    lengths = np.array(corpus.column("n_frames"))
+    plain = Loader(mixture(packed), batch_size=4)
+    grouped = Loader(corpus, batch_size=4, lengths=lengths, window=8)
+    assert sorted(plain.order(1).tolist()) == sorted(grouped.order(1).tolist())
+
+    def spread(loader: Loader[Any]) -> float:
+        return float(np.ptp(lengths[loader.order(1)].reshape(-1, 4), axis=1).mean())
+
+    assert spread(grouped) < spread(plain) / 2
+
+
+def test_the_state_is_exact_at_every_batch_and_for_other_workers(packed: Path) -> None:
+    whole = Loader(mixture(packed), batch_size=5)
+    expected = [ids(whole), ids(whole)]  # two epochs
+    assert whole.epoch == 2 and expected[0] != expected[1]
+    for stop in range(8):
+        loader = Loader(mixture(packed), batch_size=5, workers=stop % 3)
+        batches = iter(loader)
+        seen = [[e.item.id for e in next(batches)] for _ in range(min(stop, 7))]
+        state = json.loads(json.dumps(loader.state_dict()))
+        other = Loader(mixture(packed), batch_size=5, workers=2 if stop == 3 else 0)
+        other.load_state_dict(state)
+        assert seen + ids(other) == expected[0]
+        assert ids(other) == expected[1]
+
+
+def test_a_state_of_another_order_is_refused(packed: Path) -> None:
+    state = Loader(mixture(packed), batch_size=4).state_dict()
+    for corpus, options in (
+        (mixture(packed, seed=4), {"batch_size": 4}),
+        (mixture(packed), {"batch_size": 8}),
+        (mixture(packed), {"batch_size": 4, "drop_last": True}),
+        (mixture(packed, frames=2), {"batch_size": 4}),
+        (Corpus(packed / "a", seed=3), {"batch_size": 4}),
+    ):
+        with pytest.raises(UsageError, match="belongs to another order"):
+            Loader(corpus, **options).load_state_dict(state)
+
+
+def test_wrong_use_is_refused(packed: Path) -> None:
+    corpus = mixture(packed)
+    for said, options in (
+        ("multiple of ranks", {"batch_size": 3, "ranks": 2}),
+        ("rank 2 must be from 0 to 1", {"batch_size": 2, "ranks": 2, "rank": 2}),
+        ("set drop_last", {"batch_size": 31 * 2, "ranks": 31}),
+        ("3 lengths for 20 rows", {"batch_size": 1, "lengths": [1, 2, 3]}),
+        ("workers -1", {"batch_size": 1, "workers": -1}),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Loader(corpus, **options)
+    with pytest.raises(UsageError, match="at least one"):
+        Corpus([])
+    with pytest.raises(UsageError, match="seed"):
+        Corpus(packed / "a", seed=-1)
+
+
+CHILD = """
+import json, sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from test_loading_corpus import fingerprint, mixture
+from vtrap_data.loading.loader import Loader
+
+folder, workers = Path(sys.argv[1]), int(sys.argv[2])
+log = folder / "log.jsonl"
+done = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}}")] if log.exists() else []
+loader = Loader(mixture(folder), batch_size=3, workers=workers, lengths=mixture(folder).column("n_frames"), window=4)
+if done:
+    loader.load_state_dict(done[-1]["state"])
+with log.open("a") as file:
+    while loader.epoch < 2:
+        for batch in loader:
+            file.write(json.dumps({{"seen": fingerprint(batch), "state": loader.state_dict()}}) + "\\n")
+            file.flush()
+            print(loader.batch, flush=True)
+"""
+
+
+def run(folder: Path, workers: int, *, kill_after: int | None = None) -> None:
+    code = CHILD.format(tests=str(Path(__file__).parent))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", code, str(folder), str(workers)]
+    child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout is not None
+    lines = 0
+    for _ in child.stdout:
+        lines += 1
+        if lines == kill_after:
+            time.sleep(random.random() / 100)
+            os.killpg(child.pid, signal.SIGKILL)
+            break
+    child.wait(timeout=60)
+    child.stdout.close()
+    assert child.returncode == (0 if kill_after is None else -signal.SIGKILL)
+
+
+def test_a_killed_epoch_goes_on_with_the_very_next_sample(packed: Path, tmp_path: Path) -> None:
+    expected = []
+    loader = Loader(mixture(packed), batch_size=3, lengths=mixture(packed).column("n_frames"), window=4)
+    while loader.epoch < 2:
+        expected += [fingerprint(batch) for batch in loader]
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(packed / name)
+    for workers, kill_after in ((2, 4), (0, 5), (3, 6), (1, None)):
+        run(tmp_path, workers, kill_after=kill_after)
+    seen = [json.loads(line)["seen"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert seen == expected

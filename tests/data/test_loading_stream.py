@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from shards_media import write_corpus
+from test_loading_corpus import fingerprint
+
+from vtrap_data.errors import UsageError
+from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.loading.stream import Stream
+from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+
+SETTINGS = PackSettings(name="tiny", budgets=(2, 4, 8, 16), slots=16, mean_frames=6, store=8, samples_per_shard=2)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stream")
+    pack(read_jsonl(write_corpus(folder / "source")).samples, folder / "corpus", settings=SETTINGS)
+    return folder / "corpus"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(packed: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(packed)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def test_the_stream_gives_what_the_local_reader_gives(packed: Path) -> None:
+    for frames in ("hybrid", 4):
+        local = PackedDataset(packed, frames=frames)  # type: ignore[arg-type]
+        streamed = list(Stream(packed, frames=frames, shuffle=False, block=2))  # type: ignore[arg-type]
+        assert fingerprint(streamed) == fingerprint([local[i] for i in range(len(local))])
+        assert [e.item for e in streamed] == [local[i].item for i in range(len(local))]
+
+
+def test_every_item_once_an_epoch_in_an_order_of_its_own(packed: Path) -> None:
+    stream = Stream(packed, seed=5, block=3)
+    epochs = [[e.item.id for e in stream] for _ in range(3)]
+    assert stream.epoch == 3
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1 and len(set(epochs[0])) == 10
+    assert epochs[0] != epochs[1] != epochs[2]
+    parts = [[e.item.id for e in Stream(packed, seed=5, rank=rank, ranks=3)] for rank in range(3)]
+    assert sorted(sum(parts, [])) == sorted(epochs[0])
+
+
+def test_the_state_is_exact_after_every_item(packed: Path) -> None:
+    expected = [e.item.id for e in Stream(packed, seed=1, block=2)]
+    for stop in range(11):
+        stream = Stream(packed, seed=1, block=2)
+        items = iter(stream)
+        seen = [next(items).item.id for _ in range(stop)]
+        other = Stream(packed, seed=1, block=2)
+        other.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+        assert seen + [e.item.id for e in other] == expected
+    with pytest.raises(UsageError, match="belongs to another order"):
+        Stream(packed, seed=2, block=2).load_state_dict(stream.state_dict())
+
+
+CHILD = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from itertools import islice
+from test_loading_corpus import fingerprint
+from vtrap_data.loading.stream import Stream
+stream = Stream(sys.argv[1], seed=1, block=2, frames=4)
+state = json.loads(sys.argv[2])
+if state:
+    stream.load_state_dict(state)
+seen = fingerprint(islice(stream, int(sys.argv[3])))
+print(json.dumps([seen, stream.state_dict()]))
+"""
+
+
+def child(location: str, state: object, items: int, environment: dict[str, str]) -> tuple[list[list[str]], object]:
+    code = CHILD.format(tests=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-c", code, location, json.dumps(state), str(items)],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen, state = json.loads(done.stdout.splitlines()[-1])
+    return seen, state
+
+
+def test_http_resumes_exactly_in_another_process(packed: Path, address: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    expected = fingerprint(list(Stream(packed, seed=1, block=2, frames=4)))
+    first, state = child(address, None, 5, environment)
+    second, _ = child(address, state, 99, environment)
+    assert first + second == expected and len(first) == 5
+
+
+def test_the_hub_resumes_exactly_in_another_process(packed: Path, tmp_path: Path) -> None:
+    from standin.running import running
+
+    upload = "import sys; from huggingface_hub import HfApi; api = HfApi(); api.create_repo('ann/tiny', "
+    upload += (
+        "repo_type='dataset'); api.upload_folder(repo_id='ann/tiny', repo_type='dataset', folder_path=sys.argv[1])"
+    )
+    with running(tmp_path / "hub") as hub:
+        environment = {**hub.environment(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", upload, str(packed)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        first, state = child("hf://datasets/ann/tiny", None, 4, environment)
+        second, _ = child("hf://datasets/ann/tiny", state, 99, environment)
+    assert first + second == fingerprint(list(Stream(packed, seed=1, block=2, frames=4)))
+
+
+def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"manifest.json cannot be read .* may you read it"):
+        Stream(tmp_path)
+    with pytest.raises(UsageError, match="too few for 4 ranks"):
+        Stream(packed, ranks=4)
+    with pytest.raises(UsageError, match="budget of 3 frames does not fit"):
+        Stream(packed, frames=3)
+    with pytest.raises(UsageError, match="q0-order: .* are not stored.*--store 16"):
+        list(Stream(packed, frames=16, shuffle=False))
+    with pytest.raises(UsageError, match="block 0"):
+        Stream(packed, block=0)
+
+
+def test_a_larger_budget_where_it_is_stored(packed: Path) -> None:
+    assert {e.item.budget for e in Stream(packed, frames=8)} == {0, 8}

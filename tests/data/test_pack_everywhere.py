@@ -1,0 +1,281 @@
+"""However packing is interrupted or spread out, the bytes are the same: 25 kills, 1 to 4 workers, a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shards_media import chat, tree, write_clip, write_photo, write_rows
+
+from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.samples import SourceSample
+from vtrap_data.shards import cluster, measure
+from vtrap_data.shards.doctor import doctor
+from vtrap_data.shards.manifest import PackSettings, read_manifest
+from vtrap_data.shards.measure import MeasureOptions
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+
+SETTINGS = PackSettings(
+    name="many", budgets=(2, 4), slots=4, mean_frames=3, samples_per_shard=40, shard_bytes=400_000, short_side=48
+)
+KILLS = 25
+CLIPS, PHOTOS = 90, 115
+
+
+def write_many(folder: Path) -> Path:
+    """205 media items, two of them damaged and one a copy of another."""
+    rows: list[dict[str, Any]] = []
+    for number in range(CLIPS):
+        write_clip(folder / f"c{number}.mp4", frames=6, seed=number)
+        rows.append({"video": f"c{number}.mp4", "conversations": chat(f"What happens in clip {number}?")})
+        if number % 3 == 0:
+            rows.append({"video": f"c{number}.mp4", "conversations": chat("How often does it jump, and when?")})
+    for number in range(PHOTOS):
+        write_photo(folder / f"p{number}.png", seed=number)
+        rows.append({"image": f"p{number}.png", "conversations": chat("What is this?")})
+    (folder / "c7.mp4").write_bytes((folder / "c7.mp4").read_bytes()[:300])
+    (folder / "p3.png").write_bytes(b"")
+    (folder / "c9.mp4").write_bytes((folder / "c8.mp4").read_bytes())
+    return write_rows(folder / "rows.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_many(tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "corpus"
+    manifest = pack(read_jsonl(many).samples, out, settings=SETTINGS)
+    assert manifest.counts["samples"] == CLIPS + PHOTOS - 3
+    assert len(manifest.quarantine) == 2
+    assert len(manifest.duplicates) == 1
+    assert len(manifest.shards) > 3
+    assert doctor(out) == []
+    return out
+
+
+SERVER = """
+import os, sys
+from pathlib import Path
+import webdataset.writer  # half of a pack's time: paid once, here, and not in each of the children
+from test_pack_everywhere import SETTINGS
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+rows = Path(sys.argv[1])
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            pack(read_jsonl(rows).samples, Path(line.strip()), settings=SETTINGS)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(9)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server(many: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that packs in forked children: real processes that can be killed, without 50 slow imports."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", SERVER, str(many)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.stdin.close()  # type: ignore[union-attr]
+
+
+def start(server: subprocess.Popen[str], out: Path) -> int:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(f"{out}\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
+def end(server: subprocess.Popen[str]) -> int:
+    assert server.stdout is not None
+    return int(server.stdout.readline())
+
+
+def test_kill_9_at_25_random_instants(undisturbed: Path, server: subprocess.Popen[str], tmp_path: Path) -> None:
+    expected = tree(undisturbed)
+    began = time.monotonic()
+    start(server, tmp_path / "timed")
+    assert end(server) == 0
+    seconds = time.monotonic() - began
+    assert tree(tmp_path / "timed") == expected
+    chance = random.Random(0)
+    instants = [
+        (number + chance.random()) / KILLS * seconds for number in range(KILLS)
+    ]  # one in each 25th of the time
+    killed, stages = 0, set()
+    for number, instant in enumerate(instants):
+        out = tmp_path / f"killed{number}"
+        child = start(server, out)
+        time.sleep(instant)
+        os.kill(child, signal.SIGKILL)
+        code = end(server)
+        assert code in (0, -signal.SIGKILL)
+        killed += code != 0
+        stages.add(stage(out))
+
+        start(server, out)
+        assert end(server) == 0
+        assert tree(out) == expected, f"killed after {instant:.2f} s"
+    assert killed >= KILLS - 5, "too few packs were still running when they were to be killed"
+    assert {"measuring", "writing"} <= stages
+
+
+def stage(out: Path) -> str:
+    if (out / "manifest.json").exists():
+        return "finished"
+    return "writing" if (out / "data").exists() else "measuring" if (out / ".work").exists() else "starting"
+
+
+def test_kill_9_with_workers_leaves_none_behind(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """With worker processes of its own, killed again and again on its way to the end."""
+    out = tmp_path / "out"
+    script = (
+        "from pathlib import Path; from dataclasses import replace; import sys\n"
+        "from test_pack_everywhere import SETTINGS, pack, read_jsonl\n"
+        "if __name__ == '__main__':\n"
+        "    pack(read_jsonl(Path(sys.argv[1])).samples, Path(sys.argv[2]), settings=replace(SETTINGS, workers=2))\n"
+    )
+    path = tmp_path / "packing.py"
+    path.write_text(script)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    for measured in (5, 150):
+        process = subprocess.Popen([sys.executable, str(path), str(many), str(out)], env=env)
+        while process.poll() is None and len(list((out / ".work").glob("*.json"))) < measured:
+            time.sleep(0.01)
+        children = [int(pid) for pid in children_of(process.pid)]
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert children
+        until = time.monotonic() + 30
+        while any(alive(pid) for pid in children):
+            assert time.monotonic() < until, "a worker outlives its pack"
+            time.sleep(0.05)
+    pack(read_jsonl(many).samples, out, settings=SETTINGS)
+    assert tree(out) == tree(undisturbed)
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers(many: Path, undisturbed: Path, tmp_path: Path, workers: int) -> None:
+    pack(read_jsonl(many).samples, tmp_path / "out", settings=replace(SETTINGS, workers=workers))
+    assert tree(tmp_path / "out") == tree(undisturbed)
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_machines() -> Iterator[None]:
+    """A cluster of two nodes with one core each, on this machine."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        address=nodes.address,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.mark.usefixtures("two_machines")
+def test_ray_gives_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    import ray
+
+    assert sum(node["Alive"] for node in ray.nodes()) == 2
+    pack(read_jsonl(many).samples, tmp_path / "out", settings=replace(SETTINGS, executor="ray"))
+    assert tree(tmp_path / "out") == tree(undisturbed)
+
+
+def crash(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+    """Stands for a decoder that takes the process with it, or never comes back."""
+    if "p5." in sample.id:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "p6." in sample.id:
+        time.sleep(3600)
+    return measure.measure(sample, options)
+
+
+def stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
+    def on_ray(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+        return measure.measure_in_worker(sample, options, function)
+
+    return on_ray
+
+
+@pytest.mark.usefixtures("two_machines")
+def test_a_file_that_kills_its_process_costs_one_sample_on_ray(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_measure", stand_in(crash))
+    wanted = [s for s in read_jsonl(many).samples if s.id in {"p4.png", "p5.png", "p6.png", "p8.png"}]
+    settings = replace(SETTINGS, executor="ray", file_timeout=1.0, max_quarantine_rate=0.5)
+    manifest = pack(wanted, tmp_path / "out", settings=settings)
+    assert [(q.sample, q.reason) for q in manifest.quarantine] == [("p5.png", "corrupt"), ("p6.png", "timeout")]
+    assert manifest.counts["samples"] == 2
+
+
+@pytest.mark.usefixtures("two_machines")
+def test_machines_without_shared_storage_are_noticed(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_measure", stand_in(elsewhere))
+    with pytest.raises(UsageError, match="storage that all machines share"):
+        pack(read_jsonl(many).samples[:4], tmp_path / "out", settings=replace(SETTINGS, executor="ray"))
+
+
+def elsewhere(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+    """A machine whose folders are its own."""
+    return None
+
+
+def test_an_executor_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="--executor must be"):
+        pack([], tmp_path / "out", settings=replace(SETTINGS, executor="slurm"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="needs --executor ray"):
+        pack([], tmp_path / "out", settings=replace(SETTINGS, ray_address="auto"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"vtrap\[ray\]"):
+        pack([], tmp_path / "out", settings=replace(SETTINGS, executor="ray"))

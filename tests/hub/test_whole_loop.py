@@ -1,0 +1,158 @@
+"""The lines of the README, word for word but for a limit: train from the Hub, publish, score, submit, see it on the
+boards and on the leaderboard page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from standin.running import WRITE, Running, run
+
+from vtrap_data.encoding.models import NAMED
+
+TUNED = "vtrap/qwen2.5-vl-7b-hybrid"
+PINNED = NAMED["qwen2.5-vl-7b"].revision
+BASE_CARD = "---\nlicense: other\nlicense_name: tiny-licence\nlicense_link: LICENSE\n---\n# A tiny stand-in\n"
+
+# What someone types who has transformers and nothing of vtrap.
+LOAD_STEP = """
+import json
+from huggingface_hub import snapshot_download
+files = {}
+for revision in ("main", "checkpoint-2"):
+    from pathlib import Path
+    folder = Path(snapshot_download("vtrap/qwen2.5-vl-7b-hybrid", revision=revision))
+    files[revision] = sorted(p.name for p in folder.iterdir())
+print(json.dumps(files))
+"""
+
+
+def ours(hub: Running, tmp_path: Path, words: Sequence[str | Path], *, token: str | None = WRITE) -> str:
+    environment = {**hub.environment(tmp_path / "home", token=token), "VTRAP_HOME": str(tmp_path / "vtrap")}
+    done = run(words, environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SECRET" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def call(hub: Running, tmp_path: Path, code: str):
+    said = ours(hub, tmp_path, ["-c", "import json; from huggingface_hub import HfApi; api = HfApi()\n" + code])
+    return json.loads(said or "null")
+
+
+def read(hub: Running, repo: str, path: str) -> str:
+    entry = hub.main_tree(repo)[path]
+    name = entry[2] or entry[0]
+    return (Path(hub.folder) / "blobs" / name[:2] / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy benchmarks, with a handful of questions each."""
+    from vtrap_data.__main__ import main
+
+    root = tmp_path_factory.mktemp("benchmarks")
+    small = ["--budgets", "2,4", "--slots", "4", "--store", "4", "--mean-frames", "3"]
+    for kind, more in (("image", []), ("video", small)):
+        source = root / "source" / kind
+        words = ["toyworld", f"{kind}s", "--purpose", "bench", "--count", "3", "--out", str(source), "--workers", "0"]
+        assert main(words) == 0
+        packed = ["--out", str(root / f"toy-{kind}"), "--name", f"toy-{kind}", "--split", "test", "--synthetic"]
+        assert main(["pack", str(source / "bench.jsonl"), *packed, *more, "--workers", "0"]) == 0
+    return root
+
+
+@pytest.mark.slow
+def test_train_publish_score_submit(
+    hub: Running, checkpoint: Path, corpora: SimpleNamespace, benchmarks: Path, tmp_path: Path
+) -> None:
+    trained = shutil.ignore_patterns("checkpoint-*", "*.pt", "training_summary.json", "settings.json")
+    base = shutil.copytree(checkpoint, tmp_path / "base", ignore=trained)
+    (base / "README.md").write_text(BASE_CARD)
+    upload = "name, folder = 'Qwen/Qwen2.5-VL-7B-Instruct', FOLDER\napi.create_repo(name)\n"
+    upload += "api.upload_folder(folder_path=folder, repo_id=name)"
+    call(hub, tmp_path, upload.replace("FOLDER", repr(str(base))))
+    pinned = NAMED["qwen2.5-vl-7b"].revision
+    hub.control("rename", {"type": "model", "id": "Qwen/Qwen2.5-VL-7B-Instruct", "to": pinned})
+    # The commit at which vtrap pins the model.
+    hub.control("pin", {"type": "model", "id": "Qwen/Qwen2.5-VL-7B-Instruct", "sha": PINNED})
+    ours(hub, tmp_path, ["-m", "vtrap_data", "push", corpora.old, "vtrap/video-sft-hybrid"])
+    for kind in ("image", "video"):
+        ours(hub, tmp_path, ["-m", "vtrap_data", "push", benchmarks / f"toy-{kind}", f"vtrap/toy-{kind}"])
+
+    # Nobody needs to be logged in to train.
+    train = ["-m", "vtrap_train", "--model", "qwen2.5-vl-7b", "--max_steps", "2"]
+    ours(hub, tmp_path, train, token=None)
+    out = tmp_path / "runs/qwen2.5-vl-7b-hybrid"
+    summary = json.loads((out / "training_summary.json").read_text())
+    assert summary["data"][0]["data"] == "vtrap/video-sft-hybrid"
+    assert summary["steps"] == 2
+
+    # The same command with TRL's own flags: it is trained already, so it is published.
+    assert "models/vtrap" not in str(hub.control("state")["repos"].keys())
+    hub_flags = ["--push_to_hub", "--hub_model_id", TUNED, "--hub_strategy", "all_checkpoints"]
+    said = ours(hub, tmp_path, [*train, *hub_flags])
+    assert f"{hub.url}/{TUNED}: published" in said
+    assert f"{hub.url}/{TUNED}/tree/checkpoint-2: published as checkpoint-2" in said
+    state = hub.repo(f"models/{TUNED}")
+    main, step = state["branches"]["main"], state["tags"]["checkpoint-2"]
+    assert set(state["tags"]) == {"checkpoint-2", *(name for name in state["tags"] if state["tags"][name] == main)}
+    assert state["commits"][main]["parent"] != step
+    assert sorted(d["status"] for d in state["discussions"]) == ["closed", "merged"]
+    files = json.loads(ours(hub, tmp_path, ["-c", LOAD_STEP], token=None))
+    assert {"model.safetensors", "config.json", "tokenizer.json", "preprocessing.json", "README.md"} <= set(
+        files["checkpoint-2"]
+    )
+    assert not [name for name in files["checkpoint-2"] if name.endswith((".pt", ".pth", ".bin"))]
+    card = yaml.safe_load(read(hub, f"models/{TUNED}", "README.md").split("---\n")[1])
+    assert (card["license"], card["license_name"]) == ("other", "tiny-licence")
+    assert card["license_link"] == "https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct/blob/main/LICENSE"
+    assert card["base_model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert 'revision="checkpoint-2"' in read(hub, f"models/{TUNED}", "README.md")
+
+    # Score base and fine-tune as anyone would, by their names on the Hub; submit both.
+    values = {}
+    for name, model in ((TUNED, TUNED), ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2.5-vl-7b")):
+        scored = tmp_path / f"scored-{len(values)}"
+        words = ["-m", "vtrap_bench", "run", "--model", model, "--tasks", "image,video", "--frames", "budget"]
+        ours(hub, tmp_path, [*words, "--benchmarks", benchmarks, "--out", scored], token=None)
+        values[name] = json.loads((scored / "scores.json").read_text())["tasks"]["toy-video"]["score"]
+        submit = ["-m", "vtrap_bench", "submit", scored, "--model", name, "--results", "vtrap/vtrap-results"]
+        assert "submitted" in ours(hub, tmp_path, submit)
+
+    ask = "rows = api.get_dataset_leaderboard('vtrap/toy-video', base_model_only=False)\n"
+    rows = call(hub, tmp_path, ask + "print(json.dumps({r.model_id: [r.value, r.pull_request] for r in rows}))")
+    assert rows == {name: [pytest.approx(value, abs=1e-3), rows[name][1]] for name, value in values.items()}
+    assert all(number for _, number in rows.values())
+    # The benchmark has a board for what was submitted.
+    boards = {task["id"] for task in yaml.safe_load(read(hub, "datasets/vtrap/toy-video", "eval.yaml"))["tasks"]}
+    assert {"toy-video-budget", "toy-video-2-frames", "toy-video-64-frames"} <= boards
+
+    # The leaderboard, from the results dataset alone.
+    push = ["-m", "vtrap_bench", "leaderboard", "push", "--results", "vtrap/vtrap-results", "--space", "vtrap/board"]
+    assert "/spaces/vtrap/board: published" in ours(hub, tmp_path, push)
+    assert "nothing to do" in ours(hub, tmp_path, push)
+    found = json.loads(read(hub, "spaces/vtrap/board", "leaderboard.json"))["rows"]
+    assert {row["model"]: row.get("base") for row in found} == {
+        TUNED: "Qwen/Qwen2.5-VL-7B-Instruct",
+        "Qwen/Qwen2.5-VL-7B-Instruct": None,
+    }
+    tuned = next(row for row in found if row["model"] == TUNED)
+    assert tuned["trained"] == "hybrid"
+    assert tuned["video_change"][0] == pytest.approx(values[TUNED] - values["Qwen/Qwen2.5-VL-7B-Instruct"])
+    assert tuned["records"].startswith(f"{hub.url}/datasets/vtrap/vtrap-results/tree/main/runs/{TUNED}/budget-")
+    assert set(hub.main_tree("spaces/vtrap/board")) == {
+        ".gitattributes",
+        "README.md",
+        "index.html",
+        "leaderboard.json",
+    }
+    with urllib.request.urlopen(f"{hub.url}/spaces/vtrap/board", timeout=30) as answer:
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert TUNED in answer.read().decode()

@@ -1,0 +1,104 @@
+"""Scores of checkpoints while training: the real benchmark on a tiny model; which checkpoint is best; what is kept."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+from vtrap_data.sources.toyworld.generate import Recipe, generate
+from vtrap_train.__main__ import main
+from vtrap_train.checkpoint_eval import alone
+from vtrap_train.config import parse
+from vtrap_train.run import run
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory):
+    root = tmp_path_factory.mktemp("benchmarks")
+    for kind, name, count in (("images", "toy-image", 4), ("videos", "toy-video", 2)):
+        jsonl = generate(Recipe(kind=kind, purpose="bench", count=count), root / "source" / name)
+        settings = PackSettings(name=name, budgets=(2, 4), slots=4, mean_frames=3, store=4, split="test")
+        pack(read_jsonl(jsonl, media_root=jsonl.parent, name=None).samples, root / name, settings=settings)
+    return root
+
+
+def argv(model, data, out, *more):
+    fixed = "--max_steps 4 --per_device_train_batch_size 2 --learning_rate 1e-3 --logging_steps 1 --save_steps 2"
+    return [str(w) for w in ["--model", model, "--data", data, "--output_dir", out, *fixed.split(), *more]]
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
+
+
+def write_score(out, step, image, video):
+    path = out / "eval" / f"step-{step}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores = {"image": image, "video": video, "tasks": {"toy-image": image, "toy-video": video}}
+    path.write_text(json.dumps(scores))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_scored_by_the_real_benchmark(model_dir, packed, benchmarks, tmp_path, capsys):
+    out = tmp_path / "out"
+    more = ["--max_steps", 2, "--eval_tasks", "toy-image,toy-video", "--eval_frames", 2]
+    more += ["--eval_args", f"--benchmarks {benchmarks} --batch-size 8 --device cpu", "--lora_r", 2]
+    summary = run(parse(argv(model_dir, packed, out, *more)))
+    found = lines(out)
+    assert [line["step"] for line in found] == [0, 2]
+    for line in found:
+        assert 0 <= line["image"] <= 100 and set(line["tasks"]) == {"toy-image", "toy-video"}
+    assert found[1]["video_change"] == found[1]["video"] - found[0]["video"]
+    assert set(summary["evaluations"]) == {"0", "2"}
+    scores = json.loads((out / "eval" / "step-2" / "scores.json").read_text())
+    assert scores["label"] == "step 2" and scores["tasks"]["toy-image"]["n"] == 4
+    assert "step 2  scores: image" in capsys.readouterr().err
+    assert not list((out / "eval").glob("*-model"))  # the adapter was merged for scoring only
+    # Log lines still average the losses of all of their steps.
+    assert {"loss", "entropy"} <= set(json.loads((out / "loss.jsonl").read_text().splitlines()[-1]))
+
+
+def test_the_best_checkpoint_is_what_comes_out(model_dir, packed, tmp_path):
+    out = tmp_path / "out"
+    for step, image, video in ((0, 90.0, 40.0), (2, 89.0, 60.0), (4, 60.0, 70.0)):
+        write_score(out, step, image, video)  # scores that are there are not worked out again
+    summary = run(
+        parse(argv(model_dir, packed, out, "--eval_tasks", "image,video", "--load_best_model_at_end", "true"))
+    )
+    assert summary["best_step"] == 2
+    final, best, last = (load_file(out / d / "model.safetensors") for d in (".", "checkpoint-2", "checkpoint-4"))
+    assert all(torch.equal(final[k], best[k]) for k in final)
+    assert any(not torch.equal(final[k], last[k]) for k in final)
+    assert [(line["step"], line["image_change"], line["video_change"]) for line in lines(out)] == [
+        (0, 0.0, 0.0),
+        (2, -1.0, 20.0),
+        (4, -30.0, 30.0),
+    ]
+
+
+def test_a_benchmark_that_fails_does_not_stop_training(model_dir, packed, tmp_path, capsys):
+    out = tmp_path / "out"
+    write_score(out, 0, 50.0, 50.0)
+    more = ["--max_steps", 2, "--eval_tasks", "no-such-task"]
+    summary = run(parse(argv(model_dir, packed, out, *more)))
+    assert summary["steps"] == 2 and "exit code 2" in lines(out)[-1]["error"]
+    assert "not scored" in capsys.readouterr().err
+    assert "no-such-task" in (out / "eval" / "step-2.log").read_text()
+
+
+def test_a_metric_that_no_task_gives_is_named(model_dir, packed, tmp_path, capsys):
+    out = tmp_path / "out"
+    for step in (0, 2):
+        write_score(out, step, 1.0, 2.0)
+    more = ["--eval_tasks", "image", "--load_best_model_at_end", "true", "--metric_for_best_model", "beauty"]
+    assert main(argv(model_dir, packed, out, *more)) == 2
+    assert "'beauty' is no score that --eval_tasks gives: mean, image, video, toy-image" in capsys.readouterr().err
+
+
+def test_a_child_is_not_taken_for_a_rank():
+    many = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "TORCHELASTIC_RUN_ID": "y"}
+    assert alone({**many, "PATH": "p", "CUDA_VISIBLE_DEVICES": "3"}) == {"PATH": "p", "CUDA_VISIBLE_DEVICES": "3"}

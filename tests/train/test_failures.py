@@ -1,0 +1,169 @@
+"""What goes wrong on the way: each a clear message, progress is kept, and the same command goes on."""
+
+import json
+import resource
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from vtrap_data.errors import VtrapError
+from vtrap_data.shards.index import read_index
+from vtrap_train import trainer
+from vtrap_train.__main__ import main
+from vtrap_train.config import parse
+from vtrap_train.run import run
+
+
+def argv(model, data, out, *more):
+    fixed = "--max_steps 6 --per_device_train_batch_size 2 --learning_rate 1e-3 --logging_steps 1 --save_steps 4"
+    return [str(w) for w in ["--model", model, "--data", data, "--output_dir", out, *fixed.split(), *more]]
+
+
+def log(out):
+    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def straight(model_dir, packed, tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight") / "out"
+    run(parse(argv(model_dir, packed, out)))
+    return out
+
+
+def same(one, other):
+    a, b = (load_file(out / "model.safetensors") for out in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
+    straight, model_dir, packed, tmp_path, monkeypatch, capsys
+):
+    stock = trainer.SFTTrainer.compute_loss
+    calls = []
+
+    def broken(self, *args, **kwargs):
+        calls.append(1)
+        loss = stock(self, *args, **kwargs)
+        return loss * float("nan") if len(calls) == 4 else loss  # of the fourth step
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.SFTTrainer, "compute_loss", broken)
+        assert main(argv(model_dir, packed, out)) == 1
+    err = capsys.readouterr().err
+    assert "vtrap-train: the loss of step 4 is nan (items: " in err and "Traceback" not in err
+    assert "--learning_rate" in err and f"What was learned before is in {out / 'checkpoint-3'}" in err
+    assert all(torch.isfinite(v).all() for v in load_file(out / "checkpoint-3" / "model.safetensors").values())
+    assert main(argv(model_dir, packed, out)) == 0  # the machine had a bad moment: nothing is lost
+    assert log(out) == log(straight) and same(out, straight)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
+    model_dir, packed, tmp_path, monkeypatch, capsys
+):
+    def spoilt(norms):
+        stock = trainer.SFTTrainer._clip_grad_norm
+
+        def clip(self, model):
+            norms.append(stock(self, model))
+            return norms[-1] if len(norms) < 3 else torch.tensor(float("inf"))
+
+        return clip
+
+    monkeypatch.setattr(trainer.SFTTrainer, "_clip_grad_norm", spoilt([]))
+    out = tmp_path / "out"
+    assert main(argv(model_dir, packed, out)) == 1
+    err = capsys.readouterr().err
+    assert "the gradient of step 3 is inf although its loss is finite" in err and "checkpoint-2" in err
+
+
+class FullAfter(TrainerCallback):
+    """From a step on no file may grow beyond a megabyte: what a full disk does, for this process only."""
+
+    def __init__(self, step):
+        self.step, self.hard = step, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, self.hard))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_later(straight, model_dir, packed, tmp_path):
+    out = tmp_path / "out"
+    words = argv(model_dir, packed, out, "--save_steps", 2)
+    full = FullAfter(3)
+    try:
+        with pytest.raises(
+            VtrapError, match=r"checkpoint-4 could not be written.*GB are free.*goes on from checkpoint-2"
+        ):
+            run(parse(words), callbacks=[full])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full.hard, full.hard))
+    assert not (out / "checkpoint-4").exists()
+    assert main(words) == 0
+    assert log(out) == log(straight) and same(out, straight)
+
+
+def test_a_log_that_cannot_be_written_is_one_line(model_dir, packed, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.Lines, "append", full)
+    assert main(argv(model_dir, packed, tmp_path / "out")) == 1
+    err = capsys.readouterr().err
+    assert "No space left on device: make room" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("damage", ["json", "frames", "cut"])
+def test_a_shard_that_is_damaged_in_the_middle_costs_what_it_holds_there(damage, model_dir, packed, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(packed, broken)
+    rows = [r for r in read_index(broken).to_pylist() if r["kind"] == "video"]
+    rows.sort(key=lambda r: r["json_offset"])
+    middle = rows[len(rows) // 2]
+    with (broken / middle["shard"]).open("r+b") as file:
+        if damage == "cut":
+            file.truncate(middle["frames_offset"])
+            hit = {r["item_id"] for r in read_index(broken).to_pylist() if r["json_offset"] >= middle["json_offset"]}
+        else:
+            start, size = middle[f"{damage}_offset"], middle[f"{damage}_size"]
+            file.seek(start)
+            file.write(b"\x7f" * size)
+            hit = {r["item_id"] for r in rows if r["key"] == middle["key"]}
+    out = tmp_path / "out"
+    summary = run(
+        parse(argv(model_dir, broken, out, "--max_steps", -1, "--num_train_epochs", 1, "--max_skip_rate", 1))
+    )
+    listed = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert {line["reason"] for line in listed} == {"corrupt"}
+    assert len(listed) == summary["skipped"] == len(hit)
+    assert {line["sample"] for line in listed} <= hit | {middle["key"]}
+    assert summary["samples"] == 20 - len(hit)
+
+
+def test_too_many_bad_samples_keep_what_was_learned_and_a_higher_rate_goes_on(
+    straight, model_dir, packed, tmp_path, monkeypatch, capsys
+):
+    from vtrap_data.errors import Reason, SampleError
+    from vtrap_train import collate
+
+    stock, seen = collate.encode, []
+
+    def flaky(example, *args, **kwargs):
+        seen.append(example.item.id)
+        if len(seen) == 5:
+            raise SampleError(example.item.id, Reason.CORRUPT, "a tile fell off")
+        return stock(example, *args, **kwargs)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(collate, "encode", flaky)
+        assert main(argv(model_dir, packed, out)) == 1
+    err = capsys.readouterr().err
+    assert "1 samples were skipped, more than" in err and "a tile fell off" in err and "checkpoint-2" in err
+    assert main(argv(model_dir, packed, out, "--max_skip_rate", 1)) == 0
+    assert log(out) == log(straight) and same(out, straight)  # the sample is whole again; it is not counted as skipped
+    assert (out / "skipped.jsonl").read_text() == ""

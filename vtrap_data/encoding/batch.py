@@ -1,0 +1,95 @@
+"""How do samples become one batch? Padded, and its pixels prepared by the family's processor, all in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vtrap_data.encoding.families import family_of
+from vtrap_data.encoding.family import Modality, Row, Shown, Size
+from vtrap_data.encoding.tokens import IGNORE, Encoded
+
+
+def collate(
+    batch: Sequence[Encoded],
+    processor: Any,
+    *,
+    pad: Literal["left", "right"] = "right",
+    always: Collection[Modality] = (),
+    pad_to_multiple_of: int = 1,
+) -> dict[str, Tensor]:
+    """Pad a batch and turn its frames into what the model takes.
+
+    Args:
+        batch: At least one sample; any mix of video, images and text.
+        processor: As given to `encode`.
+        pad: "left" for generation.
+        always: Modalities that must be present in every batch, so that all ranks run the same modules (ZeRO would
+            hang otherwise). A missing one is added as a small masked dummy at the end of the last row: attention 0,
+            label -100, so it changes neither loss nor gradients.
+        pad_to_multiple_of: Of the padded length.
+
+    Returns:
+        input_ids, attention_mask, labels: int64 [batch, length]; mm_token_type_ids likewise for the Qwen families;
+        where there are images or videos, what the family's own processor makes of them (`pixel_values`,
+        `pixel_values_videos` and their grids or sizes), over the batch in order of appearance.
+    """
+    family = family_of(processor)
+    rows = [Row(e.images, e.video, e.seconds_per_grid) for e in batch]
+    tail_ids, tail_types = [], []
+    for row, token, kind, count in _dummies(rows, processor, always):
+        rows.append(row)
+        tail_ids += [token] * count
+        tail_types += [kind] * count
+
+    lengths = [len(e.input_ids) for e in batch]
+    lengths[-1] += len(tail_ids)
+    length = -(-max(lengths) // pad_to_multiple_of) * pad_to_multiple_of
+    out = {
+        "input_ids": torch.full((len(batch), length), processor.tokenizer.pad_token_id),
+        "attention_mask": torch.zeros(len(batch), length, dtype=torch.long),
+        "labels": torch.full((len(batch), length), IGNORE),
+        "mm_token_type_ids": torch.zeros(len(batch), length, dtype=torch.long),
+    }
+    for number, e in enumerate(batch):
+        tail = len(tail_ids) if number == len(batch) - 1 else 0
+        start = length - len(e.input_ids) - tail if pad == "left" else 0
+        here = slice(start, start + len(e.input_ids))
+        out["input_ids"][number, here] = e.input_ids
+        out["attention_mask"][number, here] = 1
+        out["labels"][number, here] = e.labels
+        out["mm_token_type_ids"][number, here] = e.token_types
+        if tail:
+            after = slice(here.stop, here.stop + tail)
+            out["input_ids"][number, after] = torch.tensor(tail_ids)
+            out["mm_token_type_ids"][number, after] = torch.tensor(tail_types)
+    if not family.token_types:
+        del out["mm_token_type_ids"]
+    return out | family.pixels(rows, processor)
+
+
+def _dummies(rows: Sequence[Row], processor: Any, always: Collection[Modality]) -> list[tuple[Row, int, int, int]]:
+    """For each modality that must be there and is not: its pixels, its token, the token's type, how many of them."""
+    family = family_of(processor)
+    side = family.dummy_side(processor)
+    has_image = any(r.images for r in rows)
+    has_video = any(r.video is not None for r in rows)
+    wanted = set(always)
+    if "video" not in family.modalities:
+        # Videos go through the modules of images.
+        has_image, has_video = has_image or has_video, True
+        wanted |= {"image"} if wanted else set()
+    found = []
+    if "image" in wanted and not has_image:
+        row = Row((torch.zeros(3, side, side, dtype=torch.uint8),), None)
+        count = sum(family.image_tokens(Shown(images=(Size(side, side),)), processor))
+        found.append((row, int(processor.image_token_id), 1, count))
+    if "video" in wanted and not has_video:
+        frames = family.frames_per_grid(processor)
+        row = Row((), torch.zeros(frames, 3, side, side, dtype=torch.uint8))
+        count = sum(family.video_tokens(Shown(frames=frames, frame_size=Size(side, side)), processor))
+        found.append((row, int(processor.video_token_id), 2, count))
+    return found

@@ -1,0 +1,131 @@
+"""The Qwen2-VL family: images and videos at their own size, every two frames one step of the grid.
+
+Its image and video processors serve Qwen2.5-VL, too; see `qwen2_5_vl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vtrap_data.encoding.family import Family, Row, Shown, Size
+from vtrap_data.encoding.positions import install_positions
+
+
+class Grid(NamedTuple):
+    """Patches along time, rows and columns, before merging."""
+
+    t: int
+    h: int
+    w: int
+
+    def tokens(self, merge_size: int) -> int:
+        """Tokens the language model sees."""
+        return self.t * self.h * self.w // merge_size**2
+
+
+def image_grid(size: Size, processor: Any) -> Grid:
+    """Grid of one image under the processor's settings."""
+    p = processor.image_processor
+    return Grid(1, *_spatial(size, p, max_pixels=p.size["longest_edge"]))
+
+
+def video_grid(frames: int, size: Size, processor: Any) -> Grid:
+    """Grid of a video of `frames` frames. An odd number is padded by repeating the last frame, as the family does."""
+    p = processor.video_processor
+    max_pixels = p.size["longest_edge"]
+    if p.cap_pixels_per_frame:
+        # The bound of qwen-vl-utils: each frame gets an even share of 90 % of the model's context.
+        total = int(p.max_video_tokens * (p.patch_size * p.merge_size) ** 2 * 0.9)
+        max_pixels = max(min(max_pixels, total * p.temporal_patch_size // frames), int(p.size["shortest_edge"] * 1.05))
+    return Grid(-(-frames // p.temporal_patch_size), *_spatial(size, p, max_pixels=max_pixels))
+
+
+def image_tokens(shown: Shown, processor: Any) -> list[int]:
+    """Tokens of each image."""
+    return [image_grid(size, processor).tokens(processor.image_processor.merge_size) for size in shown.images]
+
+
+def video_tokens(shown: Shown, processor: Any) -> list[int]:
+    """Tokens of the video."""
+    if not shown.frames:
+        return []
+    return [video_grid(shown.frames, shown.frame_size, processor).tokens(processor.video_processor.merge_size)]
+
+
+def pixels(
+    rows: Sequence[Row], processor: Any, *, grid: Callable[[int, Size, Any], Grid] = video_grid
+) -> dict[str, Tensor]:
+    """Patches of a batch.
+
+    Args:
+        rows: In order.
+        processor: Of the family.
+        grid: Of a video, from frames and size: what the tokens were laid out for.
+
+    Returns:
+        pixel_values [patches, values], image_grid_thw [images, 3] and pixel_values_videos, video_grid_thw where there
+        are any.
+    """
+    out: dict[str, Tensor] = {}
+    images = [image for row in rows for image in row.images]
+    videos = [row.video for row in rows if row.video is not None]
+    if images:
+        done = processor.image_processor(images=images, return_tensors="pt")
+        _check(done["image_grid_thw"], [image_grid(_size(i), processor) for i in images])
+        out |= {name: done[name] for name in ("pixel_values", "image_grid_thw")}
+    if videos:
+        done = processor.video_processor(videos=videos, return_tensors="pt", do_sample_frames=False)
+        _check(done["video_grid_thw"], [grid(len(v), _size(v), processor) for v in videos])
+        out |= {name: done[name] for name in ("pixel_values_videos", "video_grid_thw")}
+    return out
+
+
+def frames_per_grid(processor: Any) -> int:
+    """Frames that share one step of the temporal grid."""
+    return int(processor.video_processor.temporal_patch_size)
+
+
+def dummy_side(processor: Any) -> int:
+    """Two tokens by two."""
+    return int(2 * processor.image_processor.patch_size * processor.image_processor.merge_size)
+
+
+def _spatial(size: Size, p: Any, *, max_pixels: int) -> tuple[int, int]:
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    h, w = smart_resize(
+        size.height,
+        size.width,
+        factor=p.patch_size * p.merge_size,
+        min_pixels=p.size["shortest_edge"],
+        max_pixels=max_pixels,
+    )
+    return h // p.patch_size, w // p.patch_size
+
+
+def _size(picture: Tensor) -> Size:
+    return Size(picture.shape[-1], picture.shape[-2])
+
+
+def _check(found: Tensor, expected: Sequence[Grid]) -> None:
+    if not torch.equal(found, torch.tensor(expected)):
+        raise RuntimeError(
+            f"the processor made grids {found.tolist()} where {[list(g) for g in expected]} were laid out"
+        )
+
+
+FAMILY = Family(
+    name="qwen2_vl",
+    processor="Qwen2VLProcessor",
+    image_tokens=image_tokens,
+    video_tokens=video_tokens,
+    pixels=pixels,
+    dummy_side=dummy_side,
+    install=install_positions,
+    frames_per_grid=frames_per_grid,
+    token_types=True,
+)

@@ -1,0 +1,193 @@
+"""How does a sample become tokens and labels? Without touching pixels: token counts follow from sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtrap_data.encoding.conversation import chat, write
+from vtrap_data.encoding.families import family_of
+from vtrap_data.encoding.family import Shown, Size
+from vtrap_data.errors import Reason, SampleError
+from vtrap_data.samples import Example, Message
+
+IGNORE = -100
+"""Label of tokens that carry no loss."""
+
+_TEXT, _IMAGE, _VIDEO = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One sample, ready to be batched.
+
+    Attributes:
+        id: Item id.
+        source: Corpus it comes from.
+        kind: "video", "images" or "text".
+        input_ids: int64 [length].
+        labels: int64 [length]; -100 where no loss is taken.
+        token_types: int64 [length]; 0 text, 1 image, 2 video. Families that show videos as images have no 2.
+        images: uint8 [3, height, width] each, in order of appearance.
+        video: uint8 [frames, 3, height, width] or None.
+        seconds_per_grid: Seconds between temporal grid steps of the video, from the frames actually used.
+        visual_tokens: Tokens that stand for pixels.
+    """
+
+    id: str
+    source: str
+    kind: str
+    input_ids: Tensor
+    labels: Tensor
+    token_types: Tensor
+    images: tuple[Tensor, ...]
+    video: Tensor | None
+    seconds_per_grid: float
+    visual_tokens: int
+
+
+class Layout(NamedTuple):
+    """The tokens of a sample, one entry each in all three lists."""
+
+    ids: list[int]
+    labels: list[int]
+    types: list[int]
+
+
+def encode(example: Example, processor: Any, *, train: bool, max_length: int | None = None) -> Encoded:
+    """Turn one sample into tokens and labels.
+
+    Args:
+        example: With its frames or images decoded.
+        processor: The family's own processor, as saved with the model.
+        train: True: all turns, labels on the assistant's. False: turns up to and including the last user turn, then
+            the prompt for the assistant.
+        max_length: Ceiling in tokens. Vision tokens are never truncated.
+
+    Raises:
+        SampleError: TOO_LONG over the ceiling; BAD_ROW if there is nothing to learn or marks and media do not match.
+    """
+    item = example.item
+    laid = lay_out(item.messages, shown(example), processor, train=train, sample=item.id)
+    if train and all(label == IGNORE for label in laid.labels):
+        raise SampleError(item.id, Reason.BAD_ROW, "no assistant text to learn from")
+    visual = sum(kind > 0 for kind in laid.types)
+    if max_length is not None and len(laid.ids) > max_length:
+        raise SampleError(
+            item.id,
+            Reason.TOO_LONG,
+            f"{len(laid.ids)} tokens ({visual} of them visual) are more than the ceiling of {max_length}: raise "
+            "--max_tokens, or use fewer frames (--frames, or pack with a smaller --mean-frames)",
+        )
+    frames = example.frames
+    return Encoded(
+        id=item.id,
+        source=example.source,
+        kind=example.kind,
+        input_ids=torch.tensor(laid.ids),
+        labels=torch.tensor(laid.labels),
+        token_types=torch.tensor(laid.types),
+        images=tuple(pixels_of(i) for i in example.images),
+        video=None if frames is None else torch.stack([pixels_of(f) for f in frames.images]),
+        seconds_per_grid=1.0 if frames is None else _seconds_per_grid(frames.times, processor),
+        visual_tokens=visual,
+    )
+
+
+def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train: bool, sample: str = "") -> Layout:
+    """Tokens, labels and token types of a conversation about media of these sizes. See `encode`."""
+    family = family_of(processor)
+    if media.images and media.frames and "video" not in family.modalities:
+        raise SampleError(sample, Reason.BAD_ROW, f"a video and images in one sample, which {family.name} cannot tell")
+    script = write(
+        chat(
+            messages if train else _prompt(messages),
+            video_parts=family.video_parts(media),
+            marks_first=family.marks_first,
+        ),
+        processor,
+        spell=lambda text: family.spell(text, media, processor),
+        prompt=not train,
+        sample=sample,
+    )
+    tokenizer = processor.tokenizer
+    begins = bool(tokenizer.bos_token) and script.text.startswith(tokenizer.bos_token)
+    coded = tokenizer(script.text, add_special_tokens=not begins, return_offsets_mapping=True)
+
+    counts = {_IMAGE: family.image_tokens(media, processor)}
+    kinds = {processor.image_token_id: _IMAGE}
+    if "video" in family.modalities:
+        counts[_VIDEO] = family.video_tokens(media, processor)
+        kinds[processor.video_token_id] = _VIDEO
+    queues = {kind: iter(numbers) for kind, numbers in counts.items()}
+
+    laid = Layout([], [], [])
+    spans = iter(script.spans if train else ())
+    nowhere = (len(script.text), len(script.text))
+    begin, end = next(spans, nowhere)
+    for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
+        while left >= end and begin < len(script.text):
+            begin, end = next(spans, nowhere)
+        kind = kinds.get(token, _TEXT)
+        count = next(queues[kind], 0) if kind else 1
+        if not count:
+            raise SampleError(sample, Reason.BAD_ROW, f"more media marks than {_media(media)}")
+        laid.ids.extend([token] * count)
+        laid.types.extend([kind] * count)
+        laid.labels.extend([token if not kind and begin <= left < right <= end else IGNORE] * count)
+    if any(next(queue, 0) for queue in queues.values()):
+        raise SampleError(sample, Reason.BAD_ROW, f"fewer media marks than {_media(media)}")
+    return laid
+
+
+def shown(example: Example) -> Shown:
+    """What a sample shows."""
+    images = tuple(Size(i.width, i.height) for i in example.images)
+    if example.frames is None:
+        return Shown(images=images)
+    first = example.frames.images[0]
+    return Shown(images, len(example.frames), Size(first.width, first.height), example.frames.times)
+
+
+def blank(processor: Any) -> Encoded:
+    """A sample without loss: what stands in for a batch that lost all its rows."""
+    token = processor.tokenizer.pad_token_id
+    return Encoded(
+        id="",
+        source="",
+        kind="text",
+        input_ids=torch.tensor([token, token]),
+        labels=torch.tensor([IGNORE, IGNORE]),
+        token_types=torch.tensor([_TEXT, _TEXT]),
+        images=(),
+        video=None,
+        seconds_per_grid=1.0,
+        visual_tokens=0,
+    )
+
+
+def pixels_of(image: Any) -> Tensor:
+    """uint8 [3, height, width] of a PIL image."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def _prompt(messages: Sequence[Message]) -> tuple[Message, ...]:
+    last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=len(messages) - 1)
+    return tuple(messages[: last_user + 1])
+
+
+def _media(media: Shown) -> str:
+    """How many media there are, for errors."""
+    return f"the {len(media.images) + (media.frames > 0)} media it has"
+
+
+def _seconds_per_grid(times: Sequence[float], processor: Any) -> float:
+    """Mean spacing of the frames used, times the frames per temporal step. One frame spans one grid: any value."""
+    if len(times) < 2:
+        return 1.0
+    return float(family_of(processor).frames_per_grid(processor) * (times[-1] - times[0]) / (len(times) - 1))

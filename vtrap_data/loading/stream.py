@@ -1,0 +1,201 @@
+"""How does a corpus that lies elsewhere come back, without being downloaded first: http, the Hub, a bucket?
+
+Through `datasets` in streaming mode, shard after shard. Whole samples travel, since tars are read from front to back;
+of those only the frames that a budget needs are decoded. Where a corpus fits on the local disk, `Corpus` reads less
+and shuffles better.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from hub_cards.dataset_card import features
+from vtrap_data.errors import UsageError
+from vtrap_data.loading.order import ORDER_VERSION, permutation
+from vtrap_data.media import images, jpeg
+from vtrap_data.media.select import FramesNotStoredError, frame_ids
+from vtrap_data.samples import Example, Frames, PackedItem, PackedSample
+from vtrap_data.shards.manifest import MANIFEST, Manifest, read_manifest
+from vtrap_data.shards.members import FRAMES, IMAGES
+
+
+class Stream:
+    """The items of a corpus at an address. One iteration is what is left of one epoch.
+
+    The order is a pure function of (seed, epoch): shards in random order, and the items of every `block` samples
+    shuffled among themselves. The state is exact; going on reads the shard that was open from its start up to there.
+
+    Args:
+        location: A folder, or an address that fsspec knows: `https://...`, `hf://datasets/owner/name`, `s3://...`.
+        frames: "hybrid": the packed budgets; a number: that budget for every video item.
+        seed: Of the order.
+        shuffle: False: as packed.
+        block: Samples that are held and shuffled together; what is held is encoded.
+        rank: Of this process, or number of this worker.
+        ranks: How many share the shards. Each takes whole shards.
+        storage_options: For fsspec: tokens, endpoints.
+
+    Raises:
+        UsageError: Nothing packed there, fewer shards than ranks, or a budget that does not fit.
+    """
+
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        frames: int | Literal["hybrid"] = "hybrid",
+        seed: int = 0,
+        shuffle: bool = True,
+        block: int = 16,
+        rank: int = 0,
+        ranks: int = 1,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.location = str(location).rstrip("/")
+        self.frames = frames
+        self.seed, self.shuffle, self.block = seed, shuffle, block
+        self.rank, self.ranks = rank, ranks
+        self.storage_options = dict(storage_options or {})
+        self.manifest = _manifest(self.location, self.storage_options)
+        if block < 1 or seed < 0 or ranks < 1 or not 0 <= rank < ranks:
+            raise UsageError(
+                f"block {block} must be 1 or more, seed {seed} 0 or more, rank {rank} below ranks {ranks}"
+            )
+        if len(self.manifest.shards) < ranks:
+            raise UsageError(
+                f"{self.location} has {len(self.manifest.shards)} shards, too few for {ranks} ranks: pack it with a "
+                "smaller --samples-per-shard, or download it and use Corpus"
+            )
+        if frames != "hybrid":
+            frame_ids(range(self.manifest.settings.slots), frames, smallest=self.manifest.settings.smallest)
+        self.epoch = 0
+        self._begin: dict[str, Any] | None = None  # where `datasets` stood before the open block
+        self._blocks = 0  # blocks of this epoch before it
+        self._given = 0  # items of it that were handed out
+
+    def __iter__(self) -> Iterator[Example]:
+        rows = self._rows(self.epoch)
+        if self._begin is not None:
+            rows.load_state_dict(self._begin)
+        todo = iter(rows)
+        while True:
+            self._begin = json.loads(json.dumps(rows.state_dict()))
+            held = list(islice(todo, self.block))
+            if not held:
+                break
+            places = [(row, number) for row in held for number in range(len(row["json"]["items"]))]
+            order = range(len(places))
+            if self.shuffle:
+                order = permutation(len(places), self.seed, 4, self.epoch, self.rank, self._blocks).tolist()
+            for place in islice(order, self._given, None):
+                example = self._example(*places[place])
+                self._given += 1
+                yield example
+            self._blocks, self._given = self._blocks + 1, 0
+        self.epoch, self._begin, self._blocks, self._given = self.epoch + 1, None, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is, JSON-ready: after the last item that was handed out."""
+        place = {"begin": self._begin, "blocks": self._blocks, "given": self._given}
+        return {"epoch": self.epoch, **place, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            UsageError: The state is of another corpus or order.
+        """
+        mine = self._identity()
+        other = [name for name, value in mine.items() if state.get(name) != value]
+        if other:
+            told = ", ".join(f"{name} was {state.get(name)}, is {mine[name]}" for name in other)
+            raise UsageError(f"this state belongs to another order of samples ({told}): start the epoch anew")
+        self.epoch, self._begin = state["epoch"], state["begin"]
+        self._blocks, self._given = state["blocks"], state["given"]
+
+    def shards(self, epoch: int) -> list[str]:
+        """Addresses of the shards of this rank in the order of an epoch."""
+        names = [f"{self.location}/{shard.path}" for shard in self.manifest.shards]
+        if self.shuffle:
+            names = [names[i] for i in permutation(len(names), self.seed, 3, epoch)]
+        return names[self.rank :: self.ranks]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "order_version": ORDER_VERSION,
+            "corpus": self.manifest.index_sha256,
+            "frames": self.frames,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "block": self.block,
+            "rank": self.rank,
+            "ranks": self.ranks,
+        }
+
+    def _rows(self, epoch: int) -> Any:
+        """Rows of `datasets`, media as bytes."""
+        from datasets import Features, Image, List, load_dataset
+
+        # The features of the card: left to guess, `datasets` would drop and truncate what the first rows do not have.
+        declared = Features._from_yaml_list(features())
+        for name in (FRAMES, IMAGES):
+            declared[name] = List(Image(decode=False))
+        return load_dataset(
+            "webdataset",
+            data_files={"train": self.shards(epoch)},
+            split="train",
+            streaming=True,
+            features=declared,
+            storage_options=self.storage_options or None,
+        )
+
+    def _example(self, row: Mapping[str, Any], number: int) -> Example:
+        sample = PackedSample.from_json(row["json"])
+        item = sample.items[number]
+        frames = None
+        if sample.video is not None:
+            item = self._budgeted(item, sample)
+            blobs = row[FRAMES]
+            frames = Frames(
+                images=[jpeg.decode(blobs[i]["bytes"], name=sample.key) for i in item.frame_ids],
+                times=tuple(sample.video.frame_times[i] for i in item.frame_ids),
+            )
+        pictures = [blob["bytes"] for blob in row[IMAGES] or ()]
+        return Example(
+            item=item,
+            key=sample.key,
+            source=sample.source,
+            kind=sample.kind,
+            frames=frames,
+            images=tuple(images.load_image(data, name=sample.key) for data in pictures),
+        )
+
+    def _budgeted(self, item: PackedItem, sample: PackedSample) -> PackedItem:
+        if self.frames == "hybrid" or sample.video is None:
+            return item
+        try:
+            ids = frame_ids(sample.video.pool, self.frames, smallest=self.manifest.settings.smallest)
+        except FramesNotStoredError as error:
+            raise FramesNotStoredError(f"{self.location}: {item.id}: {error}") from None
+        return replace(item, budget=self.frames, frame_ids=ids)
+
+
+def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:
+    import fsspec
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with fsspec.open(f"{location}/{MANIFEST}", "rb", **options) as file:
+                (Path(folder) / MANIFEST).write_bytes(file.read())
+        except (OSError, ValueError, ImportError) as error:
+            raise UsageError(
+                f"{location}/{MANIFEST} cannot be read ({type(error).__name__}: {error}): is a packed corpus there, "
+                "and may you read it?"
+            ) from error
+        return read_manifest(Path(folder))

@@ -1,0 +1,310 @@
+"""Does a corpus hold what a benchmark asks about? Media by hash and by look, questions by their words.
+
+Equal files are found by their sha256. Files that were encoded, scaled or cut anew are found by looks: a difference
+hash of 256 bits (each pixel of a 17 x 16 grey miniature against its neighbour; Krawetz 2013) of every frame looked at.
+Two pictures are alike if few bits differ. A picture with hardly any contrast is like every other such one, so it is
+left out. Questions are compared as words, without case, punctuation and media marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.media import images, jpeg
+from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
+
+DISTANCE = 20
+"""Bits of 256 that may differ. Encoding anew moves a handful; unrelated pictures differ in about 128."""
+FRAMES = 8
+"""Stored frames looked at per video, evenly spread."""
+SHARE = 0.5
+"""Share of a benchmark medium's pictures that must be found in one medium of the corpus."""
+MIN_CONTRAST = 6.0
+"""Standard deviation of the grey miniature (0 to 255) below which a picture looks like any other."""
+MIN_WORDS = 6
+"""Words of a question below which many people would have written the same one."""
+
+_GRID = (17, 16)
+_CHUNK = 2_000
+
+Words = NDArray[np.uint64]
+
+EXAMPLES = """\
+examples:
+  python -m vtrap_data contamination corpus packed/videomme packed/mmstar
+  python -m vtrap_data contamination corpus packed/videomme --json > shared.json
+exit code 1 if the corpus holds media of a benchmark, or questions of at least six words
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """One thing that corpus and benchmark share.
+
+    Attributes:
+        kind: "file": equal bytes; "look": pictures that are alike; "question": the same words.
+        benchmark: Folder of the benchmark.
+        item: Media item of the benchmark; for questions the item id.
+        corpus_item: Where in the corpus: the first of them.
+        detail: The file's hash, how many pictures are alike and how far apart, or the question.
+    """
+
+    kind: Literal["file", "look", "question"]
+    benchmark: str
+    item: str
+    corpus_item: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contamination:
+    """What a corpus shares with one benchmark.
+
+    Attributes:
+        benchmark: Folder of the benchmark.
+        media: Media items it has.
+        media_shared: Those whose file, or whose look, is in the corpus.
+        items: Questions it has.
+        items_on_shared_media: Questions about shared media: the share of the score that is in doubt.
+        questions_shared: Questions whose words are in the corpus.
+        short_questions_shared: Those of them with fewer than MIN_WORDS words, which mean little.
+        unreadable: Media whose pictures could not be read.
+        shared: Each of them.
+    """
+
+    benchmark: str
+    media: int
+    media_shared: int
+    items: int
+    items_on_shared_media: int
+    questions_shared: int
+    short_questions_shared: int
+    unreadable: int
+    shared: tuple[Shared, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether there is reason to worry."""
+        return self.media_shared > 0 or self.questions_shared > self.short_questions_shared
+
+
+class _Medium(NamedTuple):
+    """One media item: its id, its rows in the index, its files' hashes, and the hashes of its pictures."""
+
+    id: str
+    rows: tuple[int, ...]
+    files: tuple[str, ...]
+    pictures: Words
+
+
+class _Corpus(NamedTuple):
+    """What is compared: files, pictures (each with the number of its medium) and questions."""
+
+    names: list[str]
+    files: dict[str, str]
+    pictures: Words
+    owners: NDArray[np.int64]
+    questions: dict[str, str]
+
+
+def contamination(corpus: Path, benchmarks: Sequence[Path], *, distance: int = DISTANCE) -> list[Contamination]:
+    """Compare a packed corpus with packed benchmarks.
+
+    Args:
+        corpus: Folder of the corpus.
+        benchmarks: Folders of benchmarks.
+        distance: Bits of 256 that may differ between pictures that are alike; 0 to 64.
+
+    Raises:
+        UsageError: A folder holds no packed corpus, or the distance is out of range.
+    """
+    if not 0 <= distance <= 64:
+        raise UsageError(f"--distance {distance} must be between 0 and 64 (of 256 bits)")
+    known = _read(PackedDataset(corpus), name=corpus.name)
+    return [_compare(known, PackedDataset(root), str(root), distance) for root in benchmarks]
+
+
+def picture_hash(image: Image.Image) -> Words | None:
+    """The difference hash of a picture: uint64 [4], or None if it has too little contrast to be told apart."""
+    grey = np.asarray(image.convert("L").resize(_GRID, Image.Resampling.BOX), dtype=np.int16)
+    if float(grey.std()) < MIN_CONTRAST:
+        return None
+    bits = np.packbits(grey[:, 1:] > grey[:, :-1])
+    return bits.view(np.uint64)
+
+
+def plain_question(text: str) -> str:
+    """A question as words: no case, punctuation or media marks.
+
+    >>> plain_question("<video>What  is red, here?")
+    'what is red here'
+    """
+    for mark in (VIDEO_MARK, IMAGE_MARK):
+        text = text.replace(mark, " ")
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def as_text(found: Iterable[Contamination]) -> str:
+    """A paragraph per benchmark, with the first few of what is shared."""
+    lines = []
+    for one in found:
+        lines.append(
+            f"{one.benchmark}: {one.media_shared} of {one.media} media are in the corpus, with "
+            f"{one.items_on_shared_media} of {one.items} questions; {one.questions_shared} questions are asked there "
+            f"in the same words ({one.short_questions_shared} of them too short to mean much)"
+        )
+        if one.unreadable:
+            lines.append(f"  {one.unreadable} media could not be read and were compared by their files only")
+        lines += [f"  {s.kind}: {s.item} is {s.corpus_item} ({s.detail})" for s in one.shared[:10]]
+        if len(one.shared) > 10:
+            lines.append(f"  ... and {len(one.shared) - 10} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m vtrap_data contamination`."""
+    parser.description = "Find media and questions of packed benchmarks in a packed corpus."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of a packed corpus")
+    parser.add_argument("benchmarks", type=Path, nargs="+", metavar="BENCH", help="folder of a packed benchmark")
+    parser.add_argument(
+        "--distance",
+        type=int,
+        default=DISTANCE,
+        metavar="BITS",
+        help="bits of 256 by which alike pictures may differ (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="everything that is shared, as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command: exit code 1 if something is shared, otherwise 0."""
+    found = contamination(args.corpus, args.benchmarks, distance=args.distance)
+    print(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False) if args.json else as_text(found))
+    return int(any(one.found for one in found))
+
+
+def _read(data: PackedDataset, *, name: str) -> _Corpus:
+    media, _ = _media(data, name)
+    files: dict[str, str] = {}
+    for medium in media:
+        for file in medium.files:
+            files.setdefault(file, medium.id)
+    counts = [len(medium.pictures) for medium in media]
+    questions: dict[str, str] = {}
+    for medium in media:
+        for row in medium.rows:
+            for item, text in _questions(data, row):
+                questions.setdefault(text, item)
+    pictures = [medium.pictures for medium in media]
+    return _Corpus(
+        names=[medium.id for medium in media],
+        files=files,
+        pictures=np.concatenate(pictures) if pictures else np.zeros((0, 4), np.uint64),
+        owners=np.repeat(np.arange(len(media)), counts),
+        questions=questions,
+    )
+
+
+def _compare(corpus: _Corpus, data: PackedDataset, name: str, distance: int) -> Contamination:
+    media, unreadable = _media(data, Path(name).name)
+    shared: list[Shared] = []
+    on_shared = media_shared = asked = short = 0
+    for medium in media:
+        found = _match(corpus, medium, name, distance)
+        if found is not None:
+            shared.append(found)
+            media_shared += 1
+            on_shared += len(medium.rows)
+        for row in medium.rows:
+            for item, text in _questions(data, row)[:1]:
+                if text in corpus.questions:
+                    asked += 1
+                    short += len(text.split()) < MIN_WORDS
+                    where = corpus.questions[text]
+                    shared.append(Shared(kind="question", benchmark=name, item=item, corpus_item=where, detail=text))
+    return Contamination(
+        benchmark=name,
+        media=len(media),
+        media_shared=media_shared,
+        items=len(data),
+        items_on_shared_media=on_shared,
+        questions_shared=asked,
+        short_questions_shared=short,
+        unreadable=unreadable,
+        shared=tuple(shared),
+    )
+
+
+def _match(corpus: _Corpus, medium: _Medium, name: str, distance: int) -> Shared | None:
+    for file in medium.files:
+        if file in corpus.files:
+            where = corpus.files[file]
+            return Shared(kind="file", benchmark=name, item=medium.id, corpus_item=where, detail=f"sha256 {file[:16]}")
+    if not len(medium.pictures) or not len(corpus.pictures):
+        return None
+    # For each picture of the medium and each medium of the corpus the nearest picture, chunk by chunk of the corpus.
+    nearest = np.full((len(medium.pictures), len(corpus.names)), 256, np.int64)
+    for start in range(0, len(corpus.pictures), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        differ = np.bitwise_count(medium.pictures[:, None, :] ^ corpus.pictures[None, some, :]).sum(-1, dtype=np.int64)
+        for picture, row in enumerate(differ):
+            np.minimum.at(nearest[picture], corpus.owners[some], row)
+    alike = (nearest <= distance).sum(0)
+    best = int(alike.argmax())
+    if alike[best] < max(1.0, SHARE * len(medium.pictures)):
+        return None
+    apart = nearest[nearest[:, best] <= distance, best]
+    detail = f"{alike[best]} of {len(medium.pictures)} pictures alike, {apart.min()} to {apart.max()} bits apart"
+    return Shared(kind="look", benchmark=name, item=medium.id, corpus_item=corpus.names[best], detail=detail)
+
+
+def _media(data: PackedDataset, name: str) -> tuple[list[_Medium], int]:
+    """Every media item, and how many of them could not be looked at."""
+    rows: dict[str, list[int]] = {}
+    for number, sample in enumerate(data.column("sample_id")):
+        rows.setdefault(sample, []).append(number)
+    hashes = data.column("media_sha256")
+    media, unreadable = [], 0
+    show = sys.stderr.isatty()
+    for sample, numbers in tqdm(rows.items(), desc=f"looking at {name}", unit="media", delay=2, disable=not show):
+        try:
+            pictures = [found for image in _pictures(data, numbers[0]) if (found := picture_hash(image)) is not None]
+        except (VtrapError, OSError):
+            pictures, unreadable = [], unreadable + 1
+        stacked = np.stack(pictures) if pictures else np.zeros((0, 4), np.uint64)
+        media.append(_Medium(sample, tuple(numbers), tuple(hashes[numbers[0]]), stacked))
+    return media, unreadable
+
+
+def _pictures(data: PackedDataset, number: int) -> list[Image.Image]:
+    sample = data.sample(number)
+    if sample.video is None:
+        return [images.load_image(found, name=sample.key) for found in data.image_bytes(number)]
+    stored = len(sample.video.frame_times)
+    ids = sorted({round(k * (stored - 1) / max(1, FRAMES - 1)) for k in range(FRAMES)}) if stored else []
+    return [jpeg.decode(found, name=sample.key) for found in data.frame_bytes(number, ids)]
+
+
+def _questions(data: PackedDataset, number: int) -> list[tuple[str, str]]:
+    """Id and words of what is asked in an item: the bare question first, then each user turn."""
+    sample = data.sample(number)
+    item = sample.items[data.rows["item_index"][number].as_py()]
+    texts = [item.question, *(m.content for m in item.messages if m.role == "user")]
+    return [(item.id, text) for text in dict.fromkeys(plain_question(t) for t in texts) if text]

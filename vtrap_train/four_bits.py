@@ -1,0 +1,57 @@
+"""How is a base model stored in four bits, for QLoRA? Through bitsandbytes, where the platform has it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from vtrap_data.encoding import ModelRef, install
+from vtrap_data.errors import UsageError
+
+
+def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation: str) -> Any:
+    """The model with the linear layers of its language model in four bits (NF4, double quantisation).
+
+    Vision tower, projector and embeddings stay as they are: they are a small part, and adapters may go there too.
+    Source of the recipe: QLoRA, arXiv 2305.14314.
+
+    Args:
+        ref: From `encoding.resolve`.
+        dtype: Of everything else, and of the arithmetic.
+        attn_implementation: As in transformers.
+
+    Raises:
+        UsageError: bitsandbytes is missing or cannot be used here.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UsageError(
+            "--lora_4bit needs bitsandbytes, which is not installed: `pip install bitsandbytes` (Linux and Windows, "
+            "x86-64 and ARM), or leave --lora_4bit out: LoRA alone keeps the base in bfloat16"
+        )
+    from peft import prepare_model_for_kbit_training
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["visual", "vision_tower", "multi_modal_projector", "lm_head"],
+    )
+    try:
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            ref.path,
+            revision=ref.revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            quantization_config=settings,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(f"--lora_4bit is not possible here: {' '.join(str(error).split())[:300]}") from error
+    install(model)
+    # Gradient checkpointing is the trainer's to switch on.
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

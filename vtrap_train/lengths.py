@@ -1,0 +1,88 @@
+"""How many tokens does each sample have? Answered from the index and the tokenizer: no pixels."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtrap_data.encoding import Cost, Shown, Size, token_cost, visual_tokens
+from vtrap_data.errors import VtrapError
+from vtrap_train.data import Mixture
+
+COUNTED_TEXTS = 20_000
+"""Rows whose text is really tokenised. In a larger corpus the rest follows from their characters."""
+
+
+class Lengths(NamedTuple):
+    """Tokens of every row of an epoch.
+
+    Attributes:
+        visual: int64 [rows]: tokens that stand for pixels.
+        text: int64 [rows]: all others, chat template included.
+        exact: Whether every row was counted; if not, some are estimated.
+    """
+
+    visual: NDArray[np.int64]
+    text: NDArray[np.int64]
+    exact: bool
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """int64 [rows]: all tokens."""
+        return self.visual + self.text
+
+
+def lengths(mixture: Mixture, processor: Any) -> Lengths:
+    """Tokens of every row of an epoch at the frames it will be given.
+
+    Beyond `COUNTED_TEXTS` rows, evenly spaced ones are counted; a straight line through those (text tokens over
+    characters) gives the text of the others, and sizes in the index give their visual tokens.
+    """
+    # A mixture may hold a row several times: count it once.
+    _, first, back = np.unique(mixture.rows, axis=0, return_index=True, return_inverse=True)
+    back = back.reshape(-1)
+    picks = np.unique(np.linspace(0, len(first) - 1, min(COUNTED_TEXTS, len(first))).round().astype(int))
+    costs = [_cost(mixture, row, processor) for row in first[picks].tolist()]
+    counted = np.asarray([cost.text for cost in costs], dtype=np.int64)
+    exact = len(picks) == len(first)
+    if exact:
+        return Lengths(np.asarray([cost.visual for cost in costs], dtype=np.int64)[back], counted[back], exact)
+    chars = mixture.column("text_chars")[first]
+    basis = np.stack([chars[picks], np.ones(len(picks))], axis=1)
+    slope, offset = np.linalg.lstsq(basis, counted, rcond=None)[0]
+    text = np.maximum(1, np.rint(slope * chars + offset)).astype(np.int64)
+    text[picks] = counted
+    visual = visual_lengths(mixture, mixture.column("n_frames"), processor)[first]
+    visual[picks] = [cost.visual for cost in costs]
+    return Lengths(visual[back], text[back], exact)
+
+
+def visual_lengths(mixture: Mixture, frames: NDArray[Any], processor: Any) -> NDArray[np.int64]:
+    """int64 [rows]: visual tokens of each row with `frames` [rows] frames per video, from the index alone."""
+    sizes = zip(
+        np.where(mixture.column("kind") == "video", frames, 0).tolist(),
+        mixture.column("n_images").tolist(),
+        mixture.column("width").tolist(),
+        mixture.column("height").tolist(),
+        strict=True,
+    )
+    known: dict[tuple[int, ...], int] = {}
+    out = []
+    for facts in sizes:
+        if facts not in known:
+            n_frames, n_images, width, height = facts
+            # The index knows the first image's size; the others are taken to be like it.
+            shown = Shown((Size(width, height),) * n_images, n_frames, Size(width, height), (0.0,) * n_frames)
+            known[facts] = visual_tokens(shown, processor)
+        out.append(known[facts])
+    return np.asarray(out, dtype=np.int64)
+
+
+def _cost(mixture: Mixture, row: int, processor: Any) -> Cost:
+    try:
+        outline = mixture.outline(row)
+        return token_cost(outline.messages, outline.shown, processor)
+    except VtrapError:
+        return Cost(0, 1)  # it will be skipped, with its reason, when its turn comes
