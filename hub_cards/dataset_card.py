@@ -55,6 +55,8 @@ class DatasetFacts:
         settings: Other settings of the packing: slots, short side, seed, ...
         provenance: How it was made: tool and decoder versions, date, commands.
         quarantine: Reason -> number of samples set aside.
+        histograms: Title -> (range -> count), as they are to be shown.
+        frames_used: Mean frames per video item "packed", and at each fixed budget ("fixed:8", ...).
         format_version: Version of the shard format.
         synthetic: Generated, not recorded; said at the top.
         benchmark: Questions to score rather than conversations to train on.
@@ -76,6 +78,8 @@ class DatasetFacts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Scalar] = field(default_factory=dict)
     quarantine: Mapping[str, int] = field(default_factory=dict)
+    histograms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    frames_used: Mapping[str, float] = field(default_factory=dict)
     synthetic: bool = False
     benchmark: bool = False
     languages: tuple[str, ...] = ("en",)

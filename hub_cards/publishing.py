@@ -64,6 +64,12 @@ BATCH_FILES = 50
 BATCH_BYTES = 20 * 10**9
 REGULAR_BYTES = 10 * 2**20
 """Larger files are never stored as plain git blobs, so their git hash is not needed."""
+XET_LIMITS = {
+    "HF_XET_CLIENT_AC_INITIAL_UPLOAD_CONCURRENCY": "4",
+    "HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY": "4",
+    "HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION": "2",
+}
+"""Each upload and each file being read holds pieces of 64 MB; by itself the Xet client has up to 64 uploads."""
 _CARDS: dict[RepoType, type[RepoCard]] = {"dataset": DatasetCard, "model": ModelCard, "space": SpaceCard}
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -168,6 +174,9 @@ def publish(publication: Publication, *, say: Callable[[str], None] | None = Non
         raise Refused("there is nothing to publish")
     if not sys.stderr.isatty():
         disable_progress_bars()
+    if "HF_XET_HIGH_PERFORMANCE" not in os.environ:  # by which the user says that memory does not matter
+        for setting, value in XET_LIMITS.items():
+            os.environ.setdefault(setting, value)
     return _Publisher(publication, say=say or _to_stderr, pause=pause).run()
 
 

@@ -43,10 +43,16 @@ def children_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(jobs: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each job. In turns, so that a busy minute of the machine hits all of them."""
-    for job in jobs.values():
-        job()  # imports, caches, page cache
+def measure(jobs: Mapping[str, Callable[[], object]], *, repeats: int, warm: bool = True) -> dict[str, float]:
+    """Median CPU seconds of each job. In turns, so that a busy minute of the machine hits all of them.
+
+    Args:
+        jobs: What to run.
+        repeats: How often each of them is measured.
+        warm: Run each once before, for imports and caches. Not needed where the same jobs ran on other data.
+    """
+    for job in jobs.values() if warm else ():
+        job()
     found: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():

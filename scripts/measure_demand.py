@@ -127,13 +127,10 @@ def main() -> None:
     print("\n".join(by_kind(*zip(*held, strict=True))))
     taken = read_as(rows, scorer=args.scorer)
     right = sum(row.kind == kind for row, kind in zip(rows, taken, strict=True))
-    temporal = sum(
-        (LEVELS[row.kind] > 0) == (LEVELS.get(kind, UNKNOWN) > 0) for row, kind in zip(rows, taken, strict=True)
-    )
-    print(
-        f"\nall {len(rows)}, labelled kind against the kind it was read as: {right} are the same kind, {temporal} the same"
-    )
-    print("side of the line between questions about time and others\n")
+    sides = [(LEVELS[row.kind] > 0, LEVELS.get(kind, UNKNOWN) > 0) for row, kind in zip(rows, taken, strict=True)]
+    same = sum(one == other for one, other in sides)
+    print(f"\nall {len(rows)}, labelled kind against the kind it was read as: {right} are the same kind, {same} the")
+    print("same side of the line between questions about time and others\n")
     print("\n".join(confusion(rows, taken)))
 
 

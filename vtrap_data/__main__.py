@@ -98,13 +98,25 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check a packed corpus, byte by byte")
     doctor.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     doctor.add_argument("--quick", action="store_true", help="do not decode the frames and images")
+    doctor.add_argument(
+        "--deep",
+        metavar="MODEL",
+        help="also encode every item as training MODEL would (a name or a folder), and compare token counts",
+    )
     doctor.add_argument("--json", action="store_true", help="faults as JSON")
     doctor.set_defaults(run=_doctor)
 
     stats = commands.add_parser("stats", help="what is in a packed corpus: counts, histograms, frames used")
     stats.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     stats.add_argument("--json", action="store_true", help="as JSON")
+    stats.add_argument("--png", type=Path, metavar="FILE", help="write the histograms as a picture, too")
     stats.set_defaults(run=_stats)
+
+    near = commands.add_parser("duplicates", help="media of a packed corpus that look alike")
+    near.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
+    near.add_argument("--distance", type=int, default=20, help="bits of 256 that may differ (default: %(default)s)")
+    near.add_argument("--json", action="store_true", help="as JSON")
+    near.set_defaults(run=_duplicates)
 
     preview = commands.add_parser("preview", help="an HTML page with the very frames that each question gets")
     preview.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
@@ -129,6 +141,7 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     budget.add_argument("--scorer", choices=("lexical", "embedding"), help="(default: that of SRC)")
     budget.add_argument("--seed", type=int, help="(default: that of SRC)")
     budget.add_argument("--name", help="name of the new corpus (default: that of SRC)")
+    budget.add_argument("--missing", type=Path, metavar="FILE", help="list all items whose frames are not stored here")
     budget.add_argument("--model", help="what loss and vlm ask: a named model, a folder or a Hub id")
     budget.add_argument(
         "--delta", type=float, help="loss: how much worse than at the best budget, nats per token (default: 0.05)"
@@ -275,7 +288,14 @@ def _doctor(args: argparse.Namespace) -> int:
 
     from vtrap_data.shards.doctor import doctor
 
-    faults = doctor(args.dir, quick=args.quick)
+    processor = None
+    if args.deep is not None:
+        if args.quick:
+            raise UsageError("--quick and --deep exclude each other")
+        from vtrap_data.encoding import load_processor, resolve
+
+        processor = load_processor(resolve(args.deep))
+    faults = doctor(args.dir, quick=args.quick, processor=processor)
     if args.json:
         print(json.dumps({"dir": str(args.dir), "quick": args.quick, "faults": [asdict(f) for f in faults]}, indent=1))
     else:
@@ -289,7 +309,26 @@ def _stats(args: argparse.Namespace) -> int:
     from vtrap_data.shards.stats import as_text, stats
 
     facts = stats(args.dir)
+    if args.png is not None:
+        from vtrap_data.shards.figure import draw
+
+        draw(facts, args.png)
     print(json.dumps(facts, indent=1) if args.json else as_text(facts))
+    return 0
+
+
+def _duplicates(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vtrap_data.shards.duplicates import near_duplicates
+
+    groups = near_duplicates(args.dir, distance=args.distance)
+    if args.json:
+        print(json.dumps([asdict(group) for group in groups], indent=1))
+        return 0
+    for group in groups:
+        print(f"{'same file' if group.exact else 'alike'}: {', '.join(group.samples)}")
+    print(f"{args.dir}: {len(groups)} groups of media that look alike")
     return 0
 
 
@@ -322,7 +361,9 @@ def _budget(args: argparse.Namespace) -> int:
 
         judge = load_judge(args.model, strategy=args.strategy)
     elif args.strategy in JUDGED or args.model is not None or (args.delta is not None and args.strategy != "loss"):
-        raise UsageError(f"--strategy {args.strategy}: loss and vlm need --model, no other takes it; --delta is for loss")
+        raise UsageError(
+            f"--strategy {args.strategy}: loss and vlm need --model, no other takes it; --delta is for loss"
+        )
     manifest = reallocate(
         args.dir,
         args.out,
@@ -333,6 +374,7 @@ def _budget(args: argparse.Namespace) -> int:
         name=args.name,
         judge=judge,
         delta=DELTA if args.delta is None else args.delta,
+        missing=args.missing,
     )
     counts = manifest.counts
     print(

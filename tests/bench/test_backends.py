@@ -106,7 +106,7 @@ def test_without_vllm_its_backend_says_where_to_get_it():
     if spec is not None and spec.origin is not None:
         pytest.skip("vLLM is installed here")
     settings = BackendSettings(model=resolve("toy-vl"), dtype="float32", device="cpu")
-    with pytest.raises(UsageError, match="vLLM cannot be imported here.*environment of its own"):
+    with pytest.raises(UsageError, match=r"vLLM cannot be imported here.*environment of its own"):
         BACKENDS["vllm"](settings)
 
 

@@ -319,6 +319,30 @@ def test_circular_beside_vanilla_for_any_multiple_choice_task(tmp_path):
     assert circular([]) == {}
 
 
+@pytest.mark.parametrize("name", ["ai2d", "mmmu", "perceptiontest", "tempcompass", "videomme"])
+def test_circular_asks_every_rotation_of_what_can_be_rotated(tmp_path, name):
+    """Pictures and videos, open and yes/no questions among them, options with labels of their own left as they are."""
+    benchmark = write_rows(name, tmp_path / "rows")
+    media = None if benchmark.media == "images" else tmp_path
+    convert(benchmark, rows=str(tmp_path / "rows"), out=tmp_path / "out", circular=True, media=media)
+    items = [i for s in read_jsonl(tmp_path / "out" / "bench.jsonl").samples for i in s.items]
+    task, copies = TASKS[name], {}
+    for item in items:
+        copies.setdefault(item.id.split("@")[0], []).append(item)
+    assert any(len(some) > 1 for some in copies.values())
+    for some in copies.values():
+        labelled = any(option.startswith(("Option", "Caption", "Sentence")) for option in some[0].options)
+        assert len(some) == (len(some[0].options) if some[0].options and not labelled else 1)
+        assert len({item.options.index(item.answer) for item in some if item.options}) in (0, len(some))
+    rotated = [item for some in copies.values() if len(some) > 1 for item in some]
+    # By its letter: in diagrams options may be letters themselves.
+    letters = ["ABCDEFGHIJ"[i.options.index(i.answer)] for i in rotated]
+    right = [record(name, i, x, task.grade(x, i)) for i, x in zip(rotated, letters, strict=True)]
+    check(task.measure(right), {"circular": 100, "vanilla": 100, "incomplete": 0})
+    first = [record(name, i, "A", task.grade("A", i)) for i in rotated]
+    check(task.measure(first), {"circular": 0})
+
+
 # --- normal forms and detection ---------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ def test_the_same_input_gives_the_same_budgets(items, strategy, seed):
 @pytest.mark.parametrize("strategy", SOLVED)
 @pytest.mark.parametrize("mean", [2, 3, 6, 10.5, 16])
 def test_the_dial_is_the_mean(strategy, mean):
-    assert np.mean(run(strategy, moving(400), mean).budgets) == pytest.approx(mean, abs=0.05)
+    assert np.mean(run(strategy, moving(1000), mean).budgets) == pytest.approx(mean, rel=0.01)
 
 
 def test_ties_are_split_so_that_strategies_compare_at_one_mean():

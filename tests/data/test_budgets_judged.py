@@ -130,14 +130,28 @@ def test_a_real_model_decides(packed: Path, tmp_path: Path, strategy: str) -> No
 
 def test_wrong_use_is_refused(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"pack with --strategy hybrid --store 16 first"):
-        pack(read_jsonl(packed.parent / "source/rows.jsonl").samples, tmp_path / "c", settings=replace(SETTINGS, strategy="vlm"))  # fmt: skip
-    for words in (["--strategy", "loss"], ["--strategy", "hybrid", "--model", "toy-vl"], ["--strategy", "vlm", "--delta", "1"]):  # fmt: skip
+        pack(
+            read_jsonl(packed.parent / "source/rows.jsonl").samples,
+            tmp_path / "c",
+            settings=replace(SETTINGS, strategy="vlm"),
+        )
+    for words in (
+        ["--strategy", "loss"],
+        ["--strategy", "hybrid", "--model", "toy-vl"],
+        ["--strategy", "vlm", "--delta", "1"],
+    ):
         assert main(["budget", str(packed), "--out", str(tmp_path / "new"), *words]) == 2
         assert "loss and vlm need --model" in capsys.readouterr().err
     small = tmp_path / "small"
-    pack(read_jsonl(packed.parent / "source/rows.jsonl").samples, small, settings=replace(SETTINGS, strategy="fixed:2", store=None))  # fmt: skip
-    with pytest.raises(UsageError, match=r"7 items .*--store"):
-        reallocate(small, tmp_path / "new", strategy="loss", judge=judge_by({}, []))
+    pack(
+        read_jsonl(packed.parent / "source/rows.jsonl").samples,
+        small,
+        settings=replace(SETTINGS, strategy="fixed:2", store=None),
+    )
+    ids = tmp_path / "ids.txt"
+    with pytest.raises(UsageError, match=r"7 items .*--store .*ids.txt"):
+        reallocate(small, tmp_path / "new", strategy="loss", judge=judge_by({}, []), missing=ids)
+    assert ids.read_text().split() == PackedDataset(small).column("item_id")[:7]
     with pytest.raises(UsageError, match="what a model says about every item"):
         allocate("loss", [Need(demand=None, residuals=(), distinct=1)], budgets=BUDGETS, mean_frames=0, seed=0)
     with pytest.raises(UsageError, match="--delta"):

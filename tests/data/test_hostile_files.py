@@ -22,7 +22,7 @@ from vtrap_data.shards.doctor import doctor
 from vtrap_data.shards.manifest import Manifest, PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.shards.stored import StoredSample, read_stored
-from vtrap_data.sources.jsonl import read_jsonl
+from vtrap_data.sources.jsonl import Corpus, read_jsonl
 
 SETTINGS = PackSettings(
     name="hostile", strategy="fixed:16", budgets=(16,), slots=16, max_quarantine_rate=1, workers=2, file_timeout=60
@@ -34,17 +34,20 @@ EVERY = 8
 class Outcome:
     """What packing has made of the files."""
 
-    def __init__(self, rows: list[str], manifest: Manifest, stored: list[StoredSample]) -> None:
-        self.manifest = manifest
+    def __init__(self, ids: list[str], corpus: Corpus, manifest: Manifest, stored: list[StoredSample]) -> None:
         self.stored = {item.id: one for one in stored for item in one.sample.items}
-        self.reasons = {rows[int(q.sample.rpartition(":")[2]) - 1]: q.reason for q in manifest.quarantine if "rows" in q.sample}
-        self.reasons |= {q.sample: q.reason for q in manifest.quarantine}
+        reasons = {entry.sample: entry.reason for entry in manifest.quarantine}
+        # A row that is no good is named by its line, a medium that is not by its sample.
+        places = {f"rows.jsonl:{line}": name for line, name in enumerate(ids, start=1)}
+        self.reasons = {places[sample]: reason for sample, reason in reasons.items() if sample in places}
+        for sample in corpus.samples:
+            self.reasons |= {item.id: reasons[sample.id] for item in sample.items if sample.id in reasons}
         self.noted = {note.sample for note in manifest.notes}
 
     def of(self, case: Case) -> tuple[str, str]:
         one = self.stored.get(f"about {case.name}")
         if one is None:
-            return self.reasons[case.name], ""
+            return self.reasons[f"about {case.name}"], ""
         if one.sample.video is not None:
             n = len(one.sample.video.frame_times)
             return "packed", f"{n} frame{'s' if n > 1 else ''}"
@@ -56,7 +59,7 @@ class Outcome:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sound")
     for number in range(len(CASES) // EVERY + 1):
-        clip(folder / f"sound{number}.mp4", n=20 + number)
+        clip(folder / f"sound{number}.mp4", n=20 + number, gop=6)
     return sorted(folder.iterdir())
 
 
@@ -79,9 +82,8 @@ def packed(sound: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Outco
     corpus = read_jsonl(write_rows(base / "rows.jsonl", rows), media_root=root)
     manifest = pack(corpus.samples, base / "out", settings=SETTINGS, rejected=corpus.rejected)
     assert doctor(base / "out") == []
-    names = [row.get("video", row.get("image")) for row in rows]
     assert str(base) not in json.dumps(manifest.to_json()), "a folder of this machine is in the manifest"
-    return Outcome(names, manifest, list(read_stored(base / "out", members=True)))
+    return Outcome([row["id"] for row in rows], corpus, manifest, list(read_stored(base / "out", members=True)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.name)[1:40])
@@ -137,4 +139,6 @@ def test_a_file_that_may_not_be_read() -> None:
 
 def test_the_page_is_the_table() -> None:
     page = Path(__file__).parents[2] / "docs/hostile_files.md"
-    assert page.read_text(encoding="utf-8") == render(), "run: python tests/data/hostile_files.py > docs/hostile_files.md"
+    assert page.read_text(encoding="utf-8") == render(), (
+        "run: python tests/data/hostile_files.py > docs/hostile_files.md"
+    )

@@ -184,9 +184,7 @@ def run(folder: Path, workers: int, *, kill_after: int | None = None) -> None:
     words = [sys.executable, "-c", code, str(folder), str(workers)]
     child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdout is not None
-    lines = 0
-    for _ in child.stdout:
-        lines += 1
+    for lines, _ in enumerate(child.stdout, start=1):
         if lines == kill_after:
             time.sleep(random.random() / 100)
             os.killpg(child.pid, signal.SIGKILL)

@@ -59,7 +59,7 @@ def test_every_item_once_an_epoch_in_an_order_of_its_own(packed: Path) -> None:
     assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1 and len(set(epochs[0])) == 10
     assert epochs[0] != epochs[1] != epochs[2]
     parts = [[e.item.id for e in Stream(packed, seed=5, rank=rank, ranks=3)] for rank in range(3)]
-    assert sorted(sum(parts, [])) == sorted(epochs[0])
+    assert sorted(name for part in parts for name in part) == sorted(epochs[0])
 
 
 def test_the_state_is_exact_after_every_item(packed: Path) -> None:
@@ -135,7 +135,7 @@ def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:
         Stream(packed, ranks=4)
     with pytest.raises(UsageError, match="budget of 3 frames does not fit"):
         Stream(packed, frames=3)
-    with pytest.raises(UsageError, match="q0-order: .* are not stored.*--store 16"):
+    with pytest.raises(UsageError, match=r"q0-order: .* are not stored.*--store 16"):
         list(Stream(packed, frames=16, shuffle=False))
     with pytest.raises(UsageError, match="block 0"):
         Stream(packed, block=0)

@@ -140,7 +140,8 @@ def test_impossible_times_are_a_reason(
     sound: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: tuple[int, ...]
 ) -> None:
     pts = np.array(times, dtype=np.int64)
-    few = Packets(pts=pts, dts=pts, durations=np.ones_like(pts), keys=np.ones(len(pts), dtype=np.bool_))
+    keys, sums = np.ones(len(pts), dtype=np.bool_), np.zeros(len(pts), dtype=np.uint32)
+    few = Packets(pts=pts, dts=pts, durations=np.ones_like(pts), keys=keys, sums=sums)
     monkeypatch.setattr(probe_module, "read_packets", lambda *_: few)
     (tmp_path / "a.mp4").write_bytes(sound["mp4"])
     assert read(tmp_path / "a.mp4")[0] is Reason.CORRUPT

@@ -91,7 +91,7 @@ def test_only_regular_members_inside_the_root_count(tmp_path: Path) -> None:
     assert [error.reason for error in corpus.rejected] == [Reason.OUTSIDE_ROOT]
     assert [marks(sample.paths[0]) for sample in corpus.samples] == [None] * 3
     assert MediaRoot(root).locate("a.tar") == root / "a.tar"  # not through the link to a tar outside
-    with pytest.raises(SampleError, match="no such member in a.tar") as caught:
+    with pytest.raises(SampleError, match=r"no such member in a.tar") as caught:
         in_tar(root / "a.tar/nothing.mp4")
     assert caught.value.reason is Reason.MISSING
 

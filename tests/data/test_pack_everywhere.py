@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.samples import SourceSample
 from vtrap_data.shards import cluster, measure
 from vtrap_data.shards.doctor import doctor
-from vtrap_data.shards.manifest import PackSettings, read_manifest
+from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.measure import MeasureOptions
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
@@ -123,25 +124,29 @@ def test_kill_9_at_25_random_instants(undisturbed: Path, server: subprocess.Pope
     seconds = time.monotonic() - began
     assert tree(tmp_path / "timed") == expected
     chance = random.Random(0)
-    instants = [
-        (number + chance.random()) / KILLS * seconds for number in range(KILLS)
-    ]  # one in each 25th of the time
-    killed, stages = 0, set()
-    for number, instant in enumerate(instants):
-        out = tmp_path / f"killed{number}"
-        child = start(server, out)
-        time.sleep(instant)
-        os.kill(child, signal.SIGKILL)
-        code = end(server)
-        assert code in (0, -signal.SIGKILL)
-        killed += code != 0
-        stages.add(stage(out))
-
+    stages = []
+    for number in range(KILLS):
+        killed = False
+        while not killed:
+            instant = (number + chance.random()) / KILLS * seconds  # one in each 25th of the time
+            out = tmp_path / f"killed{number}"
+            began = time.monotonic()
+            child = start(server, out)
+            time.sleep(instant)
+            os.kill(child, signal.SIGKILL)
+            code = end(server)
+            killed = code == -signal.SIGKILL
+            if not killed:  # the machine has become faster, and the pack was done before: aim earlier
+                assert code == 0
+                seconds = min(seconds, time.monotonic() - began) * 0.9
+                shutil.rmtree(out)
+        stages.append(stage(out))
         start(server, out)
         assert end(server) == 0
         assert tree(out) == expected, f"killed after {instant:.2f} s"
-    assert killed >= KILLS - 5, "too few packs were still running when they were to be killed"
-    assert {"measuring", "writing"} <= stages
+        shutil.rmtree(out)
+    assert len(stages) == KILLS
+    assert {"measuring", "writing"} <= set(stages)
 
 
 def stage(out: Path) -> str:

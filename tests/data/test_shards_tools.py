@@ -6,16 +6,24 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from shards_media import chat, tree, write_clip, write_corpus, write_rows
 
+from vtrap_data.__main__ import main
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
-from vtrap_data.shards import measure
+from vtrap_data.shards import duplicates, measure
 from vtrap_data.shards import reallocate as reallocate_module
 from vtrap_data.shards.allocation import as_text as allocation_text
 from vtrap_data.shards.allocation import compare_strategies
 from vtrap_data.shards.doctor import doctor
+from vtrap_data.shards.duplicates import near_duplicates
+from vtrap_data.shards.figure import draw
 from vtrap_data.shards.manifest import PackSettings, read_manifest
 from vtrap_data.shards.pack import pack
 from vtrap_data.shards.preview import preview
@@ -198,3 +206,129 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert page.count(html.escape("<script>alert(1)</script>")) >= 8
     (key,) = {row["key"] for row in PackedDataset(out).rows.to_pylist()}
     assert re.fullmatch(r"[a-z0-9-]+", key)
+
+
+def test_stats_count_tokens_and_licences(packed: Path) -> None:
+    facts = stats(packed)
+    # 96x64 is 3 x 2 squares of 28 pixels, one token per square and pair of frames.
+    frames = [
+        n
+        for n, kind in zip(*(PackedDataset(packed).column(c) for c in ("n_frames", "kind")), strict=True)
+        if kind == "video"
+    ]
+    assert facts["tokens_total"] == sum(6 * -(-n // 2) for n in frames) + 1 + 2
+    assert sum(facts["tokens"].values()) == 9
+    assert facts["licences"] == {
+        "CC0-1.0, may be passed on": 3,
+        "unknown, not known whether it may be passed on": 3,
+    }
+    assert "samples per licence" in as_text(facts)
+    card = (packed / "README.md").read_text()
+    assert "## Statistics" in card
+    assert "| videos per duration | &lt; 2 s | &lt; 5 s |" in card or "| videos per duration | < 2 s | < 5 s |" in card
+    assert f"packed {facts['frames_used']['packed']:.2f}" in card
+
+
+def test_the_picture_of_the_statistics(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stats", str(packed), "--png", str(tmp_path / "a.png")]) == 0
+    assert "tiny (train)" in capsys.readouterr().out
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+        assert len(picture.convert("L").getcolors(256) or []) > 10, "nothing is drawn"
+    facts = stats(packed)
+    hostile = {**facts, "name": "$x$ <b>", "sources": {f"$s{n}$": n + 1 for n in range(30)}}
+    draw(hostile, tmp_path / "b.png")
+    draw(facts, tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+def test_the_preview_says_when_and_why(packed: Path, tmp_path: Path) -> None:
+    preview(packed, tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text()
+    articles = page.split("<article>")[1:]
+    limit = read_manifest(packed).params["eps"]
+    for number, example in enumerate(PackedDataset(packed)):
+        ticks = re.findall(r'<i( class="on")? style="left: ([\d.]+)%"></i>', articles[number])
+        if example.frames is None:
+            assert not ticks
+            continue
+        sample = PackedDataset(packed).sample(number)
+        assert sample.video is not None
+        assert len(ticks) == len(sample.video.frame_times)
+        chosen = [float(percent) for on, percent in ticks if on]
+        expected = [100 * time / sample.video.duration for time in example.frames.times]
+        assert chosen == pytest.approx(expected, abs=1e-3)
+        assert f"the limit that gives the mean asked for is {limit:.4f}" in articles[number]
+        assert f"the question asks about time to {example.item.demand:.2f}" in articles[number]
+    assert "fixed:4: every video item gets 4 frames" in why_of(packed, tmp_path, "fixed:4")
+    assert "random: drawn" in why_of(packed, tmp_path, "random")
+
+
+def why_of(packed: Path, folder: Path, strategy: str) -> str:
+    out = folder / strategy.replace(":", "")
+    reallocate(packed, out, strategy=strategy)
+    preview(out, folder / "other.html")
+    return (folder / "other.html").read_text()
+
+
+def scenes(folder: Path) -> Path:
+    """Clips of noise that looks like nothing else, two of them the same film at other sizes and rates."""
+    rows = []
+    for name, seed, size, fps, n in (
+        ("a", 1, (96, 64), 10, 40),
+        ("a-small", 1, (64, 48), 5, 20),
+        ("b", 2, (96, 64), 10, 40),
+        ("b-start", 2, (96, 64), 10, 12),
+        ("c", 3, (96, 64), 10, 40),
+        ("black", None, (96, 64), 10, 20),
+        ("dark", None, (64, 64), 10, 20),
+    ):
+        path = folder / f"{name}.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "ultrafast"})
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for i in range(n):
+                step = int(i / fps)  # a new scene every second
+                noise = np.random.default_rng([seed or 0, step]).integers(0, 255, (5, 6, 3), dtype=np.uint8)
+                picture = Image.fromarray(noise if seed else noise * 0).resize(size, Image.Resampling.BICUBIC)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+            container.mux(stream.encode(None))
+        rows.append({"video": path.name, "conversations": chat(f"What is in {name}?")})
+    photo = Image.fromarray(np.random.default_rng(9).integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((80, 60))
+    photo.save(folder / "p.png")
+    photo.resize((50, 40)).save(folder / "p.jpg", quality=70)
+    rows += [{"image": name, "conversations": chat("What?")} for name in ("p.png", "p.jpg")]
+    rows.append({"image": "p.png", "source": "another", "conversations": chat("What?")})
+    return write_rows(folder / "rows.jsonl", rows)
+
+
+def test_media_that_look_alike_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack(
+        read_jsonl(scenes(tmp_path)).samples,
+        tmp_path / "out",
+        settings=replace(SETTINGS, strategy="fixed:8", store=None),
+    )
+    groups = near_duplicates(tmp_path / "out")
+    assert [(group.samples, group.exact) for group in groups] == [
+        (("a.mp4", "a-small.mp4"), False),
+        (("p.png", "p.jpg", "p.png#2"), False),
+    ], "the beginning of a film is another film, and two black ones are no pair"
+    assert main(["duplicates", str(tmp_path / "out")]) == 0
+    assert "alike: a.mp4, a-small.mp4" in capsys.readouterr().out
+    assert main(["duplicates", str(tmp_path / "out"), "--json", "--distance", "0"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)
+    assert only == {"samples": ["p.png", "p.png#2"], "exact": True}
+    assert main(["duplicates", str(tmp_path / "out"), "--distance", "99"]) == 2
+
+
+@given(seed=st.integers(0, 10**6), distance=st.integers(0, 30), n=st.integers(2, 60))
+@settings(max_examples=60, deadline=None)
+def test_no_pair_is_overlooked(seed: int, distance: int, n: int) -> None:
+    """Against comparing every pair."""
+    chance = np.random.default_rng(seed)
+    base = chance.integers(0, 2, 256)
+    bits = np.stack([base ^ (chance.random(256) < chance.random() * 0.15) for _ in range(n)]).astype(np.uint8)
+    keys = list(np.packbits(bits, axis=1).view(np.uint64))
+    pairs = [(a, b) for a in range(n) for b in range(a + 1, n) if (bits[a] != bits[b]).sum() <= distance]
+    assert duplicates._candidates([*keys, None], distance) == pairs

@@ -21,6 +21,7 @@ from vtrap_data.shards.doctor import doctor
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.corpora import rows as rows_module
+from vtrap_data.sources.corpora.cli import markdown
 from vtrap_data.sources.corpora.convert import QUESTIONS, convert, summary
 from vtrap_data.sources.corpora.rows import read_rows
 from vtrap_data.sources.corpora.table import CORPORA, Known, Subset, read_table
@@ -278,3 +279,9 @@ def test_files_of_one_subset_alone_are_found_too(tmp_path: Path) -> None:
     corpus = CORPORA["videochat2-it"]
     done = convert(corpus, rows=str(tmp_path), out=tmp_path / "out", subsets=["reasoning/next_qa"], media=tmp_path)
     assert done.rows == 2
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- corpora -->\n")[2].partition("<!-- /corpora -->")[0]
+    assert shown == markdown(), "print(markdown()) of vtrap_data.sources.corpora.cli between the marks"

@@ -4,6 +4,7 @@ boards and on the leaderboard page."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import urllib.request
 from collections.abc import Sequence
@@ -50,6 +51,27 @@ def read(hub: Running, repo: str, path: str) -> str:
     entry = hub.main_tree(repo)[path]
     name = entry[2] or entry[0]
     return (Path(hub.folder) / "blobs" / name[:2] / name).read_text()
+
+
+def check_links(hub: Running, repo: str) -> None:
+    """Every link of a card leads to something that was published: a file beside it, or a repository."""
+    card = read(hub, repo, "README.md")
+    _, head, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    known = hub.control("state")["repos"].keys()
+    named = [f"datasets/{name}" for name in metadata.get("datasets") or []]
+    named += [f"models/{metadata['base_model']}"] if "base_model" in metadata else []
+    assert set(named) <= known, named
+    for link in re.findall(r"\]\(([^)]+)\)", body):
+        path = link.removeprefix("https://huggingface.co/")
+        if path == link:
+            assert link in hub.main_tree(repo), f"{repo}: {link}"
+        else:
+            assert (path if path.startswith(("datasets/", "spaces/")) else f"models/{path}") in known, (
+                f"{repo}: {link}"
+            )
+    for name in re.findall(r"(?:load_dataset|from_pretrained|snapshot_download)\(\"([^\"]+)", body):
+        assert any(f"{kind}/{name}" in known for kind in ("datasets", "models")), f"{repo}: {name}"
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +175,14 @@ def test_train_publish_score_submit(
         "index.html",
         "leaderboard.json",
     }
+    for repo in (
+        f"models/{TUNED}",
+        "datasets/vtrap/video-sft-hybrid",
+        "datasets/vtrap/toy-video",
+        "datasets/vtrap/vtrap-results",
+        "spaces/vtrap/board",
+    ):
+        check_links(hub, repo)
     with urllib.request.urlopen(f"{hub.url}/spaces/vtrap/board", timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith("text/html")
         assert TUNED in answer.read().decode()

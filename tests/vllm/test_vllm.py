@@ -18,10 +18,6 @@ import pytest
 import torch
 from PIL import Image
 
-_found = importlib.util.find_spec("vllm")
-if _found is None or _found.origin is None:  # without vLLM this very folder goes by its name
-    pytest.skip("vLLM has an environment of its own: scripts/test runs these there", allow_module_level=True)
-
 from vtrap_bench.backends import BACKENDS, BackendSettings
 from vtrap_bench.parity import parity
 from vtrap_bench.records import RECORDS, read_records
@@ -32,6 +28,10 @@ from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.toyworld.generate import Recipe, generate
+
+_found = importlib.util.find_spec("vllm")
+if _found is None or _found.origin is None:  # without vLLM this very folder goes by its name
+    pytest.skip("vLLM has an environment of its own: scripts/test runs these there", allow_module_level=True)
 
 pytestmark = pytest.mark.vllm
 SHOWN = {
@@ -146,7 +146,7 @@ def benchmarks(tmp_path_factory):
 def score(benchmarks, out, *more, **kwargs):
     command = [sys.executable, "-m", "vtrap_bench", "run", "--model", "toy-vl", "--tasks", "image,video"]
     command += ["--frames", "8", "--benchmarks", str(benchmarks), "--out", str(out), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, timeout=480, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def server(tmp_path_factory):
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 480
         while True:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             try:

@@ -67,11 +67,11 @@ class Loader(Generic[Batch]):
     ) -> None:
         if batch_size < 1 or ranks < 1 or not 0 <= rank < ranks or batch_size % ranks:
             raise UsageError(
-                f"batch_size {batch_size} is over all ranks and must be a multiple of ranks, {ranks}; rank {rank} must "
-                f"be from 0 to {ranks - 1}"
+                f"batch_size {batch_size} is over all ranks and must be a multiple of ranks, {ranks}; "
+                f"rank {rank} must be from 0 to {ranks - 1}"
             )
         if workers < 0 or prefetch < 1 or window < 1:
-            raise UsageError(f"workers {workers} must be 0 or more, prefetch {prefetch} and window {window} 1 or more")
+            raise UsageError(f"workers {workers} must be 0 or more, prefetch {prefetch} and window {window} 1 or up")
         if not drop_last and corpus.epoch_size % batch_size % ranks:
             raise UsageError(
                 f"the last batch of {corpus.epoch_size % batch_size} does not split over {ranks} ranks: set drop_last"

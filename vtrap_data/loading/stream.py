@@ -187,7 +187,7 @@ class Stream:
 
 
 def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,12 +35,14 @@ class Packets(NamedTuple):
 
     `pts` and `dts` are int64 in units of the stream's time base. `pts` is None when the container's timestamps cannot
     be trusted (missing, repeated, or AVI): then frames can only be told apart by decoding all of them in order.
+    `sums` are checksums of their bytes (`packet_sum`), by which a packet is known again.
     """
 
     pts: NDArray[np.int64] | None
     dts: NDArray[np.int64]
     durations: NDArray[np.int64]
     keys: NDArray[np.bool_]
+    sums: NDArray[np.uint32]
 
 
 @contextmanager
@@ -85,6 +88,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
     dts: list[int] = []
     durations: list[int] = []
     keys: list[bool] = []
+    sums: list[int] = []
     vp8 = stream.codec_context.name == "vp8"
     for packet in demux(container, stream):
         # Cut off by an edit list, or kept back by the encoder: decoded for reference, never shown.
@@ -94,6 +98,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
         dts.append(packet.dts if packet.dts is not None else packet.pts or 0)
         durations.append(packet.duration or 0)
         keys.append(packet.is_keyframe)
+        sums.append(packet_sum(packet))
     known = [p for p in pts if p is not None]
     timed = container.format.name not in _WITHOUT_TIMES
     usable = timed and len(known) == len(pts) and len(set(known)) == len(known)
@@ -102,7 +107,13 @@ def read_packets(container: Any, stream: Any) -> Packets:
         dts=np.array(dts, dtype=np.int64),
         durations=np.array(durations, dtype=np.int64),
         keys=np.array(keys, dtype=np.bool_),
+        sums=np.array(sums, dtype=np.uint32),
     )
+
+
+def packet_sum(packet: Any) -> int:
+    """Checksum of a packet's bytes: costs next to nothing beside decoding them."""
+    return zlib.crc32(packet)
 
 
 def _is_hidden(packet: Any) -> bool:

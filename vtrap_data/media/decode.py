@@ -22,6 +22,7 @@ from vtrap_data.media.container import (
     decode_all,
     demux,
     open_video,
+    packet_sum,
     quarter_turns,
     read_packets,
     sample_errors,
@@ -163,10 +164,17 @@ def _decode_segments(
             for segment in segments:
                 if segment.start > 0:
                     container.seek(int(packets.dts[segment.start]), stream=stream, backward=True)
+                before = None
                 for n, packet in enumerate(demux(container, stream)):
                     position = position_of.get(packet.pts)
                     if n == 0 and (position is None or position > segment.start) and segment.start > 0:
                         return  # the seek landed behind the keyframe
+                    if position is not None:
+                        # Demuxers guess times that a file leaves out (MPEG program streams), and after a seek they
+                        # may guess others: then this is not the packet that had this time.
+                        if packet_sum(packet) != packets.sums[position] or before not in (None, position - 1):
+                            return
+                        before = position
                     if skips:
                         context.skip_frame = "DEFAULT" if packet.pts in index_of else "NONREF"
                     _keep(context.decode(packet), index_of, size, found)

@@ -163,12 +163,15 @@ class MediaRoot:
 
         Raises:
             ValueError: The name is no path.
-            SampleError: OUTSIDE_ROOT, when it leaves the root, by itself or through a link.
+            SampleError: OUTSIDE_ROOT, when it leaves the root, by itself or through a link; UNREADABLE, when links
+                lead in a circle.
         """
         try:
             path = (self.root / name).resolve()
-        except (OSError, ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise ValueError(f"{name[:80]!r} is no path: {error}") from None
+        except (OSError, RuntimeError):  # their messages name folders of this machine
+            raise SampleError(name, Reason.UNREADABLE, f"{name[:80]!r} is a link that leads in a circle") from None
         if not path.is_relative_to(self.root):
             raise SampleError(name, Reason.OUTSIDE_ROOT, f"{name[:80]!r} leaves the media root (--media-root)")
         # os.path, not pathlib: a name that is too long is no file, and no reason to stop.

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from hub_cards.dataset_card import DatasetFacts, SourceFacts, dataset_card
 from vtrap_data.shards.files import write_bytes
 from vtrap_data.shards.manifest import DATA, README, Manifest
+from vtrap_data.shards.stats import describe
 
 
 def write_card(root: Path, manifest: Manifest, index: pa.Table) -> None:
@@ -31,6 +32,7 @@ def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = 
     firsts = index.filter(pc.equal(index["item_index"], 0))
     videos = index.filter(pc.equal(index["kind"], "video"))
     items = _count(index, *_ORIGIN)
+    facts = describe(manifest, index)
     return DatasetFacts(
         pretty_name=settings.name,
         repo_id=repo_id,
@@ -57,6 +59,16 @@ def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = 
         quarantine=dict(Counter(entry.reason for entry in manifest.quarantine)),
         format_version=manifest.format,
         synthetic=settings.synthetic,
+        histograms={
+            title: facts[key]
+            for title, key in (
+                ("videos per duration", "durations"),
+                ("video items per frames used", "frames"),
+                ("items per visual tokens", "tokens"),
+            )
+            if facts[key]
+        },
+        frames_used=facts["frames_used"],
         benchmark=pc.all(index["benchmark"]).as_py() is not False,
     )
 

@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from PIL import Image
@@ -15,7 +16,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.samples import PackedItem, PackedSample
 from vtrap_data.shards.files import write_bytes
-from vtrap_data.shards.manifest import read_manifest
+from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES, unpack_list
 from vtrap_data.shards.stored import StoredSample, read_stored
 
@@ -40,13 +41,29 @@ class Picture:
     caption: str
 
 
+class Tick(NamedTuple):
+    """A stored frame on the time line: where, in per cent of the video's length, and whether the item sees it."""
+
+    percent: float
+    chosen: bool
+
+
+class Seen(NamedTuple):
+    """An item on the page: the pictures it sees, its time line (empty without a video), why it got its budget."""
+
+    item: PackedItem
+    pictures: tuple[Picture, ...]
+    line: tuple[Tick, ...]
+    why: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
     """A media item on the page: its facts, all its pictures, and for each item the pictures that it sees."""
 
     sample: PackedSample
     pictures: tuple[Picture, ...]
-    items: tuple[tuple[PackedItem, tuple[Picture, ...]], ...]
+    items: tuple[Seen, ...]
     residuals: tuple[tuple[int, float], ...]
 
 
@@ -67,8 +84,7 @@ def preview(root: Path, out: Path, *, limit: int = 50) -> int:
     if limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")
     manifest = read_manifest(root)
-    budgets = manifest.settings.budgets
-    shown = [_shown(n, s, budgets) for n, s in enumerate(islice(read_stored(root, members=True), limit))]
+    shown = [_shown(n, s, manifest) for n, s in enumerate(islice(read_stored(root, members=True), limit))]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vtrap_data.shards", "templates"),
         autoescape=True,
@@ -81,7 +97,7 @@ def preview(root: Path, out: Path, *, limit: int = 50) -> int:
     return len(shown)
 
 
-def _shown(number: int, stored: StoredSample, budgets: tuple[int, ...]) -> Shown:
+def _shown(number: int, stored: StoredSample, manifest: Manifest) -> Shown:
     sample = stored.sample
     pictures: list[Picture] = []
     if sample.video is not None:
@@ -92,8 +108,14 @@ def _shown(number: int, stored: StoredSample, budgets: tuple[int, ...]) -> Shown
         for place, data in enumerate(unpack_list(stored.members[IMAGES])):
             picture = images.load_image(data, name=sample.key)
             pictures.append(_picture(picture, f"p{number}-{place}", sample.images[place].name))
+    budgets = manifest.settings.budgets
     seen = [
-        (item, tuple(pictures[i] for i in item.frame_ids) if sample.video else tuple(pictures))
+        Seen(
+            item,
+            tuple(pictures[i] for i in item.frame_ids) if sample.video else tuple(pictures),
+            _line(sample, item),
+            why(item, sample, manifest),
+        )
         for item in sample.items
     ]
     residuals = sample.video.residuals if sample.video else ()
@@ -103,6 +125,38 @@ def _shown(number: int, stored: StoredSample, budgets: tuple[int, ...]) -> Shown
         items=tuple(seen),
         residuals=tuple(zip(budgets, residuals, strict=bool(residuals))),
     )
+
+
+def _line(sample: PackedSample, item: PackedItem) -> tuple[Tick, ...]:
+    video = sample.video
+    if video is None:
+        return ()
+    chosen = set(item.frame_ids)
+    times = enumerate(video.frame_times)
+    return tuple(Tick(min(100.0, 100 * time / video.duration), place in chosen) for place, time in times)
+
+
+def why(item: PackedItem, sample: PackedSample, manifest: Manifest) -> str:
+    """Why an item got its budget, in a sentence, from what is stored; empty without a video."""
+    if sample.video is None:
+        return ""
+    strategy, budgets = manifest.settings.strategy, manifest.settings.budgets
+    if strategy.startswith("fixed:"):
+        return f"{strategy}: every video item gets {item.budget} frames"
+    if strategy == "random":
+        return "random: drawn from the budgets that hybrid gives, whatever the question"
+    known = []
+    if item.demand is not None:
+        known.append(f"the question asks about time to {item.demand:.2f}")
+    if sample.video.residuals:
+        left = sample.video.residuals[budgets.index(item.budget)]
+        known.append(f"{item.budget} frames leave {left:.3f} of the video unseen")
+        if item.demand is not None:
+            known.append(f"their product is {item.demand * left:.4f}")
+    limit = manifest.params.get("eps")
+    if isinstance(limit, (int, float)):
+        known.append(f"the limit that gives the mean asked for is {limit:.4f}")
+    return f"{strategy}: {'; '.join(known)}" if known else strategy
 
 
 def _picture(image: Image.Image, name: str, caption: str) -> Picture:

@@ -19,7 +19,7 @@ from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example
 from vtrap_data.shards.allocation import Asked, Scorer, allocate_again, asked_items, demand_scores
 from vtrap_data.shards.card import write_card
-from vtrap_data.shards.files import sha256_file
+from vtrap_data.shards.files import sha256_file, write_bytes
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
 from vtrap_data.shards.pack import packed_item, shard_limits
@@ -54,6 +54,7 @@ def reallocate(
     name: str | None = None,
     judge: Judge | None = None,
     delta: float = DELTA,
+    missing: Path | None = None,
 ) -> Manifest:
     """Write a corpus with the media of `source` and other budgets. Every stored frame is kept.
 
@@ -67,6 +68,7 @@ def reallocate(
         name: Name of the new corpus; None: as `source`.
         judge: For "loss" and "vlm". What it says is kept item by item, so that a killed run goes on.
         delta: For "loss".
+        missing: File for the ids, one a line, of all items that need frames which are not stored, if there are any.
 
     Returns:
         The manifest of the new corpus.
@@ -91,11 +93,13 @@ def reallocate(
         )
     asked = asked_items(source)
     if judge is not None:
+        for budget in judge.looks_at(settings.budgets):
+            _check_stored(source, dict.fromkeys((one.id for one in asked), budget), settings, missing)
         asked = _ask(source, asked, judge, settings, notes=out.with_name(f".{out.name}.scores.jsonl"))
     scores = demand_scores(asked, settings)
     allocation = allocate_again(asked, scores, settings, delta=delta) if asked else None
     granted = dict(zip((one.id for one in asked), allocation.budgets if allocation else (), strict=True))
-    _check_stored(source, granted, settings)
+    _check_stored(source, granted, settings, missing)
     said = {one.id: one.scores for one in asked}
     demand = {one.id: score for one, score in zip(asked, scores, strict=True)}
     stored = tqdm(
@@ -128,8 +132,6 @@ def reallocate(
 
 def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSettings, *, notes: Path) -> list[Asked]:
     """Let the judge look at every item, each answer noted before the next question."""
-    for budget in judge.looks_at(settings.budgets):
-        _check_stored(source, dict.fromkeys((one.id for one in asked), budget), settings)
     at_budget = {budget: PackedDataset(source, frames=budget) for budget in judge.looks_at(settings.budgets)}
     place = {name: row for row, name in enumerate(next(iter(at_budget.values())).column("item_id"))}
     head = {"corpus": read_manifest(source).index_sha256, "budgets": list(settings.budgets), **judge.facts}
@@ -166,18 +168,21 @@ def _noted(notes: Path, head: Mapping[str, object]) -> dict[str, tuple[float, ..
     return known
 
 
-def _check_stored(source: Path, granted: dict[str, int], settings: PackSettings) -> None:
+def _check_stored(source: Path, granted: dict[str, int], settings: PackSettings, missing: Path | None) -> None:
     """Find items whose new budget needs frames that the corpus lacks, before anything is written."""
     index = read_index(source, ("item_id", "kind", "pool"))
     names = index["item_id"].to_pylist()
     budgets = np.array([granted.get(name, 0) for name in names], dtype=np.int64)
     lacking = np.flatnonzero(frame_counts(index, budgets, smallest=settings.smallest) < 0).tolist()
     if lacking:
+        if missing is not None:
+            write_bytes(missing, "".join(f"{names[i]}\n" for i in lacking).encode())
         listed = ", ".join(names[i] for i in lacking[:3])
         listed += f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise UsageError(
             f"{source} does not store the frames that {settings.strategy} needs for {len(lacking)} items ({listed}): "
             f"pack the media again with --store {max(int(budgets[i]) for i in lacking)}"
+            + ("" if missing is None else f"; all of them are in {missing}")
         )
 
 

@@ -1,4 +1,4 @@
-"""What is in a packed corpus? Counts, histograms and frames used, from the index alone."""
+"""What is in a packed corpus? Counts, histograms, visual tokens and frames used, from the index alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from vtrap_data.shards.index import read_index
-from vtrap_data.shards.manifest import read_manifest
+from vtrap_data.shards.manifest import Manifest, read_manifest
+from vtrap_data.shards.tokens import frame_tokens, image_tokens
+
+TOKEN_EDGES = (64, 256, 1024, 4096, 16384)
+"""Visual tokens at which the bars of the token histogram end."""
 
 DURATION_EDGES = (2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0)
 """Seconds at which the bars of the duration histogram end."""
@@ -16,7 +22,7 @@ DURATION_EDGES = (2.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0)
 
 _COLUMNS = (
     *("item_index", "kind", "source", "ability", "budget", "n_frames", "distinct", "duration"),
-    *("json_size", "frames_size", "images_size"),
+    *("json_size", "frames_size", "images_size", "licence", "redistributable", "width", "height", "n_images"),
 )
 
 
@@ -24,18 +30,25 @@ def stats(root: Path) -> dict[str, Any]:
     """The facts of a corpus, ready for JSON.
 
     Returns:
-        name, split, strategy, params, counts, bytes (of the shards, and per member kind), sources, abilities, kinds,
-        budgets (items per budget), frames (items per number of frames really used), durations (videos per range of
-        seconds), frames_used: mean frames per video item as packed and had each fixed budget been given, where a
-        video never gives more frames than its pool has distinct ones.
+        name, split, strategy, params, counts; bytes (of the shards, and per member kind); kinds, sources, licences
+        (samples per licence, with what may be done), abilities; budgets (items per budget), frames (items per frames
+        really used), durations (videos per range of seconds), tokens (items per range of visual tokens, see
+        `shards.tokens`; several images count as if all had the size of the first) and tokens_total; frames_used: mean
+        frames per video item as packed, and had each fixed budget been given, where a video never gives more frames
+        than its pool has distinct ones; quarantine.
 
     Raises:
         UsageError: `root` is no packed corpus.
     """
-    manifest = read_manifest(root)
-    rows = read_index(root, _COLUMNS).to_pylist()
+    return describe(read_manifest(root), read_index(root, _COLUMNS))
+
+
+def describe(manifest: Manifest, index: pa.Table) -> dict[str, Any]:
+    """The same, of a manifest and an index that have been read already."""
+    rows = index.select(_COLUMNS).to_pylist()
     firsts = [row for row in rows if row["item_index"] == 0]
     videos = [row for row in rows if row["kind"] == "video"]
+    tokens = [_tokens(row) for row in rows if row["kind"] != "text"]
     used: dict[str, float] = {}
     if videos:
         used["packed"] = sum(row["n_frames"] for row in videos) / len(videos)
@@ -55,10 +68,13 @@ def stats(root: Path) -> dict[str, Any]:
         },
         "kinds": _histogram(row["kind"] for row in rows),
         "sources": _histogram(row["source"] for row in rows),
+        "licences": _histogram(f"{row['licence']}, {_MAY[row['redistributable']]}" for row in firsts),
         "abilities": _histogram(row["ability"] for row in rows if row["ability"] is not None),
         "budgets": _numbers(row["budget"] for row in videos),
         "frames": _numbers(row["n_frames"] for row in videos),
-        "durations": _durations([row["duration"] for row in firsts if row["duration"] is not None]),
+        "durations": _ranges([r["duration"] for r in firsts if r["duration"] is not None], DURATION_EDGES, " s"),
+        "tokens": _ranges(tokens, TOKEN_EDGES, ""),
+        "tokens_total": sum(tokens),
         "frames_used": used,
         "quarantine": _histogram(entry.reason for entry in manifest.quarantine),
     }
@@ -81,10 +97,12 @@ def as_text(facts: dict[str, Any]) -> str:
     for title, key in (
         ("items per kind", "kinds"),
         ("items per source", "sources"),
+        ("samples per licence", "licences"),
         ("items per ability", "abilities"),
         ("video items per budget", "budgets"),
         ("video items per frames used", "frames"),
         ("videos per duration", "durations"),
+        ("items per visual tokens (roughly)", "tokens"),
         ("set aside", "quarantine"),
     ):
         if facts[key]:
@@ -106,12 +124,21 @@ def _numbers(values: Any) -> dict[str, int]:
     return {str(number): n for number, n in sorted(Counter(values).items())}
 
 
-def _durations(seconds: Sequence[float]) -> dict[str, int]:
+def _ranges(values: Sequence[float], edges: Sequence[float], unit: str) -> dict[str, int]:
     bars: Counter[str] = Counter()
-    names = [f"< {edge:g} s" for edge in DURATION_EDGES] + [f">= {DURATION_EDGES[-1]:g} s"]
-    for value in seconds:
-        bars[names[sum(value >= edge for edge in DURATION_EDGES)]] += 1
+    names = [f"< {edge:g}{unit}" for edge in edges] + [f">= {edges[-1]:g}{unit}"]
+    for value in values:
+        bars[names[sum(value >= edge for edge in edges)]] += 1
     return {name: bars[name] for name in names if bars[name]}
+
+
+def _tokens(row: dict[str, Any]) -> int:
+    if row["kind"] == "video":
+        return frame_tokens(row["n_frames"], row["width"], row["height"])
+    return int(row["n_images"]) * image_tokens(row["width"], row["height"])
+
+
+_MAY = {True: "may be passed on", False: "may not be passed on", None: "not known whether it may be passed on"}
 
 
 def _bars(histogram: dict[str, int]) -> list[str]:

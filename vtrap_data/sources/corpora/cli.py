@@ -99,3 +99,35 @@ def listing() -> str:
             lines.append(f"    {subset.name:<32} {rows:>14} rows [{subset.known}]")
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def markdown() -> str:
+    """The known corpora as the tables of docs/sources.md."""
+    lines = []
+    for corpus in CORPORA.values():
+        allowed = {True: "yes", False: "no", None: "not known"}[corpus.redistributable]
+        columns = ", ".join(f"`{name}`" for name in (*corpus.columns, *corpus.optional))
+        lines += [
+            f"### {corpus.name}",
+            "",
+            f"{corpus.title}: {', '.join(f'`{name}`' for name in corpus.ids)}",
+            "",
+            "| | | known from |",
+            "|---|---|---|",
+            f"| columns | {columns} | {corpus.columns_known} |",
+            f"| licence | {corpus.licence}: {corpus.licence_note} | {corpus.licence_known} |",
+            f"| may be passed on | {allowed} | |",
+        ]
+        if corpus.media == "video":
+            places = ", ".join(f"`{place or '.'}/`" for place in corpus.layout)
+            lines.append(f"| media are looked for in | {places} | {corpus.layout_known} |")
+        else:
+            lines.append(f"| media | inside the rows | {corpus.layout_known} |")
+        lines += ["", "| subset | rows | known from |", "|---|--:|---|"]
+        for subset in corpus.subsets.values():
+            about = "about " if subset.known == "viewer" else ""
+            lines.append(
+                f"| `{subset.name}` | {'?' if subset.rows is None else f'{about}{subset.rows}'} | {subset.known} |"
+            )
+        lines.append("")
+    return "\n".join(lines)

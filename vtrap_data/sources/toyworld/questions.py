@@ -148,8 +148,8 @@ def clip(rng: random.Random, ability: str) -> tuple[Scene, list[Question]]:
 def _direction(rng: random.Random) -> tuple[list[Thing], Question]:
     mover, *others = _cast(rng)
     direction = rng.choice(list(DIRECTIONS))
-    back = rng.random() < 0.4  # a move can be told from its ends; a jump only by who sees it happen
-    length = rng.choice((0.2, 0.4)) if back else rng.choice((0.15, 0.3, 0.6, 0.9))
+    back = rng.random() < 0.6  # a move can be told from its ends; a jump only by who sees it happen
+    length = rng.choice((0.12, 0.2, 0.4)) if back else rng.choice((0.15, 0.3, 0.6, 0.9))
     start = rng.uniform(0.02, 0.98 - length)
     moving = _on_course(rng, mover, Motion(direction, rng.uniform(20, 28), start, start + length, back))
     text = f"Which way does the {mover.shape} {'jump' if back else 'move'}?"
@@ -168,7 +168,7 @@ def _direction(rng: random.Random) -> tuple[list[Thing], Question]:
 
 def _order(rng: random.Random) -> tuple[list[Thing], Question]:
     first, second, *others = _distinct(rng, 3, size=(8, 12))
-    width = rng.choice((0.13, 0.26))  # about 2 or 4 of 16 slots
+    width = rng.choice((0.07, 0.13, 0.26))  # about 1, 2 or 4 of 16 slots
     a = rng.uniform(0.02, 0.96 - 2 * width)
     b = rng.uniform(a + width, 0.98 - width)
     things = {
@@ -190,7 +190,7 @@ def _order(rng: random.Random) -> tuple[list[Thing], Question]:
 def _blinks(rng: random.Random) -> tuple[list[Thing], Question]:
     lamp, *others = _distinct(rng, rng.randint(2, 3), size=(9, 12))
     count = rng.randint(1, 4)
-    dark = rng.choice((0.07, 0.1))  # a bit more than 1 of 16 slots, whatever the count: the frames must not tell it
+    dark = rng.choice((0.065, 0.13)) if count < 4 else 0.065  # about 1 or 2 of 16 slots
     room = 0.86 - count * dark - (count - 1) * 0.13
     cuts = sorted(rng.uniform(0, room) for _ in range(count))
     starts = [0.07 + cut + i * (dark + 0.13) for i, cut in enumerate(cuts)]

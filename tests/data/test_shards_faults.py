@@ -1,0 +1,269 @@
+"""Every kind of fault is found: 36 of them, put one at a time into a sound corpus, and none in the sound one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from shards_media import tree, write_corpus
+from test_shards_doctor import SETTINGS, edit_json, rewrite
+
+from vtrap_data.__main__ import main
+from vtrap_data.media import jpeg
+from vtrap_data.shards import doctor as doctor_module
+from vtrap_data.shards.doctor import FaultKind, doctor
+from vtrap_data.shards.files import sha256_file
+from vtrap_data.shards.manifest import read_manifest, write_manifest
+from vtrap_data.shards.members import pack_list, unpack_list
+from vtrap_data.shards.pack import pack
+from vtrap_data.sources.jsonl import read_jsonl
+
+TAR = "data/train-00000.tar"
+Members = list[tuple[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    source = write_corpus(tmp_path_factory.mktemp("source"))
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    pack(read_jsonl(source).samples, out, settings=SETTINGS)
+    return tree(out)
+
+
+@pytest.fixture
+def corpus(original: dict[str, bytes], tmp_path: Path) -> Path:
+    for name, data in original.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+# --- ways to break it: each takes the folder -------------------------------------------------------------------------
+
+
+def flip(root: Path) -> None:
+    data = bytearray((root / TAR).read_bytes())
+    data[5000] ^= 1
+    (root / TAR).write_bytes(data)
+
+
+def cut(root: Path) -> None:
+    (root / TAR).write_bytes((root / TAR).read_bytes()[:4000])
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda root: (root / name).unlink()
+
+
+def more(root: Path) -> None:
+    (root / "data/train-00001.tar").write_bytes((root / TAR).read_bytes())
+
+
+def sample(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Edit the JSON of the first sample, and make the manifest agree."""
+    return lambda root: edit_json(root, edit)
+
+
+def members(change: Callable[[Members], Members]) -> Callable[[Path], None]:
+    """Change the members of the tar, and make the manifest agree."""
+    return lambda root: rewrite(root, change)
+
+
+def frames(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Path], None]:
+    def edit(found: Members) -> Members:
+        at = next(n for n, (name, _) in enumerate(found) if name.endswith("frames.mp"))
+        found[at] = (found[at][0], pack_list(change(unpack_list(found[at][1]))).data)
+        return found
+
+    return members(edit)
+
+
+def other_size(jpegs: list[bytes]) -> list[bytes]:
+    """A frame of another size whose JPEG has just as many bytes, so that every offset still fits."""
+    small = jpeg.encode(Image.new("RGB", (16, 16)))
+    return [small[:-2] + bytes(len(jpegs[0]) - len(small)) + small[-2:], *jpegs[1:]]
+
+
+def index(change: Callable[[list[dict[str, Any]]], object]) -> Callable[[Path], None]:
+    """Change rows of the index, and make the manifest agree with its bytes."""
+
+    def edit(root: Path) -> None:
+        table = pq.read_table(root / "index.parquet")
+        rows = table.to_pylist()
+        change(rows)
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), root / "index.parquet")
+        write_manifest(root, replace(read_manifest(root), index_sha256=sha256_file(root / "index.parquet")))
+
+    return edit
+
+
+def counts(**changes: int) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        manifest = read_manifest(root)
+        write_manifest(root, replace(manifest, counts={**manifest.counts, **changes}))
+
+    return edit
+
+
+def card(old: str, new: str) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        text = (root / "README.md").read_text()
+        assert old in text
+        (root / "README.md").write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def images(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Path], None]:
+    def edit(found: Members) -> Members:
+        return [(n, pack_list(change(unpack_list(d))).data if n.endswith("images.mp") else d) for n, d in found]
+
+    return members(edit)
+
+
+def duplicated(found: Members) -> Members:
+    """The first sample a second time, at the end, under its own key."""
+    return [*found, *found[:2]]
+
+
+def with_images(found: Members) -> Members:
+    """The first video has images besides."""
+    return [*found[:2], (found[0][0].removesuffix("json") + "images.mp", found[1][1]), *found[2:]]
+
+
+def first_item(**changes: Any) -> Callable[[Path], None]:
+    return sample(lambda s: s["items"][0].update(changes))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], FaultKind]] = {
+    # files
+    "a flipped bit": (flip, FaultKind.SHARD_HASH),
+    "a shard cut off": (cut, FaultKind.SHARD_HASH),
+    "a shard missing": (remove(TAR), FaultKind.MISSING_SHARD),
+    "a shard too many": (more, FaultKind.EXTRA_SHARD),
+    "no index": (remove("index.parquet"), FaultKind.INDEX),
+    "no card": (remove("README.md"), FaultKind.CARD),
+    # the tar
+    "a sample lost": (members(lambda found: found[2:]), FaultKind.TAR),
+    "a sample twice": (members(duplicated), FaultKind.TAR),
+    "members apart": (members(lambda found: [*found[1:], found[0]]), FaultKind.TAR),
+    "frames lost": (members(lambda found: [found[0], *found[2:]]), FaultKind.SAMPLE),
+    "a member too many": (
+        members(lambda f: [*f[:2], (f[0][0][:-4] + "images.mp", f[1][1]), *f[2:]]),
+        FaultKind.SAMPLE,
+    ),
+    # frames
+    "a JPEG broken": (frames(lambda j: [j[0][:200] + bytes(len(j[0]) - 200), *j[1:]]), FaultKind.FRAMES),
+    "a frame lost": (frames(lambda j: j[1:]), FaultKind.FRAMES),
+    "frames swapped": (sample(lambda s: s["video"]["frame_times"].reverse()), FaultKind.FRAMES),
+    "a frame after the end": (sample(lambda s: s["video"].update(duration=0.5)), FaultKind.FRAMES),
+    "an offset off by one": (sample(lambda s: s["video"]["frame_bytes"].__setitem__(1, 9)), FaultKind.FRAMES),
+    "a pool that points elsewhere": (sample(lambda s: s["video"]["pool"].__setitem__(0, 9)), FaultKind.FRAMES),
+    "a frame of another size": (frames(other_size), FaultKind.FRAMES),
+    "no msgpack": (members(lambda f: [f[0], (f[1][0], b"\xc1" + f[1][1][1:]), *f[2:]]), FaultKind.FRAMES),
+    # images
+    "images swapped": (images(lambda blobs: blobs[::-1]), FaultKind.IMAGES),
+    "an image broken": (images(lambda blobs: [blob[:-40] + bytes(40) for blob in blobs]), FaultKind.IMAGES),
+    "an image lost": (images(lambda blobs: blobs[1:]), FaultKind.IMAGES),
+    # budgets
+    "a budget that is no candidate": (first_item(budget=3), FaultKind.BUDGET),
+    "a frame that is not stored": (sample(lambda s: s["items"][0]["frame_ids"].__setitem__(-1, 99)), FaultKind.BUDGET),
+    "fewer frames than the budget selects": (sample(lambda s: s["items"][0]["frame_ids"].pop()), FaultKind.BUDGET),
+    # schema
+    "a fraction for an integer": (first_item(needs=1.5), FaultKind.SAMPLE),
+    "a key lost": (sample(lambda s: s["items"][0].pop("ability")), FaultKind.SAMPLE),
+    "a key that is not declared": (first_item(colour="red"), FaultKind.SAMPLE),
+    "another kind": (sample(lambda s: s.update(kind="text")), FaultKind.SAMPLE),
+    "another format": (sample(lambda s: s.update(format=9)), FaultKind.SAMPLE),
+    "another key": (sample(lambda s: s.update(key="other")), FaultKind.SAMPLE),
+    # text
+    "a mark lost": (sample(lambda s: s["items"][0]["messages"][0].update(content="no mark")), FaultKind.TEXT),
+    # index
+    "a row lost": (index(lambda rows: rows.pop(3)), FaultKind.INDEX),
+    "a wrong place": (index(lambda rows: rows[0].update(frames_offset=7)), FaultKind.INDEX),
+    "an item id twice": (index(lambda rows: rows[1].update(item_id=rows[0]["item_id"])), FaultKind.INDEX),
+    "a shard nobody knows": (index(lambda rows: rows[0].update(shard="data/other.tar")), FaultKind.INDEX),
+    # manifest and card
+    "a wrong count": (counts(items=4), FaultKind.COUNTS),
+    "a feature declared otherwise": (card("float64", "int32"), FaultKind.CARD),
+    "a glob that misses the shards": (card("data/train-*.tar", "data/test-*.tar"), FaultKind.CARD),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found(corpus: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    inject, kind = FAULTS[name]
+    inject(corpus)
+    assert kind in {fault.kind for fault in doctor(corpus)}
+    capsys.readouterr()
+    assert main(["doctor", str(corpus), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["faults"]
+    assert all(set(fault) == {"kind", "where", "detail"} and "\n" not in fault["detail"] for fault in found)
+
+
+def test_there_are_enough_faults_and_none_where_there_is_none(corpus: Path) -> None:
+    assert len(FAULTS) >= 25
+    assert {kind for _, kind in FAULTS.values()} == set(FaultKind) - {FaultKind.TOKENS}
+    assert doctor(corpus) == []
+    rewrite(corpus, lambda found: found)
+    index(lambda rows: None)(corpus)
+    assert doctor(corpus) == [], "the helpers of these tests change something by themselves"
+
+
+# --- with a model ----------------------------------------------------------------------------------------------------
+
+
+def test_deep_counts_tokens_in_three_ways(corpus: Path, toy_processor: Any) -> None:
+    assert doctor(corpus, processor=toy_processor) == []
+
+
+def resized(root: Path) -> None:
+    """Frames of another size in every sample, with index and offsets made to fit: only tokens tell."""
+
+    def change(found: Members) -> Members:
+        return [(n, pack_list(larger(unpack_list(d))).data if n.endswith("frames.mp") else d) for n, d in found]
+
+    def larger(jpegs: list[bytes]) -> list[bytes]:
+        blobs = []
+        for data in jpegs:
+            image = jpeg.decode(data)
+            new = jpeg.encode(image.crop((0, 0, image.width // 2, image.height // 2)))
+            blobs.append(new[:-2] + bytes(len(data) - len(new)) + new[-2:])
+        return blobs
+
+    rewrite(root, change)
+
+
+def test_deep_finds_frames_that_are_not_as_the_index_says(corpus: Path, toy_processor: Any) -> None:
+    resized(corpus)
+    assert doctor(corpus) == [], "nothing but the tokens is wrong"
+    faults = doctor(corpus, processor=toy_processor)
+    assert {fault.kind for fault in faults} == {FaultKind.TOKENS}
+    assert len(faults) == 7
+    assert "visual tokens follow from the index" in faults[0].detail
+
+
+def test_deep_notices_pixels_that_do_not_fit_the_text(
+    corpus: Path, toy_processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_module, "_given_tokens", lambda batch, claimed, processor: claimed + 1)
+    assert {fault.kind for fault in doctor(corpus, processor=toy_processor)} == {FaultKind.TOKENS}
+
+
+def test_deep_waits_until_the_rest_is_sound(corpus: Path, toy_processor: Any) -> None:
+    flip(corpus)
+    assert doctor(corpus, processor=toy_processor)[-1].detail.startswith("not counted")
+
+
+def test_the_deep_command(corpus: Path, toy_processor: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(corpus), "--deep", "toy-vl"]) == 0
+    assert "sound" in capsys.readouterr().out
+    assert main(["doctor", str(corpus), "--deep", "toy-vl", "--quick"]) == 2
+    assert main(["doctor", str(corpus), "--deep", "no-such-model"]) == 2
