@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,4 +130,25 @@ def test_two_hours_at_one_frame_per_second(tmp_path: Path, monkeypatch: pytest.M
     assert decoded < 7200 / 2, "most of it was decoded"
     pictures = reference(path)
     for image, index in zip(found.images, chosen, strict=True):
+        np.testing.assert_array_equal(np.asarray(image), pictures[index])
+
+
+def test_times_that_change_after_a_seek_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an MPEG program stream with times on some packets only, FFmpeg guesses the rest, and after a seek otherwise.
+
+    Found on a real clip, of which a B-frame had been taken for its neighbour.
+    """
+    path = tmp_path / "a.mkv"
+    clip(path, n=40, b=2)
+    original = decode_module.demux
+
+    def shifted(container: object, stream: object) -> Iterator[Any]:
+        for packet in original(container, stream):
+            packet.pts -= 40  # a frame, in Matroska's milliseconds
+            yield packet
+
+    monkeypatch.setattr(decode_module, "demux", shifted)
+    info, pictures = probe(path), reference(path)
+    for index in (0, 9, 13, 39):
+        (image,) = decode(info, [index], short_side=None).images
         np.testing.assert_array_equal(np.asarray(image), pictures[index])
