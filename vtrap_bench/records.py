@@ -187,7 +187,10 @@ def read_chained(path: Path) -> list[dict[str, Any]]:
     """
     chain, rows = "", []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = {CHAIN: ""}  # no line of ours: not as it was written
         chain = next_link(chain, row)
         if row.get(CHAIN) != chain:
             what = "carries no hash (an older vtrap wrote it)" if CHAIN not in row else "is not as it was written"

@@ -68,9 +68,10 @@ def run(args: argparse.Namespace) -> int:
         VtrapError: Submitting did not get through.
     """
     folder: Path = args.run_dir
+    # First: records that were changed by hand are to be called that, not incomplete.
+    rows = read_chained(folder / RECORDS) if (folder / RECORDS).exists() else []
     found = read_run(folder)
     scores = found.scores
-    rows = read_chained(folder / RECORDS)
     records = [Record.from_json(row) for row in rows]
     if digest(records) != scores.get("records_sha256"):
         raise UsageError(f"{folder / RECORDS} is not what scores.json was computed from: score the run again")

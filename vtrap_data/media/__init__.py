@@ -5,5 +5,6 @@
 - decode.py: those frames as images
 - jpeg.py: a frame as JPEG bytes, and back
 - images.py: still images: checked, and as RGB
+- tars.py: media that lie in tars, and where the media of a source may lie
 - files.py, container.py, limits.py: the checks, the safe opening and the time limit that they share
 """

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.media.limits import took_longer
 from vtrap_data.samples import SourceSample
 from vtrap_data.shards.measure import MeasureOptions, limit_memory, measure_in_worker
-from vtrap_data.shards.spool import is_spooled
+from vtrap_data.shards.spool import is_spooled, spool_name
 
 Outcome = tuple[SourceSample, SampleError | None]
 
@@ -71,11 +72,10 @@ def measure_on_ray(
                 continue
             yield sample, _checked(outcome, sample, options)
         for sample in suspects:
-            began = time.monotonic()
             try:
                 yield sample, _checked(ray.get(task.remote(sample, options)), sample, options)
             except ray.exceptions.WorkerCrashedError:
-                if time.monotonic() - began > options.hard_timeout:
+                if _seconds_since_start(sample, options) > options.hard_timeout:
                     yield sample, SampleError(sample.id, Reason.TIMEOUT, took_longer(options.file_timeout))
                 else:
                     yield sample, SampleError(sample.id, Reason.CORRUPT, "the decoder crashed on it")
@@ -83,8 +83,23 @@ def measure_on_ray(
 
 def _measure(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
     """Runs in a process of the cluster."""
+    if not options.spool.is_dir():
+        return None  # a machine without the shared storage: `_checked` says so
+    # By this the other side can tell a decoder that hangs from a process that was slow to start.
+    _start_mark(sample, options).touch()
     limit_memory(options.worker_memory)
     return measure_in_worker(sample, options)
+
+
+def _start_mark(sample: SourceSample, options: MeasureOptions) -> Path:
+    return options.spool / f"{spool_name(sample)}.started"
+
+
+def _seconds_since_start(sample: SourceSample, options: MeasureOptions) -> float:
+    try:
+        return time.time() - _start_mark(sample, options).stat().st_mtime
+    except OSError:  # it never began
+        return 0.0
 
 
 def _checked(outcome: SampleError | None, sample: SourceSample, options: MeasureOptions) -> SampleError | None:
