@@ -103,13 +103,12 @@ def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], in
         packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None]
     shown = sorted(pts for pts, _, _ in packets)
     marks = {shown[i] for i in wanted}
-    keys = [(pts, dts) for pts, dts, key in packets if key]
-    groups = []  # where to start, and after which packets to stop
-    for number, (start, dts) in enumerate(keys):
-        end = keys[number + 1][0] if number + 1 < len(keys) else float("inf")
-        mine = {m for m in marks if start <= m < end}
-        if mine:
-            groups.append((dts, mine))
+    keys = [place for place, (_, _, key) in enumerate(packets) if key]
+    needed: set[int] = set()  # places in the file: from the keyframe of each group to the last wanted packet in it
+    for number, start in enumerate(keys):
+        end = keys[number + 1] if number + 1 < len(keys) else len(packets)
+        last = max((place for place in range(start, end) if packets[place][0] in marks), default=start - 1)
+        needed.update(range(start, last + 1))
     decoded = 0
 
     def must_decode() -> None:
@@ -119,19 +118,11 @@ def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], in
             stream = container.streams.video[0]
             context = stream.codec_context
             context.thread_count = 1
-            for dts, mine in groups:
-                container.seek(dts, stream=stream, backward=True)
-                left = set(mine)
-                for packet in container.demux(stream):
-                    if packet.pts is None:
-                        break
+            for place, packet in enumerate(container.demux(stream)):
+                if place in needed:  # what lies between is read, which is nearly free, and not decoded
                     context.skip_frame = "DEFAULT" if packet.pts in marks else "NONREF"
                     decoded += len(context.decode(packet))
-                    left.discard(packet.pts)
-                    if not left:
-                        break
-                decoded += len(context.decode(None))
-                context.flush_buffers()
+            decoded += len(context.decode(None))
 
     with av.open(str(path)) as container:
         raw = [frame for frame in container.decode(video=0) if frame.pts in marks]
