@@ -7,7 +7,8 @@ transformers. Both harnesses are given a task with the same questions, prompts a
 processor's own pixel limits, and batch size 1.
 
 CPU is what a process and its children used, user and system, so other work on the machine hardly matters; wall time is
-printed for what it is worth. What lies outside `generate` is measured by a clock around it, in both; of its thread alone, so that reading ahead in another thread counts as outside. Everything is run
+printed for what it is worth. What lies outside `generate` is measured by a clock around it, in both; of its thread
+alone, so that reading ahead in another thread counts as outside. Everything is run
 with a few items and with all: the difference, divided by the items, is the cost per item; the rest is start-up.
 """
 
