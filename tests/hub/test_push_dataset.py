@@ -1,15 +1,19 @@
-"""Does a corpus arrive on the Hub whole or not at all, and do stock tools load what arrived?"""
+"""Does a corpus arrive on the Hub whole or not at all, and do stock tools load what arrived?
+
+Needs `openssl`, for loading over https, and `curl`, with which webdataset downloads.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from standin.running import EXPIRED, READ, STRANGER, WRITE, Running, run
+from standin.running import EXPIRED, READ, STRANGER, WRITE, Running, certify, run, running
 from standin.stock import stock_python
 
 ID = "vtrap/video-sft-hybrid"
@@ -58,6 +62,14 @@ assert importlib.util.find_spec("vtrap_data") is None
 
 
 @pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One that speaks https, as the Hub does."""
+    with running(tmp_path_factory.mktemp("hub"), certificate=certify(tmp_path_factory.mktemp("tls"))) as found:
+        assert found.url.startswith("https://")
+        yield found
+
+
+@pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stock_python(tmp_path_factory.mktemp("stock") / "datasets", "datasets", "pillow", "msgpack")
 
@@ -98,11 +110,16 @@ def large(found: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("transfer", ["lfs", pytest.param("xet", marks=pytest.mark.slow)])
 def test_publish_and_load_as_a_stranger(
-    hub: Running, corpora: SimpleNamespace, tmp_path: Path, transfer: str, stock: Path, stock_wds: Path
+    request: pytest.FixtureRequest,
+    corpora: SimpleNamespace,
+    tmp_path: Path,
+    transfer: str,
+    stock: Path,
+    stock_wds: Path,
 ) -> None:
     xet = transfer == "xet"
-    if REPO in hub.control("state")["repos"]:
-        hub.control("delete", {"type": "dataset", "id": ID})
+    # The Xet client trusts no certificates but those that it carries.
+    hub: Running = request.getfixturevalue("hub" if xet else "secure")
     done = push(hub, tmp_path / "home", corpora.old, "--tag", "v1", xet=xet)
     assert done.returncode == 0, done.stderr
     assert "published as v1" in done.stdout
@@ -131,14 +148,12 @@ def test_publish_and_load_as_a_stranger(
     assert all(roles == ["user", "assistant"] for row in seen[0] for _, roles, _ in row["items"])
     assert all(budget == frames > 0 for budget, _, frames in video["items"])
 
-    if shutil.which("curl"):  # webdataset downloads with it
-        shards = [path for path in sorted(hashes(corpora.old)) if path.endswith(".tar")]
-        environment = without_ours(hub.environment(tmp_path / "other", xet=xet))
-        words = ["-c", OTHER_TOOLS, ",".join(shards)]
-        loaded = run(words, environment, python=stock_wds, cwd=tmp_path)
-        assert loaded.returncode == 0, loaded.stderr
-        counts = manifest["counts"]
-        assert loaded.stdout.splitlines() == [f"{counts['samples']} {counts['frames_stored']}"] * 3
+    shards = [path for path in sorted(hashes(corpora.old)) if path.endswith(".tar")]
+    environment = without_ours(hub.environment(tmp_path / "other", xet=xet))
+    loaded = run(["-c", OTHER_TOOLS, ",".join(shards)], environment, python=stock_wds, cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+    counts = manifest["counts"]
+    assert loaded.stdout.splitlines() == [f"{counts['samples']} {counts['frames_stored']}"] * 3
 
     hub.control("reset")
     again = push(hub, tmp_path / "home", corpora.old, "--tag", "v1", xet=xet)

@@ -56,14 +56,14 @@ class Hub:
         received: Bytes of large files that came in, by LFS or Xet.
     """
 
-    def __init__(self, root: Path, *, port: int, xet: bool) -> None:
+    def __init__(self, root: Path, *, scheme: str, port: int, xet: bool) -> None:
         self.store = Store(root)
         self.faults = Faults()
         self.log: list[str] = []
         self.received = 0
-        self.origin = f"http://127.0.0.1:{port}"
+        self.origin = f"{scheme}://127.0.0.1:{port}"
         # Another origin than the API's: else clients follow the redirect of a HEAD themselves and lose the headers.
-        self.blob_origin = f"http://localhost:{port}"
+        self.blob_origin = f"{scheme}://localhost:{port}"
         self.xet = None
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._add_routes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -33,16 +34,19 @@ class Running:
     Attributes:
         url: Its address.
         folder: What it serves.
+        certificate: What clients have to trust; None: it speaks plain http.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, certificate: Path | None = None) -> None:
         self.url = url
         self.folder = folder
+        self.certificate = certificate
+        self._trust = None if certificate is None else ssl.create_default_context(cafile=certificate)
 
     def control(self, verb: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_control/{verb}", data=data)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30, context=self._trust) as answer:
             return json.load(answer)
 
     def faults(self, *rules: Mapping[str, Any]) -> None:
@@ -63,6 +67,8 @@ class Running:
         kept |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
         kept |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "PYTHONPATH": str(ROOT)}
         kept |= {} if token is None else {"HF_TOKEN": token}
+        if self.certificate is not None:  # for the Hub's client, and for the curl that webdataset calls
+            kept |= dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), str(self.certificate))
         return kept | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
 
 
@@ -133,17 +139,27 @@ class Forking:
         self.process.wait(timeout=10)
 
 
+def certify(folder: Path) -> Path:
+    """Make `cert.pem` and `key.pem` for loopback, signed by themselves. Returns the certificate."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder / "cert.pem"
+
+
 @contextmanager
-def running(folder: Path, *, xet: bool = True) -> Iterator[Running]:
-    """Serve `folder` until the block ends, with the accounts of the tests."""
+def running(folder: Path, *, xet: bool = True, certificate: Path | None = None) -> Iterator[Running]:
+    """Serve `folder` until the block ends, with the accounts of the tests; over https if there is a certificate."""
     words = [sys.executable, "-m", "standin", str(folder), *([] if xet else ["--no-xet"])]
+    words += [] if certificate is None else ["--tls", str(certificate.parent)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     server = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         assert url, "the stand-in did not start"
-        found = Running(url, folder)
+        found = Running(url, folder, certificate)
         found.control("accounts", ACCOUNTS)
         yield found
     finally:
