@@ -1,7 +1,8 @@
 """What can go wrong, sorted by who has to act.
 
 `UsageError`: the caller (exit code 2). `SampleError`: one sample is bad; it goes to the quarantine list or the ledger
-and work goes on. `FatalSampleError`: too many samples are bad, so work stops (exit code 1).
+and work goes on. `FatalSampleError`, `UnreachableError`: too many samples are bad, or nothing comes any more, so work
+stops (exit code 1).
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class SampleError(VtrapError):
     def __reduce__(self) -> tuple[type[SampleError], tuple[str, Reason, str]]:
         # Exceptions with more than one argument do not survive the way back from a worker process by themselves.
         return type(self), (self.sample, self.reason, self.detail)
+
+
+class UnreachableError(VtrapError):
+    """Data that lie elsewhere could not be fetched: no sample is to blame. The same command goes on later."""
 
 
 class FatalSampleError(VtrapError):

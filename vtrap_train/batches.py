@@ -12,7 +12,7 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,32 @@ MICRO = "micro_batches"
 """Key under which a step of `step_loader` holds its batches."""
 
 Rows = tuple[int, ...]
+Order = Callable[[int], NDArray[np.int64]]
+
+
+class RowSampler(Sampler[int]):
+    """Yields the rows of an epoch in a given order.
+
+    Args:
+        order: int64 [rows] for an epoch.
+        rows: Their number.
+    """
+
+    def __init__(self, order: Order, *, rows: int) -> None:
+        self.order = order
+        self.rows = rows
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, self.epoch = self.epoch, self.epoch + 1  # as accelerate's sampler does; `set_epoch` overrides it
+        return iter(self.order(epoch).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is."""
+        self.epoch = epoch
 
 
 class StepSampler(Sampler[list[Rows]]):
@@ -41,6 +67,7 @@ class StepSampler(Sampler[list[Rows]]):
         world_size: Number of ranks.
         rank: The one whose batches are yielded.
         packed: Rows of a batch are laid end to end, so it costs the sum of their tokens.
+        order: int64 [rows] for an epoch: another order than the shuffled one.
     """
 
     def __init__(
@@ -54,7 +81,9 @@ class StepSampler(Sampler[list[Rows]]):
         world_size: int = 1,
         rank: int = 0,
         packed: bool = False,
+        order: Order | None = None,
     ) -> None:
+        self.own_order = order
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.per_step = per_step
         self.tokens = tokens
@@ -86,6 +115,8 @@ class StepSampler(Sampler[list[Rows]]):
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """int64 [rows]: the rows in the order of an epoch, the one that Trainer's own sampler has."""
+        if self.own_order is not None:
+            return self.own_order(epoch)
         if not self.shuffle:
             return np.arange(len(self.lengths))
         generator = torch.Generator().manual_seed(self.seed + epoch)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from vtrap_data.encoding import Encoded, blank, collate, encode
-from vtrap_data.errors import Reason, SampleError, VtrapError
+from vtrap_data.errors import Reason, SampleError, UnreachableError, VtrapError
 from vtrap_data.samples import Kind
 from vtrap_train.data import Mixture
 from vtrap_train.ledger import Skip
@@ -64,16 +64,21 @@ class VideoCollator:
             What `encoding.collate` returns, and under `FACTS`: `source`, `kind`, `frames`, `visual_tokens`, `real`
             (all int64 [batch]); `skips`, a list of `Skip`; `ids` of the items; `packed`, the
             length of each where they share a row, else None; `tokens`, those of the samples, and
-            `computed`, padding included.
+            `computed`, padding included; `unreachable`, why data did not come, else None.
         """
         encoded: list[Encoded] = []
         skips: list[Skip] = []
+        unreachable = None
         for row in rows:
             number = int(row["row"])
             try:
                 encoded.append(encode(self.mixture[number], self.processor, train=True, max_length=self.max_tokens))
             except SampleError as error:
                 skips.append(self._skip(number, error))
+            except UnreachableError as error:
+                # No sample is to blame. Ranks must stop together, so it travels with the batch.
+                unreachable = str(error)
+                break
             except VtrapError as error:
                 # A shard that is cut short or damaged in the middle costs what it holds there, not the run.
                 skips.append(self._skip(number, SampleError(self.mixture.id_of(number), Reason.CORRUPT, str(error))))
@@ -97,6 +102,7 @@ class VideoCollator:
             "packed": None if self.pack is None else [len(e.input_ids) for e in encoded],
             "tokens": sum(len(e.input_ids) for e, counts in zip(encoded, real, strict=True) if counts),
             "computed": batch["input_ids"].numel(),
+            "unreachable": unreachable,
         }
         return batch
 

@@ -23,7 +23,7 @@ from trl import SFTConfig, TrlParser
 
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
-from vtrap_train.data import parse_data, parse_frames
+from vtrap_train.data import Mixture, Streaming, parse_data, parse_frames
 from vtrap_train.groups import check_groups
 
 HERE = Path(__file__).parent
@@ -38,6 +38,7 @@ examples:
   python -m vtrap_train --model qwen2.5-vl-7b --data videos,images:0.5 --plan
   python -m vtrap_train --model qwen2.5-vl-7b --frames 16 --gpus 8 --deepspeed zero3
   python -m vtrap_train --model qwen2.5-vl-3b --lora_r 64 --lora_target language+projector
+  python -m vtrap_train --model qwen2.5-vl-7b --streaming             # fetch shards while training
   python -m vtrap_train --config my.yaml --learning_rate 1e-5
   python -m vtrap_train --model qwen2.5-vl-7b --config one-gpu-lora,frames-16
 
@@ -66,6 +67,21 @@ class VtrapArguments:
     turns: Turns = field(
         default="separate",
         metadata={"help": "Questions about one video: separate examples, or joined into one conversation."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Fetch the shards of --data (Hub id, https://, s3://, ...) when they are needed instead of "
+            "downloading all first. Samples are shuffled among a few shards at a time."
+        },
+    )
+    streaming_shards: int = field(
+        default=8,
+        metadata={"help": "Shards of each dataset among which a stream is shuffled. Twice as many are kept on disk."},
+    )
+    streaming_cache: str | None = field(
+        default=None,
+        metadata={"help": "Where they are kept: a folder on a local disk. Default: $VTRAP_HOME/streaming."},
     )
     max_tokens: int | None = field(
         default=None,
@@ -120,6 +136,8 @@ class VtrapArguments:
             raise UsageError(f"--max_skip_rate {self.max_skip_rate} is not in 0 to 1")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"--max_tokens {self.max_tokens} is not positive")
+        if self.streaming_shards < 1:
+            raise UsageError(f"--streaming_shards {self.streaming_shards} is not positive")
         if self.lora_r < 0 or self.gpus < 0:
             raise UsageError("--lora_r and --gpus cannot be negative")
         if self.lora_4bit and not self.lora_r:
@@ -361,6 +379,32 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     return Parsed(arguments=arguments, config=config, put_aside=put_aside, sharding=sharding)
 
 
+def mixture_of(parsed: Parsed) -> Mixture:
+    """The samples of `--data` as `--frames`, `--turns` and `--streaming` want them. Raises UsageError."""
+    arguments, config = parsed.arguments, parsed.config
+    streaming = None
+    if arguments.streaming:
+        if config.train_sampling_strategy not in ("random", "sequential"):
+            raise UsageError(
+                f"--streaming shuffles by itself: --train_sampling_strategy {config.train_sampling_strategy} must be "
+                "random or sequential; --tokens_per_batch groups samples by length"
+            )
+        home = Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap")
+        streaming = Streaming(
+            shards=arguments.streaming_shards,
+            cache=Path(arguments.streaming_cache) if arguments.streaming_cache else home / "streaming",
+            shuffle=config.train_sampling_strategy == "random",
+            seed=config.seed if config.data_seed is None else config.data_seed,
+        )
+    return Mixture(
+        parse_data(arguments.data),
+        frames=parse_frames(arguments.frames),
+        seed=config.seed,
+        turns=arguments.turns,
+        streaming=streaming,
+    )
+
+
 def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
     """Read a recipe. Raises UsageError if it is no YAML mapping or sets something unknown."""
     try:
@@ -383,7 +427,7 @@ _FREE = frozenset(
     dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory dataloader_persistent_workers
     hub_token hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision
     accelerator_config do_train do_eval do_predict resume_from_checkpoint use_cpu skip_memory_metrics
-    json plan gpus gpu_memory_gb max_skip_rate eval_tasks eval_frames eval_args
+    json plan gpus gpu_memory_gb max_skip_rate eval_tasks eval_frames eval_args streaming_cache
     """.split()  # noqa: SIM905
 )
 
@@ -394,6 +438,8 @@ def settings_of(parsed: Parsed, *, world_size: int, data: Sequence[dict[str, Any
     names = {f.name for f in fields(parsed.config)}
     settings = {k: v for k, v in config.items() if k in names and k not in _FREE}
     settings |= {k: v for k, v in asdict(parsed.arguments).items() if k not in _FREE}
+    if not parsed.arguments.streaming:  # then it says nothing, and runs that were begun before it existed go on
+        settings = {k: v for k, v in settings.items() if not k.startswith("streaming")}
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = json.loads(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
     settings |= {"world_size": world_size, "data": list(data)}

@@ -3,12 +3,14 @@
 `--data A,B:0.5,C:2` is a mixture of packed datasets. The weight is the number of times an epoch sees each item of that
 dataset: 2 sees everything twice, 0.5 a random half of it (the same half in every epoch; which one follows from the
 seed). TRL gets a plain table of row numbers, so that shuffling, sharding over ranks and resuming stay its own
-business; media are opened by the collator, in the loader's workers.
+business; media are opened by the collator, in the loader's workers. With `--streaming` the same rows come in an order
+that is inside a few shards at a time, and shards are fetched when they are needed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vtrap_data.encoding import Shown, Size, join
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.loading.order import stream_rows
+from vtrap_data.loading.remote import open_remote
 from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example, Message, PackedSample
 
@@ -33,6 +38,22 @@ class Part:
 
     location: str
     weight: float = 1.0
+
+
+class Streaming(NamedTuple):
+    """How a mixture is read as a stream.
+
+    Attributes:
+        shards: Of each dataset, among which samples are shuffled.
+        cache: Folder for those in use.
+        seed: Of the order.
+        shuffle: False: as packed, part after part.
+    """
+
+    shards: int
+    cache: Path
+    seed: int
+    shuffle: bool = True
 
 
 def parse_frames(text: str) -> Frames:
@@ -55,6 +76,8 @@ def parse_data(text: str) -> tuple[Part, ...]:
             weight = float(tail)
         except ValueError:
             location, weight = piece.strip(), 1.0  # the colon belongs to the path
+        if re.fullmatch(r"\w+://[^/:]*", location):
+            location, weight = piece.strip(), 1.0  # a port: http://host:8000
         if not location or not 0 < weight < float("inf"):
             raise UsageError(f"--data {piece!r} is not DIR_OR_ID[:weight] with a weight above 0")
         parts.append(Part(location=location, weight=weight))
@@ -66,6 +89,8 @@ def locate(location: str, *, setting: str = "--data") -> Path:
     path = Path(location).expanduser()
     if (path / "index.parquet").is_file():
         return path
+    if "://" in location:
+        raise UsageError(f"{setting} {location!r} is an address: read it with --streaming, or download it first")
     if path.exists() or location.count("/") != 1 or location.startswith((".", "/", "~")):
         raise UsageError(
             f"{setting} {location!r} is no packed dataset (a directory with index.parquet, as `vtrap_data pack` "
@@ -80,6 +105,34 @@ def locate(location: str, *, setting: str = "--data") -> Path:
         raise UsageError(
             f"{setting} {location!r} is not a local directory and could not be downloaded from the Hub "
             f"({type(error).__name__}): check the name, the network and `hf auth login`"
+        ) from error
+
+
+def opened(location: str, *, frames: Frames, streaming: Streaming | None) -> PackedDataset:
+    """The dataset at a location; with `streaming`, one whose shards come when they are needed."""
+    if streaming is None or (Path(location).expanduser() / "index.parquet").is_file():
+        return PackedDataset(locate(location), frames=frames)
+    if "://" not in location:
+        if Path(location).expanduser().exists() or location.count("/") != 1 or location.startswith((".", "/", "~")):
+            locate(location)  # says what is wrong
+        location = _pinned(location)
+    # What is in use, what the loader's workers read ahead, and some room to do so.
+    remote = open_remote(location, cache=streaming.cache, keep=2 * streaming.shards + 2)
+    return PackedDataset(remote.root, frames=frames, fetch=remote.fetch)
+
+
+def _pinned(location: str) -> str:
+    """The address of a dataset on the Hub, at the commit that is there now: it may change while training."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    name, _, revision = location.partition("@")
+    try:
+        return f"hf://datasets/{name}@{HfApi().dataset_info(name, revision=revision or None).sha}"
+    except (HfHubHTTPError, OSError) as error:
+        raise UsageError(
+            f"--data {location!r} is not a local directory and was not found on the Hub ({type(error).__name__}): "
+            "check the name, the network and `hf auth login`"
         ) from error
 
 
@@ -99,13 +152,22 @@ class Mixture:
         turns: "separate": a row is an item. "joined": the items of a media item are one conversation.
         rows: int64 [rows in an epoch, 2]: number of the part, number of the item (or conversation) in its dataset.
         sources: Names of the corpora in all parts, sorted.
+        streaming: How it is read as a stream; None: at random.
     """
 
-    def __init__(self, parts: Sequence[Part], *, frames: Frames, seed: int, turns: Turns = "separate") -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        frames: Frames,
+        seed: int,
+        turns: Turns = "separate",
+        streaming: Streaming | None = None,
+    ) -> None:
         self.parts = tuple(parts)
         self.turns = turns
-        self.roots = tuple(locate(p.location) for p in parts)
-        self.datasets = tuple(PackedDataset(root, frames=frames) for root in self.roots)
+        self.streaming = streaming
+        self.datasets = tuple(opened(p.location, frames=frames, streaming=streaming) for p in parts)
         rows = []
         self._groups: list[list[tuple[int, ...]]] = []
         for number, (part, dataset) in enumerate(zip(self.parts, self.datasets, strict=True)):
@@ -126,6 +188,27 @@ class Mixture:
     def __getitem__(self, row: int) -> Example:
         part, items = self._items(row)
         return join([self.datasets[part][item] for item in items])
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """int64 [rows]: the rows in the order in which a stream gives them."""
+        assert self.streaming is not None
+        visits = []
+        for number, (dataset, groups) in enumerate(zip(self.datasets, self._groups, strict=True)):
+            names, shard = np.unique(dataset.column("shard"), return_inverse=True)
+            items = self.rows[self.rows[:, 0] == number, 1]
+            first = np.asarray([groups[i][0] for i in items.tolist()], dtype=np.int64)
+            passes = np.arange(len(items)) // len(groups)
+            visits.append(passes * len(names) + shard[first])
+        how = self.streaming
+        return stream_rows(visits, window=how.shards, seed=how.seed, epoch=epoch, shuffle=how.shuffle)
+
+    def at_hand(self) -> NDArray[np.bool_]:
+        """Whether a row may be looked into without fetching much: of a remote dataset one shard may. bool [rows]."""
+        fine = []
+        for dataset, groups in zip(self.datasets, self._groups, strict=True):
+            shards = dataset.column("shard")
+            fine.append(np.asarray([not dataset.remote or shards[items[0]] == shards[0] for items in groups]))
+        return np.asarray([fine[part][group] for part, group in self.rows.tolist()])
 
     def source_of(self, row: int) -> str:
         """Corpus of a row, without opening it."""
@@ -192,9 +275,9 @@ class Mixture:
                 "weight": part.weight,
                 "items": len(dataset),
                 "per_epoch": seen[number],
-                "index_sha256": hashlib.sha256((root / "index.parquet").read_bytes()).hexdigest(),
+                "index_sha256": hashlib.sha256((dataset.root / "index.parquet").read_bytes()).hexdigest(),
             }
-            for number, (part, root, dataset) in enumerate(zip(self.parts, self.roots, self.datasets, strict=True))
+            for number, (part, dataset) in enumerate(zip(self.parts, self.datasets, strict=True))
         ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtrap_data.encoding import Cost, Shown, Size, token_cost, visual_tokens
-from vtrap_data.errors import VtrapError
+from vtrap_data.errors import UnreachableError, VtrapError
 from vtrap_train.data import Mixture
 
 COUNTED_TEXTS = 20_000
@@ -37,13 +37,16 @@ class Lengths(NamedTuple):
 def lengths(mixture: Mixture, processor: Any) -> Lengths:
     """Tokens of every row of an epoch at the frames it will be given.
 
-    Beyond `COUNTED_TEXTS` rows, evenly spaced ones are counted; a straight line through those (text tokens over
-    characters) gives the text of the others, and sizes in the index give their visual tokens.
+    Beyond `COUNTED_TEXTS` rows, evenly spaced ones are counted, and of a stream those in its first shard. A straight
+    line through them (text tokens over characters) gives the text of the others, and sizes in the index give their
+    visual tokens.
     """
     # A mixture may hold a row several times: count it once.
     _, first, back = np.unique(mixture.rows, axis=0, return_index=True, return_inverse=True)
     back = back.reshape(-1)
-    picks = np.unique(np.linspace(0, len(first) - 1, min(COUNTED_TEXTS, len(first))).round().astype(int))
+    countable = np.flatnonzero(mixture.at_hand()[first])
+    places = np.linspace(0, len(countable) - 1, min(COUNTED_TEXTS, len(countable)))
+    picks = countable[np.unique(places.round().astype(int))]
     costs = [_cost(mixture, row, processor) for row in first[picks].tolist()]
     counted = np.asarray([cost.text for cost in costs], dtype=np.int64)
     exact = len(picks) == len(first)
@@ -84,5 +87,7 @@ def _cost(mixture: Mixture, row: int, processor: Any) -> Cost:
     try:
         outline = mixture.outline(row)
         return token_cost(outline.messages, outline.shown, processor)
+    except UnreachableError:
+        raise
     except VtrapError:
         return Cost(0, 1)  # it will be skipped, with its reason, when its turn comes

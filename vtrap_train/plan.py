@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vtrap_data.encoding import load_processor, resolve
 from vtrap_train.batches import StepSampler, padding
-from vtrap_train.config import Parsed
-from vtrap_train.data import Mixture, parse_data, parse_frames
+from vtrap_train.config import Parsed, mixture_of
+from vtrap_train.data import Mixture
 from vtrap_train.lengths import lengths, visual_lengths
 from vtrap_train.memory import GB, activations, available_gb, count, per_setup, refuse, setup_of
 
@@ -36,9 +36,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
     arguments, config = parsed.arguments, parsed.config
     ref = resolve(arguments.model)
     processor: Any = load_processor(ref)
-    mixture = Mixture(
-        parse_data(arguments.data), frames=parse_frames(arguments.frames), seed=config.seed, turns=arguments.turns
-    )
+    mixture = mixture_of(parsed)
     model_config = _model_config(ref)
     ceiling = arguments.max_tokens or int(model_config.get_text_config().max_position_embeddings)
 
@@ -87,7 +85,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
             }
             for f, v in fixed.items()
         },
-        "padding": _padding(parsed, tokens, processes=processes),
+        "padding": _padding(parsed, mixture, tokens, processes=processes),
         "memory": needed,
     }
 
@@ -183,7 +181,7 @@ def _largest(parsed: Parsed, tokens: NDArray[np.int64], visual: NDArray[np.int64
     return most, int(most * share)
 
 
-def _padding(parsed: Parsed, tokens: NDArray[np.int64], *, processes: int) -> float | None:
+def _padding(parsed: Parsed, mixture: Mixture, tokens: NDArray[np.int64], *, processes: int) -> float | None:
     config = parsed.config
     if not config.tokens_per_batch:
         return None
@@ -195,6 +193,7 @@ def _padding(parsed: Parsed, tokens: NDArray[np.int64], *, processes: int) -> fl
         shuffle=config.train_sampling_strategy == "random",
         world_size=processes,
         packed=config.pack,
+        order=mixture.order if mixture.streaming else None,
     )
     return padding(sampler).share
 

@@ -18,11 +18,11 @@ import transformers
 from datasets import Dataset
 
 from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
-from vtrap_data.errors import FatalSampleError, UsageError
+from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
-from vtrap_train.config import Parsed, VtrapArguments, settings_hash, settings_of
-from vtrap_train.data import Mixture, parse_data, parse_frames
+from vtrap_train.config import Parsed, VtrapArguments, mixture_of, settings_hash, settings_of
+from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
 from vtrap_train.ledger import write_text
@@ -53,8 +53,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     use_threads(cpu=config.use_cpu)
     out = Path(str(config.output_dir))
     ref = resolve(arguments.model)
-    frames = parse_frames(arguments.frames)
-    mixture = Mixture(parse_data(arguments.data), frames=frames, seed=config.seed, turns=arguments.turns)
+    mixture = mixture_of(parsed)
     _say(config, shares(mixture))
     settings = settings_of(parsed, world_size=config.world_size, data=mixture.describe())
     if (summary := finished(out, settings)) is not None:
@@ -99,6 +98,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         rates=rates,
         preprocessing=preprocessing(ref, processor),
         max_skip_rate=arguments.max_skip_rate,
+        order=mixture.order if mixture.streaming else None,
         lengths=lengths(mixture, processor).tokens if config.tokens_per_batch else None,
         model=model,
         args=config,
@@ -119,7 +119,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         _say(config, f"going on from {checkpoint}")
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except (FatalSampleError, NotFiniteError) as error:
+    except (FatalSampleError, NotFiniteError, UnreachableError) as error:
         saved = trainer.save_progress()
         kept = f"What was learned before is in {saved}." if saved else "Nothing had been learned yet."
         raise type(error)(f"{error} {kept}") from error

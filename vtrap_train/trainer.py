@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
-from vtrap_data.errors import VtrapError
-from vtrap_train.batches import MICRO, StepLoader, StepSampler
+from vtrap_data.errors import UnreachableError, VtrapError
+from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
 from vtrap_train.groups import Group, optimizer_groups
 from vtrap_train.ledger import Lines, Skip, enforce, write_text
@@ -41,6 +41,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         preprocessing: The preprocessing manifest, saved with every checkpoint.
         max_skip_rate: Share of the planned samples that may be skipped.
         lengths: int [rows]: tokens of every row; needed with `--tokens_per_batch`.
+        order: int64 [rows] for an epoch: that of a stream. None: Trainer's own.
         **kwargs: As for SFTTrainer.
     """
 
@@ -54,9 +55,11 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         preprocessing: Mapping[str, Any],
         max_skip_rate: float,
         lengths: Any = None,
+        order: Order | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.order = order
         self.lengths = lengths
         # SFTTrainer divides by the tokens of the whole step itself. Qwen2.5-VL declares that its own loss would not,
         # and Trainer then stops counting them: accumulated and multi-process steps would be weighted by micro-batch.
@@ -112,9 +115,15 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             world_size=self.args.world_size,
             rank=self.args.process_index,
             packed=self.args.pack,
+            order=self.order,
         )
         workers = self.args.dataloader_num_workers
         return StepLoader(sampler, self.data_collator, workers=workers, pin_memory=self.args.dataloader_pin_memory)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.order is None:
+            return super()._get_train_sampler(train_dataset)
+        return RowSampler(self.order, rows=len(self.train_dataset))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         batches = [batch for step in batch_samples for batch in step.get(MICRO, [step])]
@@ -161,12 +170,15 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _check(self, loss: torch.Tensor, facts: Mapping[str, Any]) -> None:
         """Stop, on every rank together and before anything is changed, if there is reason to."""
-        mine = torch.stack([(~torch.isfinite(loss.detach())).double().sum(), self._here.vector[SKIPPED]])
-        broken, skipped = self.accelerator.reduce(mine, reduction="sum").tolist()
+        lost = loss.new_tensor(facts["unreachable"] is not None, dtype=torch.float64)
+        mine = torch.stack([(~torch.isfinite(loss.detach())).double().sum(), self._here.vector[SKIPPED], lost])
+        broken, skipped, unreachable = self.accelerator.reduce(mine, reduction="sum").tolist()
         # Files are shared by the ranks; who skipped something has written it down by now.
         last = self.skips.read()[-1] if skipped else None
         known = self._before.skipped + int(skipped)
         enforce(known, planned=self.planned, rate=self.max_skip_rate, last=cast("Skip | None", last))
+        if unreachable:
+            raise UnreachableError(f"{facts['unreachable'] or 'Another rank could not fetch its data'}.")
         if broken:
             items = ", ".join(facts["ids"][:8]) if not torch.isfinite(loss.detach()) else "on another rank"
             raise NotFiniteError(

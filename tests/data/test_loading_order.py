@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtrap_data.errors import UsageError
-from vtrap_data.loading.order import Weight, counts, epoch_rows, group_by_length, permutation
+from vtrap_data.loading.order import Weight, counts, epoch_rows, group_by_length, permutation, stream_rows
 
 sizes_of = st.lists(st.integers(1, 30), min_size=1, max_size=4)
 
@@ -25,10 +25,40 @@ def test_the_order_is_the_one_that_is_written_down() -> None:
     # Golden: if this fails, whoever resumes or reproduces a run gets other samples. Bump ORDER_VERSION.
     assert permutation(10, 0, 1).tolist() == GOLDEN_PERMUTATION
     assert epoch_rows([4, 3], [4, 6], seed=7, epoch=2).tolist() == GOLDEN_EPOCH
+    shards = [np.array([0, 0, 1, 1, 2]), np.array([0, 0, 0])]
+    assert stream_rows(shards, window=1, seed=7, epoch=2).tolist() == GOLDEN_STREAM
 
 
 GOLDEN_PERMUTATION = [8, 3, 0, 1, 5, 2, 7, 4, 9, 6]
+GOLDEN_STREAM = [3, 2, 0, 5, 6, 7, 1, 4]
 GOLDEN_EPOCH = [1, 4, 0, 6, 5, 2, 4, 6, 5, 3]
+
+
+@given(
+    sources=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=9), min_size=1, max_size=3),
+    window=st.integers(1, 6),
+    epoch=st.integers(0, 3),
+)
+def test_a_stream_has_every_row_once_and_is_inside_few_shards_at_a_time(
+    sources: list[list[int]], window: int, epoch: int
+) -> None:
+    shards = [np.repeat(np.arange(len(sizes)), sizes) for sizes in sources]
+    found = stream_rows(shards, window=window, seed=3, epoch=epoch)
+    total = sum(len(held) for held in shards)
+    assert sorted(found.tolist()) == list(range(total))
+    assert stream_rows(shards, window=window, seed=3, epoch=epoch, shuffle=False).tolist() == list(range(total))
+    owner = np.repeat(np.arange(len(shards)), [len(held) for held in shards])
+    for number in range(len(shards)):
+        mine = np.concatenate(shards)[found[owner[found] == number]].tolist()
+        spans = [(mine.index(shard), len(mine) - 1 - mine[::-1].index(shard)) for shard in set(mine)]
+        assert max(sum(a <= place <= b for a, b in spans) for place in range(len(mine))) <= window + 1
+
+
+def test_a_source_of_one_shard_is_mixed_into_the_whole_epoch() -> None:
+    found = stream_rows([np.repeat(np.arange(50), 20), np.zeros(100, np.int64)], window=4, seed=0, epoch=0)
+    tenths = (found >= 1000).reshape(10, -1).sum(axis=1)
+    assert tenths.min() > 2 and tenths.max() < 25
+    assert Counter(np.diff(found[:1000]) == 1)[True] < 60  # neighbours are no longer neighbours
 
 
 def test_permutations_are_uniform_and_unrelated() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -44,6 +44,7 @@ class PackedDataset:
     Args:
         root: Folder of the corpus.
         frames: "hybrid": the budgets that it was packed with. A number: that fixed budget for every video item.
+        fetch: Brings a shard that is about to be read into the folder (`remote.Remote.fetch`); None: all are there.
 
     Raises:
         UsageError: No packed corpus there; or `frames` is no budget of it, or frames it needs are not stored.
@@ -54,11 +55,17 @@ class PackedDataset:
         (1200, (0.52, 1.56, ...))
     """
 
-    def __init__(self, root: Path | str, *, frames: int | Literal["hybrid"] = "hybrid") -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        frames: int | Literal["hybrid"] = "hybrid",
+        fetch: Callable[[str], None] | None = None,
+    ) -> None:
         self.root = Path(root)
         self.frames = frames
         self.manifest: Manifest = read_manifest(self.root)
-        self._reader = ShardReader(self.root)
+        self._reader = ShardReader(self.root, fetch=fetch)
         index = read_index(self.root)
         if frames != "hybrid":
             index = _with_budget(index, frames, smallest=self.manifest.settings.smallest, root=self.root)
@@ -90,6 +97,11 @@ class PackedDataset:
 
     def __iter__(self) -> Iterator[Example]:
         return (self[number] for number in range(len(self)))
+
+    @property
+    def remote(self) -> bool:
+        """Whether its shards are fetched when they are needed."""
+        return self._reader.fetch is not None
 
     @property
     def rows(self) -> pa.Table:

@@ -128,6 +128,41 @@ def group_by_length(
     return np.concatenate(out) if out else rows
 
 
+def stream_rows(
+    shards: Sequence[NDArray[np.int64]], *, window: int, seed: int, epoch: int, shuffle: bool = True
+) -> NDArray[np.int64]:
+    """The rows of one epoch in an order that is inside few shards at a time: source s, row i is `sum(sizes[:s]) + i`.
+
+    The shards of a source start one after the other, in random order, and the rows of each are spread evenly over the
+    time in which the next `window` start. So at any moment rows come from at most `window` + 1 shards of a source.
+    Sources are mixed as in a plain shuffle, whatever the number of their shards.
+
+    Args:
+        shards: For each source int64 [rows]: number of the shard that holds the row. Where an epoch sees a source
+            several times, a shard has another number each time, and so is visited at several times.
+        window: Shards that are mixed.
+        seed: Of everything random.
+        epoch: Which one.
+        shuffle: False: as they are.
+
+    Returns:
+        int64 [all rows].
+    """
+    sizes = [len(numbers) for numbers in shards]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if not shuffle:
+        return np.arange(starts[-1])
+    source = np.repeat(np.arange(len(sizes)), sizes)[permutation(int(starts[-1]), seed, 7, epoch)]
+    out = np.empty(starts[-1], dtype=np.int64)
+    for number, held in enumerate(shards):
+        names, visit = np.unique(held, return_inverse=True)
+        turn = np.empty(len(names))
+        turn[permutation(len(names), seed, 5, number, epoch)] = np.arange(len(names))
+        late = window * permutation(len(held), seed, 6, number, epoch) / max(1, len(held))
+        out[source == number] = starts[number] + np.argsort(turn[visit] + late, kind="stable")
+    return out
+
+
 def permutation(n: int, *words: int) -> NDArray[np.int64]:
     """A permutation of range(n) that depends on the words alone: int64 [n]."""
     state = np.uint64(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -21,11 +21,13 @@ class ShardReader:
     Args:
         root: Folder that shard paths are relative to.
         keep_open: How many shards stay open.
+        fetch: Called with the name of a shard before it is opened: makes one that lies elsewhere lie here.
     """
 
-    def __init__(self, root: Path, *, keep_open: int = 16) -> None:
+    def __init__(self, root: Path, *, keep_open: int = 16, fetch: Callable[[str], None] | None = None) -> None:
         self.root = root
         self.keep_open = keep_open
+        self.fetch = fetch
         self._start()
 
     def _start(self) -> None:
@@ -62,13 +64,22 @@ class ShardReader:
         if PurePath(shard).is_absolute() or ".." in PurePath(shard).parts:
             raise UsageError(f"the index names the shard {shard!r}, which lies outside {self.root}")
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._opened(path, shard)
         except OSError as error:
             raise UsageError(f"{path} cannot be opened: {error.strerror}. Run `doctor` on {self.root}") from None
         self._open[shard] = descriptor
         if len(self._open) > self.keep_open:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
+
+    def _opened(self, path: Path, shard: str) -> int:
+        while self.fetch is not None:
+            self.fetch(shard)
+            try:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # another process has made room in between
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _pread(self, descriptor: int, shard: str, span: Span) -> bytes:
         pieces = []
@@ -84,10 +95,10 @@ class ShardReader:
         return b"".join(pieces)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "keep_open": self.keep_open}
+        return {"root": self.root, "keep_open": self.keep_open, "fetch": self.fetch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.root, self.keep_open = state["root"], state["keep_open"]
+        self.root, self.keep_open, self.fetch = state["root"], state["keep_open"], state["fetch"]
         self._start()
 
     def __del__(self) -> None:

@@ -1,0 +1,163 @@
+"""How is a corpus read at random from an address, without downloading it first: http, the Hub, a bucket?
+
+Its index and manifest are small and come at once. A shard comes whole when the first sample of it is asked for, is
+checked against the manifest, lies on the disk while it is in use and makes room for later ones. With an order that
+stays inside a few shards at a time (`order.stream_rows`) every shard is fetched once an epoch by a machine, whatever
+the number of processes, and any position of any epoch can be gone on from at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vtrap_data.errors import UnreachableError, UsageError
+from vtrap_data.shards.files import sha256_file, sync_directory, write_bytes
+from vtrap_data.shards.manifest import INDEX, MANIFEST, Manifest, read_manifest
+
+PATIENCE = 600.0
+"""Seconds for which a shard that does not come is asked for again. Below the half hour after which ranks that wait for
+each other give up."""
+
+Result = TypeVar("Result")
+
+
+class _OtherError(OSError):
+    """A shard came whole and is another one: asking again does not help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A corpus at an address. Picklable; safe to use from many processes of a machine at once.
+
+    Attributes:
+        address: Without a slash at its end.
+        root: The local folder with its manifest, its index and the shards in use.
+        manifest: What it says about itself.
+        keep: How many shards may lie in the folder.
+    """
+
+    address: str
+    root: Path
+    manifest: Manifest
+    keep: int
+
+    def fetch(self, shard: str) -> None:
+        """Make `root / shard` exist, and note that it is in use.
+
+        Raises:
+            UnreachableError: It could not be fetched within `PATIENCE`, is not what the manifest says, or there is no
+                room for it.
+        """
+        path = self.root / shard
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Many processes want the same shard at the same time: one fetches it. A lock goes away with its process.
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                _persist(lambda: self._download(shard, path), what=f"{self.address}/{shard}")
+                self._make_room()
+
+    def _download(self, shard: str, path: Path) -> None:
+        temporary = path.with_name(f".{path.name}.part")  # of whoever holds the lock: a crash leaves one, not many
+        _get(f"{self.address}/{shard}", temporary)
+        expected = next(s for s in self.manifest.shards if s.path == shard)
+        if (size := temporary.stat().st_size) != expected.bytes:
+            raise OSError(f"{size} bytes came of {expected.bytes}")
+        if sha256_file(temporary) != expected.sha256:
+            raise _OtherError(f"what came is not the shard that {MANIFEST} names: damaged there, or packed anew")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+
+    def _make_room(self) -> None:
+        """Delete what was used longest ago. Whoever has it open goes on reading."""
+        found = []
+        for path in (self.root / s.path for s in self.manifest.shards):
+            with suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(found)[: -self.keep]:
+            path.unlink(missing_ok=True)
+
+
+def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
+    """Fetch the manifest and the index of a corpus.
+
+    Args:
+        address: One that fsspec knows: `https://...`, `hf://datasets/owner/name[@revision]`, `s3://...`.
+        cache: Folder for the index and the shards in use. Corpora lie apart in it, by the hash of their index.
+        keep: How many shards of the corpus may lie there.
+
+    Raises:
+        UsageError: No packed corpus is there, or it cannot be reached.
+    """
+    address = address.rstrip("/")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _get(f"{address}/{MANIFEST}", Path(folder) / MANIFEST)
+            manifest = read_manifest(Path(folder))
+            root = cache / manifest.index_sha256[:32]
+            if not (root / MANIFEST).is_file():
+                _get(f"{address}/{INDEX}", Path(folder) / INDEX)
+                if sha256_file(Path(folder) / INDEX) != manifest.index_sha256:
+                    raise UsageError(f"{address}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it")
+                write_bytes(root / INDEX, (Path(folder) / INDEX).read_bytes())
+            # Of equal indices, but maybe not of equal settings: the one from the address counts.
+            write_bytes(root / MANIFEST, (Path(folder) / MANIFEST).read_bytes())
+    except UsageError:
+        raise
+    except Exception as error:  # every file system raises errors of its own
+        raise UsageError(
+            f"{address} cannot be read ({_told(error)}): is a packed corpus there, and may you read it?"
+        ) from error
+    return Remote(address=address, root=root, manifest=manifest, keep=keep)
+
+
+def _get(url: str, path: Path) -> None:
+    import fsspec  # type: ignore[import-untyped]
+
+    # Anew each time: connections do not survive a fork, and fsspec keeps those of this process.
+    system, name = fsspec.core.url_to_fs(url)
+    if "local" in getattr(system, "protocol", ()):
+        shutil.copyfile(name, path)
+    else:
+        system.get_file(name, str(path))
+
+
+def _persist(get: Callable[[], Result], *, what: str) -> Result:
+    """Call again what fails, less and less often, until it is hopeless or `PATIENCE` is at its end."""
+    began, wait = time.monotonic(), 1.0
+    while True:
+        try:
+            return get()
+        except Exception as error:  # every file system raises errors of its own
+            if _hopeless(error) or time.monotonic() - began + wait > PATIENCE:
+                raise UnreachableError(f"{what} could not be fetched ({_told(error)})") from error
+        time.sleep(wait)
+        wait = min(2 * wait, 60.0)
+
+
+def _hopeless(error: Exception) -> bool:
+    response = getattr(error, "response", None)
+    status: Any = getattr(error, "status", getattr(response, "status_code", None))
+    full = isinstance(error, OSError) and error.errno is not None and "space" in os.strerror(error.errno).lower()
+    return (
+        full
+        or status in (401, 403, 404)
+        or isinstance(error, (FileNotFoundError, PermissionError, ImportError, _OtherError))
+    )
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
