@@ -25,6 +25,7 @@ from vtrap_bench.scores import SCORES, SCORES_FORMAT
 from vtrap_bench.statistics import mean_difference, paired_difference
 from vtrap_bench.thumbnails import Thumbnails
 from vtrap_data.errors import UsageError
+from vtrap_data.json_object import read_json_object
 
 REPORT_FORMAT = 1
 STUDY_RECORD = "study.json"
@@ -105,7 +106,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: It is none, is not finished, or was written in another format.
     """
-    scores = _read_json(folder / SCORES, "a finished run has one: run the benchmark again to go on with it")
+    scores = read_json_object(folder / SCORES, "a finished run has one: run the benchmark again to go on with it")
     if scores.get("format") != SCORES_FORMAT or not isinstance(scores.get("tasks"), dict):
         raise UsageError(
             f"{folder / 'scores.json'} has format {scores.get('format')!r}, not {SCORES_FORMAT}: score the run again"
@@ -118,7 +119,7 @@ def read_run(folder: Path) -> Run:
         if len(answers.get(task, {})) < int(facts["n"]):
             found = len(answers.get(task, {}))
             raise UsageError(f"{path} holds {found} of the {facts['n']} items of {task}: run the benchmark again")
-    info = _read_json(folder / RUN, "score the run again") if (folder / RUN).is_file() else {}
+    info = read_json_object(folder / RUN, "score the run again") if (folder / RUN).is_file() else {}
     return Run(folder=folder, scores=scores, answers=answers, info=info)
 
 
@@ -128,7 +129,7 @@ def read_study(folder: Path) -> Material:
     Raises:
         UsageError: There is no study here, its base is not scored yet, or a run cannot be read.
     """
-    study = _read_json(folder / STUDY_RECORD, "give a study's folder or folders of runs")
+    study = read_json_object(folder / STUDY_RECORD, "give a study's folder or folders of runs")
     if study.get("format") != 1:
         raise UsageError(f"{folder / STUDY_RECORD} has format {study.get('format')!r}, not 1: run the study again")
     checkpoints, unfinished = [], []
@@ -546,16 +547,4 @@ def _score(found: Mapping[str, Any] | None) -> Json | None:
 
 def _training(model: Path) -> Json:
     path = model / "training_summary.json"
-    return _read_json(path, "train it again") if path.is_file() else {}
-
-
-def _read_json(path: Path, remedy: str) -> Json:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist; {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no JSON object; {remedy}")
-    return data
+    return read_json_object(path, "train it again") if path.is_file() else {}

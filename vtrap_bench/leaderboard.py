@@ -11,15 +11,15 @@ from urllib.parse import quote
 
 from huggingface_hub import constants
 
+from hub_cards.dry_run import PLAN, render
 from hub_cards.leaderboard import ROWS, leaderboard_files, write_leaderboard
 from hub_cards.model_card import HUB_ID
-from hub_cards.publish import PLAN, render
 from hub_cards.report_rows import report_rows
 from hub_cards.results import ResultRow
 from vtrap_bench.changes import STUDY_RECORD, Material, build, read_runs, read_study
 from vtrap_bench.submitted import fetched, submitted_rows
 from vtrap_data.errors import UsageError
-from vtrap_data.push import send
+from vtrap_data.push_command import send
 
 EXAMPLE = """\
 examples:
@@ -99,7 +99,8 @@ def _build(rows: Sequence[ResultRow], args: argparse.Namespace) -> int:
 
 
 def _push(rows: Sequence[ResultRow], args: argparse.Namespace) -> int:
-    from hub_cards.publishing import Publication, ReadBack
+    from hub_cards.publishing import Publication
+    from hub_cards.verifying import ReadBack
 
     files = leaderboard_files(rows, results=_on_hub(args.results))
     return send(

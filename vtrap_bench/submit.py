@@ -7,32 +7,27 @@ model merges it. The same run submitted twice changes nothing.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
 import json
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hub_cards.dry_run import Results, render
 from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
-from hub_cards.publish import Results, render
-from hub_cards.rendering import card
-from hub_cards.report_rows import display_name
 from vtrap_bench.changes import Json, Run, read_run
-from vtrap_bench.records import CHAIN, PRIVATE, RECORDS, Record, read_chained
+from vtrap_bench.records import RECORDS, Record, read_chained
 from vtrap_bench.scores import SCORES, digest
 from vtrap_data.errors import UsageError
-from vtrap_data.push import explained
+from vtrap_data.json_object import read_json_object
+from vtrap_data.push_command import explained, say_rendered
+
+if TYPE_CHECKING:
+    from hub_cards.repository import Repository
 
 RUN = "run.json"
 TITLE = "vtrap results"
-MARKER = "vtrap_results.json"
-RESULTS_NAME = "vtrap-results"
-MOVES = 3
-"""How often another submission to the same results dataset may come first before we give up."""
 
 EXAMPLE = """\
 examples:
@@ -55,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results",
         metavar="ID",
-        help=f"dataset for the records (default: {RESULTS_NAME} of the model's owner if you belong to it, else yours)",
+        help="dataset for the records (default: vtrap-results of the model's owner if you belong to it, else yours)",
     )
     parser.add_argument("--dry-run", type=Path, metavar="OUT", help="render into this folder, send nothing")
 
@@ -75,34 +70,50 @@ def run(args: argparse.Namespace) -> int:
     records = [Record.from_json(row) for row in rows]
     if digest(records) != scores.get("records_sha256"):
         raise UsageError(f"{folder / RECORDS} is not what scores.json was computed from: score the run again")
-    scored = str(scores["model"])
-    blocked = []
-    if HUB_ID.fullmatch(scored) and scored != args.model:
-        blocked.append(f"The run scored {scored}, not {args.model}: submit it to that model's repository.")
-    blocked += _limited(folder / RUN)
+    facts = _run_facts(folder)
+    blocked = _blocked(facts, scored=str(scores["model"]), model=args.model)
     numbers = task_numbers(scores, owner=args.benchmarks)
     if args.dry_run is None:
-        check_complete(folder, found, records)
+        check_complete(folder, facts, found, records)
         if blocked:
             raise UsageError(f"{folder} may not be submitted: {' '.join(blocked)}")
-        return explained(lambda: _submit(folder, numbers, scores, rows, model=args.model, results=args.results))
+        return explained(lambda: _submit(folder, facts, scores, rows, numbers, model=args.model, results=args.results))
     try:
         render(args.dry_run, results=Results(model_id=args.model, numbers=numbers, blocked=tuple(blocked)))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    for reason in blocked:
-        print(f"would be refused: {reason}", file=sys.stderr)
-    print(f"{args.dry_run / 'index.html'}: what submitting {folder} to {args.model} would send")
-    return 0
+    return say_rendered(args.dry_run, what=f"submitting {folder} to {args.model}", blocked=blocked)
 
 
-def check_complete(folder: Path, found: Run, records: Sequence[Record]) -> None:
+def _run_facts(folder: Path) -> Json:
+    remedy = "run the benchmark again"
+    facts = read_json_object(folder / RUN, remedy)
+    try:
+        if not all({"items", "limit"} <= asked.keys() for asked in facts["tasks"].values()):
+            raise KeyError("items, limit")
+        facts["model"]["weights"].items()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{folder / RUN} is damaged ({type(error).__name__}: {error}): {remedy}") from error
+    return facts
+
+
+def _blocked(facts: Json, *, scored: str, model: str) -> list[str]:
+    """Why a run may not be submitted, one sentence per reason."""
+    blocked = []
+    if HUB_ID.fullmatch(scored) and scored != model:
+        blocked.append(f"The run scored {scored}, not {model}: submit it to that model's repository.")
+    cut = [f"{name} ({asked['items']} items)" for name, asked in facts["tasks"].items() if asked["limit"] is not None]
+    if cut:
+        blocked.append(f"Only some items were scored, of {', '.join(cut)}: run it again without --limit.")
+    return blocked
+
+
+def check_complete(folder: Path, facts: Json, found: Run, records: Sequence[Record]) -> None:
     """Refuse a run that has fewer answers than items, or scores that its records do not give.
 
     Raises:
         UsageError: With what is missing or differs.
     """
-    facts = _run_facts(folder)
     for task, asked in facts["tasks"].items():
         answered = len(found.answers.get(task, {}))
         if answered != asked["items"] or task not in found.scores["tasks"]:
@@ -145,37 +156,43 @@ def task_numbers(scores: Json, *, owner: str) -> list[TaskNumber]:
 
 def _submit(
     folder: Path,
-    numbers: Sequence[TaskNumber],
+    facts: Json,
     scores: Json,
     rows: Sequence[Json],
+    numbers: Sequence[TaskNumber],
     *,
     model: str,
     results: str | None,
 ) -> int:
     from huggingface_hub import constants
 
-    from hub_cards.publishing import Publication, ReadBack, Refused, account, open_proposal, publish, read_text
+    from hub_cards.account import account
+    from hub_cards.errors import Refused
+    from hub_cards.publishing import Publication, publish
+    from hub_cards.repository import Repository
+    from hub_cards.verifying import ReadBack
+    from vtrap_bench.results_dataset import NAME, Submission, publish_run
 
     if not HUB_ID.fullmatch(model):
         raise Refused(f"--model {model!r} must be owner/name, such as vtrap/toy-vl-hybrid")
     me = account()
-    _check_weights(folder, model)
-    origin = _origin(model)
-    owner = model.split("/")[0]
+    repository = Repository(model, "model")
+    _check_weights(facts["model"]["weights"], repository)
     if results is None:
-        results = f"{owner if owner in (me.name, *me.organisations) else me.name}/{RESULTS_NAME}"
-    place = f"runs/{model}/{scores['frames']}-{str(scores['records_sha256'])[:12]}"
-    date = _publish_records(folder, place, scores, rows, submitted={"submitted_to": model, **origin}, results=results)
+        owner = model.split("/")[0]
+        results = f"{owner if owner in (me.name, *me.organisations) else me.name}/{NAME}"
+    run = Submission(folder, facts, scores, rows, model=model, origin=_origin(repository))
+    date = publish_run(run, results)
     try:
         new = eval_results_yaml(
             numbers,
             date=date,
-            source_url=f"{constants.ENDPOINT}/datasets/{results}/tree/main/{place}",
+            source_url=f"{constants.ENDPOINT}/datasets/{results}/tree/main/{run.place}",
             source_name="vtrap run",
         )
-        proposal = open_proposal(model, TITLE, repo_type="model", author=me.name)
-        revisions = ["main", *([f"refs/pr/{proposal}"] if proposal else [])]
-        texts = [read_text(model, RESULTS_PATH, repo_type="model", revision=revision) for revision in revisions]
+        proposed = [pull.number for pull in repository.pull_requests(me.name) if pull.title == TITLE]
+        revisions = ["main", *(f"refs/pr/{number}" for number in sorted(proposed)[:1])]
+        texts = [repository.read_text(RESULTS_PATH, revision=revision) for revision in revisions]
         merged = merge_eval_results([text for text in texts if text is not None], new)
     except ValueError as error:
         raise Refused(str(error)) from error
@@ -193,167 +210,35 @@ def _submit(
     return 0
 
 
-def _publish_records(
-    folder: Path, place: str, scores: Json, rows: Sequence[Json], *, submitted: Json, results: str
-) -> str:
-    """Put records, scores and settings of the run into the results dataset. Returns the day of the run."""
-    from hub_cards.publishing import Moved, Publication, ReadBack, publish
-    from hub_cards.readback import count_records
+def _check_weights(scored: Mapping[str, str], repository: Repository) -> None:
+    """Refuse a run of other weights than the model's repository holds. `scored`: file name to sha256."""
+    from hub_cards.errors import Refused
 
-    run = _run_facts(folder)
-    run["model"] = {**run["model"], "name": display_name(str(run["model"]["name"]))}
-    date = _date(folder, results, place)
-    run |= {**submitted, "date": date}
-    shown = {**scores, "model": display_name(str(scores["model"]))}
-    files: dict[str, Path | bytes] = {
-        "README.md": _results_card(results).encode(),
-        MARKER: b'{"format": 1}\n',
-        f"{place}/{RECORDS}": published_records(rows, scores),
-        f"{place}/{SCORES}": _json(shown),
-        f"{place}/{RUN}": _json(run),
-    }
-    publication = Publication(
-        repo_id=results,
-        repo_type="dataset",
-        files=files,
-        marker=MARKER,
-        # Tags are for versions; this dataset only grows.
-        tag="",
-        read_back=ReadBack("hub_cards.readback", ("records", f"{place}/{RECORDS}"), expected=count_records(rows)),
-    )
-    for attempt in range(1, MOVES + 1):
-        try:
-            publish(publication)
-            return date
-        except Moved:
-            if attempt == MOVES:
-                raise
-    raise AssertionError("unreachable")
-
-
-def _date(folder: Path, results: str, place: str) -> str:
-    """The day of the run; if it was submitted before, as it was then: copying a folder makes its files younger."""
-    from hub_cards.publishing import Refused, read_text
-
-    try:
-        text = read_text(results, f"{place}/{RUN}", repo_type="dataset", revision="main")
-    except Refused:  # no results dataset yet
-        text = None
-    before = json.loads(text) if text is not None else {}
-    when = datetime.datetime.fromtimestamp((folder / SCORES).stat().st_mtime, tz=datetime.UTC)
-    return str(before.get("date") or when.date().isoformat())
-
-
-def _origin(model: str) -> Json:
-    """What the model was fine-tuned from and with, as far as its repository says; the leaderboard puts it there."""
-    from huggingface_hub import ModelCard
-
-    from hub_cards.publishing import read_text
-
-    def read(path: str) -> str:
-        return read_text(model, path, repo_type="model", revision="main") or ""
-
-    try:
-        trained = json.loads(read("training_summary.json") or "{}")
-        card: Any = ModelCard(read("README.md")).data
-    except ValueError:
-        return {}
-    base = card.base_model or trained.get("model")
-    found = {"base": base[0] if isinstance(base, list) else base, "trained_with": trained.get("frames")}
-    return {key: str(value) for key, value in found.items() if value is not None}
-
-
-def published_records(rows: Sequence[Json], scores: Json) -> bytes:
-    """The lines of `records.jsonl` as anyone may read them.
-
-    The questions and answers of a benchmark belong to others, and a benchmark that lies open in records ends up in
-    training data: they are left out, except for synthetic ones. The hash chain does not cover them, so it still holds.
-
-    Args:
-        rows: The lines of the run.
-        scores: Content of its `scores.json`.
-    """
-    lines = []
-    for row in rows:
-        hidden = {} if scores["tasks"][row["task"]].get("synthetic") else _HIDDEN
-        # Every column in every row, whatever its task has: the runs of a dataset are loaded together.
-        lines.append(json.dumps({"credit": None, "facts": "", **row, **hidden}, ensure_ascii=False) + "\n")
-    return "".join(lines).encode()
-
-
-_HIDDEN: Json = {name: [] if name == "options" else "" for name in PRIVATE}
-
-
-def _check_weights(folder: Path, model: str) -> None:
-    """Refuse a run of other weights than the model's repository holds."""
-    from hub_cards.publishing import Refused, large_files
-
-    scored = _run_facts(folder)["model"]["weights"]
-    there = large_files(model, repo_type="model")
+    there = {path: file.lfs.sha256 for path, file in repository.files().items() if file.lfs is not None}
     other = [name for name, sha256 in scored.items() if there.get(name) != sha256]
     extra = [p for p in there if p.endswith(".safetensors") and "/" not in p and p not in scored]
     if other or extra:
         name = (other or extra)[0]
         what = "is not there" if name not in there else "has another hash" if name in scored else "was not scored"
         raise Refused(
-            f"{model} on the Hub holds other weights than this run scored ({name} {what}): publish the scored ones "
-            f"with `python -m vtrap_train push`, or score those with `python -m vtrap_bench run --model {model}`"
+            f"{repository.id} on the Hub holds other weights than this run scored ({name} {what}): publish the scored "
+            "ones with `python -m vtrap_train push`, or score those with `python -m vtrap_bench run --model "
+            f"{repository.id}`"
         )
 
 
-def _results_card(results: str) -> str:
-    data = [{"split": "train", "path": f"runs/**/{RECORDS}"}]
-    return card(
-        {
-            "pretty_name": "vtrap results",
-            "tags": ["vtrap", "evaluation"],
-            "configs": [{"config_name": "default", "default": True, "data_files": data}],
-            "dataset_info": [{"config_name": "default", "features": _features()}],
-        },
-        "results.md.jinja",
-        results=results,
-    )
+def _origin(repository: Repository) -> Json:
+    """What the model was fine-tuned from and with, as far as its repository says; the leaderboard puts it there."""
+    from huggingface_hub import ModelCard
 
-
-def _features() -> list[Json]:
-    """The columns of the records: declared, since a run may have only empty values in one of them."""
-    kinds = {"correct": "bool", "credit": "float64", "n_frames": "int64"}
-    kinds |= dict.fromkeys(("visual_tokens", "prompt_tokens"), "int64")
-    lists = {"options": "string", "frame_times": "float64"}
-    names = [*(field.name for field in dataclasses.fields(Record)), CHAIN]
-    return [
-        {"name": name, "list": lists[name]} if name in lists else {"name": name, "dtype": kinds.get(name, "string")}
-        for name in names
-    ]
-
-
-def _run_facts(folder: Path) -> Json:
-    path = folder / RUN
     try:
-        facts: Json = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(facts["tasks"], dict) or not isinstance(facts["model"]["weights"], dict):
-            raise TypeError("of another shape")
-        return facts
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): run the benchmark again"
-        ) from error
-
-
-def _json(value: Json) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _limited(path: Path) -> list[str]:
-    """Why a run that scored only some items of a task would be refused."""
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
-        cut = [f"{name} ({facts['items']} items)" for name, facts in tasks.items() if facts["limit"] is not None]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): run the benchmark again"
-        ) from error
-    return [f"Only some items were scored, of {', '.join(cut)}: run it again without --limit."] if cut else []
+        trained = json.loads(repository.read_text("training_summary.json") or "{}")
+        card: Any = ModelCard(repository.read_text("README.md") or "").data
+    except ValueError:
+        return {}
+    base = card.base_model or trained.get("model")
+    found = {"base": base[0] if isinstance(base, list) else base, "trained_with": trained.get("frames")}
+    return {key: str(value) for key, value in found.items() if value is not None}
 
 
 def _notes(facts: Json, frames: str) -> str:

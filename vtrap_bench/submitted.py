@@ -16,7 +16,7 @@ from hub_cards.results import ResultRow
 from vtrap_bench.changes import Checkpoint, Json, Material, Run, build, read_run
 from vtrap_bench.records import RECORDS, read_chained
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.push import explained
+from vtrap_data.push_command import explained
 
 RUN = "run.json"
 
@@ -56,10 +56,10 @@ def fetched(results: str) -> Iterator[Path]:
     if Path(results).is_dir():
         yield Path(results)
         return
-    from hub_cards.publishing import download
+    from hub_cards.repository import Repository
 
     with tempfile.TemporaryDirectory(prefix="vtrap-results-") as folder:
-        explained(lambda: download(results, Path(folder), repo_type="dataset"))
+        explained(lambda: Repository(results, "dataset").download(Path(folder)))
         yield Path(folder)
 
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from hub_cards.dataset_card import DatasetFacts, dataset_card, refuse_reasons
+from hub_cards.dry_run import list_uploads, render
 from hub_cards.eval_results import EVAL_YAML, eval_yaml, task_ids
-from hub_cards.publish import list_uploads, render
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError
+from vtrap_data.push_command import add_push_arguments, say_rendered, send
 from vtrap_data.shards.card import dataset_facts
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, README, Manifest, read_manifest
 
-if TYPE_CHECKING:
-    from hub_cards.publishing import Publication, Published
-
-T = TypeVar("T")
-
-EXAMPLE = """\
+EXAMPLES = """\
 examples:
   python -m vtrap_data push corpus vtrap/video-sft-hybrid --dry-run runs/hub    then open runs/hub/index.html
   python -m vtrap_data push corpus vtrap/video-sft-hybrid --tag v1              publish: needs `hf auth login`
@@ -33,18 +26,16 @@ it is run again. Readers of the dataset never see half of it.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_data push`."""
-    parser.description = "Publish a packed corpus on the Hub, or render its card and list what would be sent."
-    parser.epilog = EXAMPLE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
-    parser.add_argument("id", metavar="ID", help="owner/name on the Hub")
-    parser.add_argument("--dry-run", type=Path, metavar="OUT", help="render into this folder, send nothing")
-    parser.add_argument("--tag", help="name of this version (default: made from the content)")
-    parser.add_argument("--private", action="store_true", help="if the repository has to be made, make it private")
+    add_push_arguments(
+        parser,
+        description="Publish a packed corpus on the Hub, or render its card and list what would be sent.",
+        examples=EXAMPLES,
+        folder="folder of the corpus",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `python -m vtrap_data push`. Returns the exit code; a corpus that would be refused is no fault of a dry run.
+    """Run `python -m vtrap_data push`. Returns the exit code.
 
     Raises:
         UsageError: The corpus cannot be read or may not be published, or the Hub refuses it.
@@ -60,14 +51,12 @@ def run(args: argparse.Namespace) -> int:
         parts = render(args.dry_run, dataset=facts, dataset_files=uploads, eval_yaml=benchmark_yaml(manifest, facts))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    for reason in parts["dataset"].blocked:
-        print(f"would be refused: {reason}", file=sys.stderr)
-    print(f"{args.dry_run / 'index.html'}: what publishing {args.id} would send")
-    return 0
+    return say_rendered(args.dry_run, what=f"publishing {args.id}", blocked=parts["dataset"].blocked)
 
 
 def _publish(root: Path, manifest: Manifest, facts: DatasetFacts, *, tag: str | None, private: bool) -> int:
-    from hub_cards.publishing import Publication, ReadBack
+    from hub_cards.publishing import Publication
+    from hub_cards.verifying import ReadBack
     from vtrap_data.shards.doctor import doctor
 
     if reasons := refuse_reasons(facts):
@@ -109,29 +98,3 @@ def benchmark_yaml(manifest: Manifest, facts: DatasetFacts) -> str | None:
         description=facts.description or f"{facts.n_items} questions about {facts.n_samples} samples.",
         tasks=[(task, "default", settings.split) for task in ids],
     )
-
-
-def send(publication: Publication) -> int:
-    """Publish, and print where it is. Returns the exit code; raises as `explained`."""
-    from hub_cards.publishing import publish
-
-    done: Published = explained(lambda: publish(publication))
-    print(f"{done.url}: {'published' if done.changed else 'nothing to do, already published'} as {done.tag}")
-    return 0
-
-
-def explained(step: Callable[[], T]) -> T:
-    """Call what talks to the Hub, with its errors as ours.
-
-    Raises:
-        UsageError: The Hub refuses it, or the content cannot be published.
-        VtrapError: It did not get through.
-    """
-    from hub_cards.publishing import Failed, Refused
-
-    try:
-        return step()
-    except Refused as error:
-        raise UsageError(str(error)) from error
-    except Failed as error:
-        raise VtrapError(str(error)) from error

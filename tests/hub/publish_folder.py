@@ -8,7 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-from hub_cards.publishing import Failed, Publication, ReadBack, Refused, publish
+from hub_cards.errors import Failed, Refused
+from hub_cards.publishing import Publication, publish
+from hub_cards.verifying import ReadBack
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}

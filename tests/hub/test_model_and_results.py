@@ -14,6 +14,7 @@ from standin.running import READ, STRANGER, WRITE, Running, run
 import vtrap_bench.submit as submission
 import vtrap_train.push as pushing
 from vtrap_bench.records import Record, read_chained, read_records
+from vtrap_bench.results_dataset import published_records
 from vtrap_bench.scores import digest
 from vtrap_data.errors import UsageError
 
@@ -206,7 +207,7 @@ def test_questions_of_real_benchmarks_are_not_published(write_run) -> None:
     scores["tasks"]["toy-video"]["synthetic"] = False
     records = read_records(folder / "records.jsonl")
     rows = read_chained(folder / "records.jsonl")
-    published = submission.published_records(rows, scores)
+    published = published_records(rows, scores)
     found = [json.loads(line) for line in published.splitlines()]
     for row, record in zip(found, records, strict=True):
         shown = record.task == "toy-image"

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from standin.running import READ, STRANGER, WRITE, Forking, Running, run
 
-from hub_cards.publishing import Account, Refused, may_write, redact
+from hub_cards.account import Account, may_write
+from hub_cards.errors import Refused, redact
 
 RESULTS = "vtrap/vtrap-results"
 

@@ -25,7 +25,14 @@ from typing import Any
 MODULES = {
     "data": ("vtrap_data.__main__", "vtrap_data.push", "hub_cards.readback", "datasets"),
     "train": ("vtrap_train.push", "vtrap_train.readback", "vtrap_train.trainer", "transformers"),
-    "bench": ("vtrap_bench.__main__", "vtrap_bench.submit", "hub_cards.readback", "datasets"),
+    "bench": (
+        "vtrap_bench.__main__",
+        "vtrap_bench.leaderboard",
+        "vtrap_bench.submit",
+        "vtrap_bench.results_dataset",
+        "hub_cards.readback",
+        "datasets",
+    ),
 }
 
 
@@ -97,10 +104,10 @@ def main(kind: str) -> None:
         importlib.import_module(name)
     from huggingface_hub.utils import _http
 
-    from hub_cards import publishing
+    from hub_cards import retrying, verifying
 
-    publishing.subprocess = SimpleNamespace(run=forked_run, PIPE=subprocess.PIPE)
-    hurry(publishing)
+    verifying.subprocess = SimpleNamespace(run=forked_run, PIPE=subprocess.PIPE)
+    hurry(retrying)
     hurry(_http)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

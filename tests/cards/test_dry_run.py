@@ -21,9 +21,9 @@ import vtrap_bench.submit
 import vtrap_data.push
 import vtrap_train.push
 from hub_cards.dataset_card import DatasetFacts, SourceFacts
+from hub_cards.dry_run import Results, Upload, render
 from hub_cards.eval_results import TaskNumber, eval_results_yaml, eval_yaml
 from hub_cards.model_card import ModelFacts, model_card
-from hub_cards.publish import Results, Upload, render
 from hub_cards.report_rows import report_rows
 from hub_cards.results import Estimate, ResultRow
 from vtrap_bench.changes import build, read_runs
@@ -249,7 +249,9 @@ def write_run(folder: Path, *, model: str, frames: str, right: float, limit: int
     tasks = [TASKS["toy-image"], TASKS["toy-video"]]
     (folder / "scores.json").write_text(json.dumps(compute(tasks, records, head=head, seed=0)))
     counts = {t.name: {"items": 20, "limit": limit} for t in tasks}
-    (folder / "run.json").write_text(json.dumps({"format": 1, "tasks": counts}))
+    (folder / "run.json").write_text(
+        json.dumps({"format": 1, "tasks": counts, "model": {"name": model, "weights": {}}})
+    )
     return folder
 
 

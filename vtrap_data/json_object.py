@@ -1,0 +1,30 @@
+"""What does a small JSON file hold, and if it is not there or damaged, what is to be done?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vtrap_data.errors import UsageError
+
+
+def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Args:
+        path: The file.
+        remedy: What makes a good one, for the message.
+
+    Raises:
+        UsageError: There is no such file, or it holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds no JSON object; {remedy}")
+    return data
