@@ -49,8 +49,8 @@ def read(path: Path) -> tuple[Reason | None, int]:
         frames = decode(info, pool.tolist(), short_side=32)
         assert len(frames) == len(set(pool.tolist()))
         assert len({image.size for image in frames.images}) == 1
-        luma(frames)
         for image in frames.images:
+            luma(image)
             jpeg.encode(image)
     except SampleError as error:
         assert str(path) == error.sample
@@ -154,6 +154,6 @@ def test_what_the_decoder_raises_is_a_reason(
     def fail(*_: object) -> None:
         raise error(1, "odd")
 
-    monkeypatch.setattr(decode_module, "_image", fail)
+    monkeypatch.setattr(decode_module._Painter, "__call__", fail)
     (tmp_path / "a.mp4").write_bytes(sound["mp4"])
     assert read(tmp_path / "a.mp4")[0] is Reason.CORRUPT

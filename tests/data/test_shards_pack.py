@@ -264,13 +264,13 @@ def test_a_fixed_budget_decodes_its_own_frames_only(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    original = measure.decode
+    original = measure.decode_each
 
     def counted(info: Any, indices: Any, **options: Any) -> Any:
         asked.append(len(indices))
         return original(info, indices, **options)
 
-    monkeypatch.setattr(measure, "decode", counted)
+    monkeypatch.setattr(measure, "decode_each", counted)
     clips = [s for s in read_jsonl(source).samples if s.kind == "video"][:2]
     pack.pack(clips, tmp_path / "four", settings=replace(SETTINGS, strategy="fixed:4"))
     pack.pack(clips, tmp_path / "eight", settings=replace(SETTINGS, strategy="fixed:2", store=8))

@@ -74,7 +74,7 @@ def test_reallocating_opens_no_media(packed: Path, tmp_path: Path, monkeypatch: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a medium was opened")
 
-    monkeypatch.setattr(measure, "decode", refuse)
+    monkeypatch.setattr(measure, "decode_each", refuse)
     monkeypatch.setattr(measure, "probe", refuse)
     reallocate(packed, tmp_path / "new", strategy="fixed:2", name="two")
     assert read_manifest(tmp_path / "new").settings.name == "two"

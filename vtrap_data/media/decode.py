@@ -8,11 +8,13 @@ short way (no usable times, damaged, a demuxer that cannot seek), it is decoded 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, dropwhile
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,16 +32,21 @@ from vtrap_data.media.container import (
 from vtrap_data.media.probe import VideoInfo
 from vtrap_data.samples import Frames
 
-RESIZE = "swscale bicubic, YUV to RGB in the same pass"
+RESIZE = "swscale bicubic, 8-bit 4:2:0 video before its conversion to RGB"
 """How frames are scaled. Part of the frame rule: a change bumps `select.FRAMES_VERSION` (CHANGELOG label FRAMES)."""
 
 # Only in H.264 does "non-reference" mean that nothing at all refers to the frame. In HEVC it means nothing of the same
 # temporal layer, so skipping there could change pixels.
 _SKIPS_NONREF = frozenset({"h264"})
 
+# Scaled as they are, which is half as many samples as RGB and no worse: a JPEG has coarse colour as well.
+_SUBSAMPLED = frozenset({"yuv420p", "yuvj420p"})
+
 _TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 _LUMA_SAMPLES = 40
+
+T = TypeVar("T")
 
 
 class _Segment(NamedTuple):
@@ -70,54 +77,67 @@ def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None) -
         SampleError: CORRUPT when a wanted frame cannot be decoded, TIMEOUT, or what `probe` raises when the file has
             changed.
     """
+    images = decode_each(info, indices, short_side=short_side, make=lambda image: image)
+    return Frames(images=images, times=tuple(float(info.pts[i]) for i in sorted({int(i) for i in indices})))
+
+
+def decode_each(
+    info: VideoInfo, indices: Sequence[int], *, short_side: int | None, make: Callable[[Image.Image], T]
+) -> tuple[T, ...]:
+    """The same, but of each image only what `make` makes of it is kept: a film's images do not lie in memory together.
+
+    Returns:
+        One result per frame, in time order. Where a file turns out to be damaged, `make` may see a frame twice.
+    """
     wanted = sorted({int(i) for i in indices})
     if wanted and not (wanted[0] >= 0 and wanted[-1] < info.pts.size):
         raise IndexError(f"{info.path}: frames {wanted[0]}..{wanted[-1]} asked for, there are 0..{info.pts.size - 1}")
     if not wanted:
-        return Frames(images=(), times=())
+        return ()
     with sample_errors(info.path):
-        return _decode(info, wanted, _target_size(info.width, info.height, short_side))
+        found = _decode(info, wanted, _Painter(_target_size(info.width, info.height, short_side), make))
+    return tuple(found[i] for i in wanted)
 
 
-def _decode(info: VideoInfo, wanted: list[int], size: tuple[int, int]) -> Frames:
+def _decode(info: VideoInfo, wanted: list[int], paint: _Painter[T]) -> dict[int, T]:
     with open_video(info.path) as (container, stream):
         packets = read_packets(container, stream)
-    found: dict[int, Image.Image] = {}
+    found: dict[int, T] = {}
     if packets.pts is None:
-        _decode_by_order(info, set(wanted), size, found)
+        _decode_by_order(info, set(wanted), paint, found)
     else:
         if packets.pts.size != info.pts.size:
             detail = f"changed since it was probed: {packets.pts.size} frames, not {info.pts.size}"
             raise SampleError(str(info.path), Reason.CORRUPT, detail)
         order = np.argsort(packets.pts)
         index_of = {int(packets.pts[order[i]]): i for i in wanted}
-        _decode_segments(info, packets, _plan(packets, order[wanted]), index_of, size, found)
+        _decode_segments(info, packets, _plan(packets, order[wanted]), index_of, paint, found)
         if len(found) < len(wanted):
-            _decode_by_time(info, index_of, size, found)
+            _decode_by_time(info, index_of, paint, found)
     if len(found) < len(wanted):
         lost = [i for i in wanted if i not in found]
         detail = f"{len(lost)} of {len(wanted)} frames cannot be decoded, the first at {info.pts[lost[0]]:.3f} s"
         raise SampleError(str(info.path), Reason.CORRUPT, detail)
-    return Frames(images=tuple(found[i] for i in wanted), times=tuple(float(info.pts[i]) for i in wanted))
+    return found
 
 
-def luma(frames: Frames) -> NDArray[np.uint8]:
-    """Brightness of every frame on a coarse grid of pixels, for `budgets.coverage`.
+def luma(image: Image.Image) -> NDArray[np.uint8]:
+    """Brightness of an RGB image on a coarse grid of its pixels, for `budgets.coverage`.
 
     Pixels are picked, not averaged: that costs nothing, and the frame-to-frame differences are almost the same
     (measured correlation 0.999).
 
     Returns:
-        uint8 [n, h, w], h and w between 1 and about twice 40.
+        uint8 [h, w], h and w between 1 and about twice 40.
     """
-    if not len(frames):
-        return np.zeros((0, 1, 1), dtype=np.uint8)
-    width, height = frames.images[0].size
+    width, height = image.size
     down, across = max(1, height // _LUMA_SAMPLES), max(1, width // _LUMA_SAMPLES)
+    # Pixels down // 2, down // 2 + down, ... of each column, and so on; an array of the whole image would be a copy.
+    picks = len(range(across // 2, width, across)), len(range(down // 2, height, down))
+    steps = (across, 0, 0, 0, down, 0)
+    grid = np.asarray(image.transform(picks, Image.Transform.AFFINE, steps, Image.Resampling.NEAREST))
     # The weights of BT.601 in 1/256.
-    weights = np.array([77, 150, 29], dtype=np.uint16)
-    grids = [np.asarray(image)[down // 2 :: down, across // 2 :: across] for image in frames.images]
-    light: NDArray[np.uint16] = (np.stack(grids) * weights).sum(axis=-1, dtype=np.uint16)
+    light: NDArray[np.uint16] = (grid * np.array([77, 150, 29], dtype=np.uint16)).sum(axis=-1, dtype=np.uint16)
     return (light >> 8).astype(np.uint8)
 
 
@@ -151,8 +171,8 @@ def _decode_segments(
     packets: Packets,
     segments: list[_Segment],
     index_of: dict[int, int],
-    size: tuple[int, int],
-    found: dict[int, Image.Image],
+    paint: _Painter[T],
+    found: dict[int, T],
 ) -> None:
     """The short way. Leaves out of `found` what it could not get for certain; the caller then decodes in order."""
     assert packets.pts is not None
@@ -162,13 +182,9 @@ def _decode_segments(
         with open_video(info.path) as (container, stream):
             context = stream.codec_context
             for segment in segments:
-                if segment.start > 0:
-                    container.seek(int(packets.dts[segment.start]), stream=stream, backward=True)
                 before = None
-                for n, packet in enumerate(demux(container, stream)):
+                for packet in _packets_from(container, stream, packets, segment.start, position_of):
                     position = position_of.get(packet.pts)
-                    if n == 0 and (position is None or position > segment.start) and segment.start > 0:
-                        return  # the seek landed behind the keyframe
                     if position is not None:
                         # Demuxers guess times that a file leaves out (MPEG program streams), and after a seek they
                         # may guess others: then this is not the packet that had this time.
@@ -177,47 +193,77 @@ def _decode_segments(
                         before = position
                     if skips:
                         context.skip_frame = "DEFAULT" if packet.pts in index_of else "NONREF"
-                    _keep(context.decode(packet), index_of, size, found)
+                    _keep(context.decode(packet), index_of, paint, found)
                     if position is not None and position >= segment.stop:
                         break
-                _keep(context.decode(None), index_of, size, found)
+                _keep(context.decode(None), index_of, paint, found)
                 context.flush_buffers()
-    except (av.FFmpegError, ValueError, EOFError):
+    except (av.FFmpegError, ValueError, OverflowError, EOFError):
         found.clear()  # damaged: only decoding in order says what a player would show
 
 
-def _keep(frames: list[Any], index_of: dict[int, int], size: tuple[int, int], found: dict[int, Image.Image]) -> None:
+def _packets_from(
+    container: Any, stream: Any, packets: Packets, start: int, position_of: dict[int, int]
+) -> Iterator[Any]:
+    """The packets from the keyframe at `start` on; none if no seek gets there."""
+    if start == 0:
+        return demux(container, stream)
+    assert packets.pts is not None
+    # Matroska looks for a time of presentation; MP4 for one of decoding, moved so that the first frame has time 0.
+    # Given less, both land an interval too early. What is right for them may be too late for others.
+    pts, dts = int(packets.pts[start]), int(packets.dts[start])
+    for stamp in (max(pts, dts + int(packets.pts.min()) - int(packets.dts[0])), dts):
+        container.seek(stamp, stream=stream, backward=True)
+        source = demux(container, stream)
+        first = next(source, None)
+        if first is not None and position_of.get(first.pts, start + 1) <= start:
+            return dropwhile(lambda packet: position_of.get(packet.pts) != start, chain([first], source))
+    return iter(())
+
+
+def _keep(frames: list[Any], index_of: dict[int, int], paint: _Painter[T], found: dict[int, T]) -> None:
     for frame in frames:
         index = index_of.get(frame.pts)
         if index is not None and not frame.is_corrupt:
-            found[index] = _image(frame, size)
+            found[index] = paint(frame)
 
 
-def _decode_by_time(
-    info: VideoInfo, index_of: dict[int, int], size: tuple[int, int], found: dict[int, Image.Image]
-) -> None:
+def _decode_by_time(info: VideoInfo, index_of: dict[int, int], paint: _Painter[T], found: dict[int, T]) -> None:
     found.clear()
     with open_video(info.path) as (container, stream):
         for frame in decode_all(container, stream):
             index = index_of.get(frame.pts)
             if index is not None:
-                found[index] = _image(frame, size)
+                found[index] = paint(frame)
                 if len(found) == len(index_of):
                     return
 
 
-def _decode_by_order(info: VideoInfo, wanted: set[int], size: tuple[int, int], found: dict[int, Image.Image]) -> None:
+def _decode_by_order(info: VideoInfo, wanted: set[int], paint: _Painter[T], found: dict[int, T]) -> None:
     with open_video(info.path) as (container, stream):
         for index, frame in enumerate(decode_all(container, stream)):
             if index in wanted:
-                found[index] = _image(frame, size)
+                found[index] = paint(frame)
                 if len(found) == len(wanted):
                     return
 
 
-def _image(frame: Any, size: tuple[int, int]) -> Image.Image:
-    """A frame as an upright RGB image of `size`. All frames get one size, even where a stream changes its own."""
-    turns = quarter_turns(frame)
-    width, height = (size[1], size[0]) if turns % 2 else size
-    image: Image.Image = frame.to_image(width=width, height=height, interpolation="BICUBIC")
-    return image.transpose(_TURNS[turns]) if turns else image
+class _Painter(Generic[T]):
+    """Makes upright RGB images of one size, even where a stream changes its own, and hands them on."""
+
+    def __init__(self, size: tuple[int, int], make: Callable[[Image.Image], T]) -> None:
+        self.size = size
+        self.make = make
+        # Kept from frame to frame: making their filter tables takes half as long as scaling a frame.
+        self._scale: Any = VideoReformatter()
+        self._colour: Any = VideoReformatter()
+
+    def __call__(self, frame: Any) -> T:
+        turns = quarter_turns(frame)
+        width, height = self.size[::-1] if turns % 2 else self.size
+        how: dict[str, Any] = {"width": width, "height": height, "interpolation": "BICUBIC", "threads": 1}
+        if frame.format.name in _SUBSAMPLED and (frame.width, frame.height) != (width, height):
+            frame = self._scale.reformat(frame, **how)
+        plane = self._colour.reformat(frame, format="rgb24", **how).planes[0]
+        image = Image.frombuffer("RGB", (width, height), plane, "raw", "RGB", plane.line_size, 1)
+        return self.make(image.transpose(_TURNS[turns]) if turns else image)

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vtrap_data.errors import UsageError
 
-FRAMES_VERSION = 1
+FRAMES_VERSION = 2
 """Version of the selection rule and of the resize that follows it (`decode.RESIZE`)."""
 
 

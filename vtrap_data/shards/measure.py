@@ -16,11 +16,15 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
 from vtrap_data.budgets.allocate import fixed_budget, reads_videos
 from vtrap_data.budgets.coverage import residuals
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media import images, jpeg
-from vtrap_data.media.decode import decode, luma
+from vtrap_data.media.decode import decode_each, luma
 from vtrap_data.media.limits import check_time, time_limit, took_longer
 from vtrap_data.media.probe import probe
 from vtrap_data.media.select import pool_frames, subset_slots
@@ -242,20 +246,30 @@ class _Opened(NamedTuple):
     member: bytes
 
 
+class _Frame(NamedTuple):
+    """What stays of a frame: images of a whole video would take 90 MB."""
+
+    jpeg: bytes
+    light: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def _frame(image: Image) -> _Frame:
+    return _Frame(jpeg.encode(image), luma(image), image.width, image.height)
+
+
 def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
     info = probe(sample.paths[0])
     pool = pool_frames(info.pts, info.duration, slots=options.slots)
     indices = sorted({int(pool[slot]) for slot in options.wanted})
-    frames = decode(info, indices, short_side=options.short_side)
-    if len(frames) != len(indices):
-        raise SampleError(sample.id, Reason.CORRUPT, f"{len(frames)} of {len(indices)} frames could be decoded")
+    frames = decode_each(info, indices, short_side=options.short_side, make=_frame)
     loss: tuple[float, ...] = ()
     if options.coverage:
         place = {index: number for number, index in enumerate(indices)}
-        loss = residuals(
-            luma(frames)[[place[int(index)] for index in pool]], budgets=options.budgets, smallest=options.smallest
-        )
-    member = pack_list([jpeg.encode(image) for image in frames.images]).data
+        light = np.stack([frames[place[int(index)]].light for index in pool])
+        loss = residuals(light, budgets=options.budgets, smallest=options.smallest)
+    member = pack_list([frame.jpeg for frame in frames]).data
     facts = VideoFacts(
         name=sample.paths[0].name,
         sha256=info.sha256,
@@ -266,8 +280,8 @@ def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
         pool=tuple(int(index) for index in pool),
         decoded=tuple(indices),
         times=tuple(float(info.pts[index]) for index in indices),
-        frame_width=frames.images[0].width,
-        frame_height=frames.images[0].height,
+        frame_width=frames[0].width,
+        frame_height=frames[0].height,
         residuals=tuple(float(r) for r in loss),
     )
     return _Opened(Measured(video=facts), member)
