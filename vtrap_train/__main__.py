@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def _main(words: list[str]) -> int:
 
     if words[:1] == ["push"]:
         return _push(words[1:])
-    from vtrap_train.config import parse
+    from vtrap_train.config import mixture_of, parse
     from vtrap_train.launch import launch, launched, processes
     from vtrap_train.memory import check_fit
     from vtrap_train.plan import plan, plan_text
@@ -64,6 +65,8 @@ def _main(words: list[str]) -> int:
         if parsed.config.publish:
             prepare(parsed.config.hub_model_id, output_dir=Path(str(parsed.config.output_dir)))
         check_fit(parsed, processes=count)
+        if count > 1:
+            mixture_of(parsed)  # what is wrong with it is better said once
         if count > 1 or parsed.put_aside is not None:
             launch(words, count=count)
     summary = run(parsed)
@@ -94,8 +97,11 @@ def _closing(summary: Mapping[str, Any], out: object) -> str:
 
 
 def _complain(error: object) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"vtrap-train: {' '.join(str(error).split())}", file=sys.stderr)
+    who = ""
+    if (rank := os.environ.get("RANK", "0")) != "0":
+        time.sleep(2)  # what happens to all of them is said by the first, and ends the others meanwhile
+        who = f"process {rank}: "
+    print(f"vtrap-train: {who}{' '.join(str(error).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""How do N processes start from one command? Through torchrun, with the same command line."""
+"""How do N processes start from one command, and what is said when one of them ends? torchrun, with fewer words."""
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -35,8 +37,7 @@ def processes(gpus: int) -> int:
 
 def command(argv: Sequence[str], *, count: int) -> list[str]:
     """The command that starts `count` processes of this program with these arguments."""
-    runner = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    return [sys.executable, *runner, "-m", "vtrap_train", *argv]
+    return [sys.executable, "-m", "vtrap_train.launch", str(count), *argv]
 
 
 def launch(argv: Sequence[str], *, count: int) -> NoReturn:
@@ -46,3 +47,35 @@ def launch(argv: Sequence[str], *, count: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(words[0], words)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run `count` processes through torchrun. Returns the exit code of the one that failed first, or 0.
+
+    Args:
+        words: The count, then the arguments of each.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable(logging.CRITICAL)  # in this process only; those that fail say why themselves
+    count, *argv = words
+    try:
+        torchrun.run(torchrun.parse_args(["--standalone", f"--nproc_per_node={count}", "-m", "vtrap_train", *argv]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:
+            return int(failure.exitcode)
+        name = signal.Signals(-failure.exitcode).name
+        hint = " (too little memory?)" if name == "SIGKILL" else ""
+        again = "the same command goes on from the last checkpoint"
+        print(f"vtrap-train: process {rank} was ended by {name}{hint}: {again}", file=sys.stderr)
+        return 128 - int(failure.exitcode)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

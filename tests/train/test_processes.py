@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import vtrap_train
 from vtrap_data.encoding import collate, encode, load_model, load_processor, resolve
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_train.config import parse
@@ -37,14 +39,18 @@ def alone(model_dir, nine, tmp_path_factory):
     return out
 
 
-def launch(words):
-    done = subprocess.run(
+def start(words):
+    return subprocess.run(
         [sys.executable, "-m", "vtrap_train", *map(str, words)],
         capture_output=True,
         text=True,
         timeout=500,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def launch(words):
+    done = start(words)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
@@ -80,15 +86,50 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
         assert modalities == pytest.approx({k: other[k] for k in modalities}, rel=1e-2)
         assert line["visual_tokens"] == other["visual_tokens"]
     assert_like(out, alone, model_dir)
-    if how == "zero3":
-        weights = load_file(out / "model.safetensors")
-        for name in ("checkpoint-9", "training_summary.json", "model.safetensors"):
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 5
-        launch(words)
-        assert log(out) == lines
-        again = load_file(out / "model.safetensors")
-        assert all(torch.equal(weights[key], again[key]) for key in weights)
+    weights = load_file(out / "model.safetensors")
+    for name in ("checkpoint-9", "training_summary.json", "model.safetensors"):
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 5
+    launch(words)
+    assert log(out) == lines
+    again = load_file(out / "model.safetensors")
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "zero3"])
+def test_ranks_stop_together_when_one_has_a_reason(how, model_dir, singles, alone, tmp_path):
+    out = tmp_path / "out"
+    rounds = ["text", "text", "images", "images", "text", "video", "text", "text"]  # step 3: only rank 1 has the video
+    data = ",".join(str(singles[kind]) for kind in rounds)
+    processor = load_processor(resolve(str(model_dir)))
+    longest = {k: len(encode(PackedDataset(singles[k])[0], processor, train=True).input_ids) for k in singles}
+    words = ["--model", model_dir, "--data", data, "--output_dir", out, *STEPS.split(), "--max_steps", "4"]
+    words += ["--gpus", "2", *HOW[how], "--per_device_train_batch_size", "1", "--save_steps", "100"]
+    ceiling = ["--max_tokens", longest["video"] - 1]
+    assert longest["video"] > max(longest["text"], longest["images"])
+    done = start([*words, *ceiling])
+    assert done.returncode == 1
+    assert done.stderr.count("vtrap-train: ") == 1 and "Traceback" not in done.stderr
+    assert "1 samples were skipped" in done.stderr and f"learned before is in {out / 'checkpoint-2'}" in done.stderr
+    launch([*words, *ceiling, "--max_skip_rate", "1"])
+    assert [line["skipped"] for line in log(out)] == [0, 0, 1, 1]
+
+
+def test_a_process_that_is_killed_is_told_and_what_is_wrong_is_said_once(model_dir, packed, tmp_path):
+    done = start(["--model", model_dir, "--data", "no/such/place", "--output_dir", tmp_path, "--gpus", "2"])
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no packed dataset" in done.stderr
+    child = "import os, signal; os.kill(os.getpid(), signal.SIGKILL) if os.environ['RANK'] == '1' else signal.pause()"
+    fake = tmp_path / "vtrap_train"  # what torchrun starts
+    fake.mkdir()
+    (fake / "__init__.py").write_text("")
+    shutil.copyfile(Path(vtrap_train.__file__).with_name("launch.py"), fake / "launch.py")
+    (fake / "__main__.py").write_text(child)
+    done = subprocess.run(
+        [sys.executable, "-m", "vtrap_train.launch", "2"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 128 + signal.SIGKILL
+    assert "process 1 was ended by SIGKILL (too little memory?)" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

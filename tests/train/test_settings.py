@@ -63,6 +63,18 @@ def test_wrong_use_is_one_line_and_exit_code_2(argv, says, capsys, packed, tmp_p
     assert err.count("\n") == 1 and says in err and err.startswith("vtrap-train: ")
 
 
+@pytest.mark.parametrize("dash", ["-", "_"])
+def test_flags_may_be_spelt_with_dashes(dash, tmp_path):
+    words = "--model toy-vl --tokens_per_batch 300 --eval_tasks image,video --push_to_hub --hub_model_id a/b"
+    words += " --turns joined --streaming --streaming_shards 3 --lora_r 4 --max_skip_rate 0.5 --save_steps 7"
+    parsed = parse([w.replace("_", dash) if w.startswith("--") else w for w in words.split()])
+    arguments, config = parsed.arguments, parsed.config
+    assert (config.tokens_per_batch, config.eval_tasks, config.publish) == (300, "image,video", True)
+    assert (config.hub_model_id, config.save_steps) == ("a/b", 7)
+    assert (arguments.turns, arguments.streaming, arguments.streaming_shards) == ("joined", True, 3)
+    assert (arguments.lora_r, arguments.max_skip_rate) == (4, 0.5)
+
+
 def test_config_with_an_unknown_key(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     path.write_text("model: toy-vl\nlerning_rate: 1\n")
@@ -156,8 +168,7 @@ def test_enforce_counts_against_the_whole_run():
 
 def test_launch_passes_the_command_line_on():
     words = command(["--model", "toy-vl", "--gpus", "2"], count=2)
-    assert words[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    assert words[5:] == ["-m", "vtrap_train", "--model", "toy-vl", "--gpus", "2"]
+    assert words[1:] == ["-m", "vtrap_train.launch", "2", "--model", "toy-vl", "--gpus", "2"]
 
 
 def test_totals_survive_json_bit_by_bit():
