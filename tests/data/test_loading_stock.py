@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,15 +35,35 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [json.loads(line) for line in write_corpus(folder).read_text().splitlines()]
     for number in range(3):  # noise does not compress: 3 MB each, several in a row
         write_photo(folder / f"photos/n{number}.png", seed=number, size=(1100, 900))
+    write_storm(folder / "clips/storm.mp4")
     big = [f"photos/n{number}.png" for number in range(3)]
     rows += [
+        {"id": "storm", "video": "clips/storm.mp4", "conversations": chat("In which order do things happen?")},
         {"id": "big", "images": big, "conversations": chat("<image><image><image>\nWhich is the noisiest?")},
         {"id": "one", "image": big[0], "conversations": chat("<image>\nWhat is this?")},
     ]
     source = write_rows(folder / "rows.jsonl", rows)
     pack(read_jsonl(source).samples, folder / "corpus", settings=SETTINGS)
-    assert max(PackedDataset(folder / "corpus").column("images_size")) > 8_000_000
+    data = PackedDataset(folder / "corpus")
+    assert max(data.column("images_size")) > 8_000_000
+    assert max(data.sample(number).video.frame_bytes[-1] for number in storms(data)) > 3_000_000  # type: ignore[union-attr]
     return folder / "corpus"
+
+
+def write_storm(path: Path) -> None:
+    """16 frames of noise in 640x448."""
+    chance = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=4, options={"crf": "10", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 640, 448, "yuv420p"
+        for _ in range(16):
+            pixels = chance.integers(0, 255, (448, 640, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def storms(data: PackedDataset) -> list[int]:
+    return [number for number, name in enumerate(data.column("item_id")) if name == "storm"]
 
 
 @pytest.fixture(scope="module")
