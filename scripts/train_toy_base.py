@@ -9,9 +9,11 @@ Three stages, each with an optimiser and a stream of data of its own:
 2. The whole model: 80 % pictures with one to three questions of the five image abilities, few things on them at first;
    8 % one or two identical frames as a video with static questions; 12 % the same with a question about time and an
    answer drawn at random from its options.
-3. Half pictures as in 2, half clips of 2 to 16 frames, with a static question or with one about time and a random
-   answer. So the base can watch a clip and knows what an answer about time looks like, but has nothing to base it on:
-   it starts at chance.
+3. Half pictures as in 2, half clips of 2 to 16 frames, with two of their questions; one about time gets a random one
+   of its options for an answer. So the base can watch a clip and knows what an answer about time looks like, but has
+   nothing to base it on: it starts at chance.
+In 2 and 3, half the questions about what lasts are asked about the end ("In the end, where is ..."): it makes no
+difference there.
 Pictures and frames pass through JPEG as in the shards. A plain loop, not the Video-SFT trainer: this is pre-training,
 and its data is endless and never stored.
 """
@@ -37,7 +39,15 @@ from vtrap_data.media.jpeg import encode as jpeg
 from vtrap_data.media.select import subset_slots
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example, Frames, Message, PackedItem
 from vtrap_data.sources.toyworld.draw import draw
-from vtrap_data.sources.toyworld.questions import DIGITS, IMAGE_ABILITIES, SLOTS, TEMPORAL_ABILITIES, clip, picture
+from vtrap_data.sources.toyworld.questions import (
+    DIGITS,
+    IMAGE_ABILITIES,
+    SLOTS,
+    TEMPORAL_ABILITIES,
+    at_the_end,
+    clip,
+    picture,
+)
 from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene
 from vtrap_data.toy_vl.build import MERGE, PATCH, build_model, build_processor
 
@@ -146,11 +156,10 @@ def watch(rng: random.Random, frames: int) -> Encoded:
     scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
     times = [int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, frames, smallest=2)]
     shots = [pixels_of(_jpeg(draw(scene, t))) for t in times]
-    question = rng.choice((*static, *static, temporal))
-    answer = rng.choice(question.options) if question is temporal else question.answer
+    turns = [(temporal.text, rng.choice(temporal.options)), *((at_some_time(rng, q.text), q.answer) for q in static)]
     spacing = scene.frames / FPS / frames
     return dataclasses.replace(
-        tokens(frames, ((question.text, answer),)), video=torch.stack(shots), seconds_per_grid=2 * spacing
+        tokens(frames, tuple(rng.sample(turns, 2))), video=torch.stack(shots), seconds_per_grid=2 * spacing
     )
 
 
@@ -163,7 +172,7 @@ def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8) 
     shot = pixels_of(_jpeg(draw(scene, rng.random())))
     frames = rng.randint(1, 2)
     if roll < 0.88 and static:
-        turns = tuple((q.text, q.answer) for q in static)
+        turns = tuple((at_some_time(rng, q.text), q.answer) for q in static)
     else:
         turns = ((temporal.text, rng.choice(temporal.options)),)
     return dataclasses.replace(tokens(frames, turns), video=torch.stack([shot] * frames))
@@ -187,7 +196,12 @@ def quiz(rng: random.Random, progress: float) -> tuple[Scene, tuple[tuple[str, s
                 turns.append(rng.choice((colour_of, (f"What shape is {thing.colour}?", thing.shape))))
     first, *rest = dict.fromkeys(turns)
     rng.shuffle(rest)
-    return scene, (first, *rest[:2])
+    return scene, tuple((at_some_time(rng, text), answer) for text, answer in (first, *rest[:2]))
+
+
+def at_some_time(rng: random.Random, text: str) -> str:
+    """Half the time, ask about the end: what lasts is the same then, so the base learns the words and not the time."""
+    return at_the_end(text) if rng.random() < 0.5 else text
 
 
 def _jpeg(image: Image.Image) -> Image.Image:
@@ -202,7 +216,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip-steps", type=int, default=400, help="of the third stage")
+    parser.add_argument("--clip-steps", type=int, default=600, help="of the third stage")
     parser.add_argument("--go-on-from", type=Path, help="a checkpoint from after the second stage: only do the third")
     parser.add_argument("--threads", type=int, default=1, help="more are only faster on idle cores")
     args = parser.parse_args()
@@ -217,7 +231,7 @@ def main() -> None:
         save(model, args.out)
     model.train()
     clips = Stream(seed=args.seed, batch=args.batch, steps=args.clip_steps, clips=True)
-    train(model, clips, args.learning_rate / 3)
+    train(model, clips, args.learning_rate / 2)
     save(model, args.out)
 
 

@@ -20,10 +20,10 @@ OWN_NAMES = {
     },
     "toy-video": {
         "static": "attribute",
-        "direction": "direction",
+        "destination": "direction",
         "order": "order",
         "blinks": "counting",
-        "speed": "speed",
+        "change": "change",
     },
 }
 """By task: the common name of each of its abilities."""

@@ -58,6 +58,7 @@ study.yaml:
     - {name: fixed-16, frames: 16}
     - {name: hybrid, frames: hybrid}
     - {name: random, frames: hybrid, strategy: random}
+    - {name: replay, frames: hybrid, replay: "runs/toy/images:0.25"}   # pictures beside the videos, a quarter of them
   curve: {frames: [2, 4, 8, 16], settings: [hybrid, fixed-16]}
 """
 
@@ -71,6 +72,7 @@ class Setting:
         frames: Frames per training video, or "hybrid": the budgets packed in the corpus.
         strategy: Re-allocate the corpus with this strategy first ("random", "coverage", ... or "fixed:N").
         mean_frames: Mean budget for that strategy; None keeps the corpus's own.
+        replay: Packed datasets to train on beside the corpus, as `vtrap_train --data` takes them (`DIR:weight,...`).
         train: Options of `vtrap_train` that differ from the study's.
     """
 
@@ -78,6 +80,7 @@ class Setting:
     frames: Frames
     strategy: str | None = None
     mean_frames: float | None = None
+    replay: str | None = None
     train: Mapping[str, Option] = field(default_factory=dict)
 
     @property
@@ -201,7 +204,9 @@ def expand(study: Study, *, out: Path) -> Expanded:
                 if after[0] not in {s.name for s in steps}:
                     steps.append(_reallocate(study, setting, seed, out=out, tag=tag))
             checkpoint = Checkpoint(setting, seed, str(out / "models" / name), {})
-            argv = ["python", "-m", "vtrap_train", "--model", study.model, "--data", corpus]
+            replay = setting.replay.split(",") if setting.replay else []
+            data = ",".join([corpus, *replay])
+            argv = ["python", "-m", "vtrap_train", "--model", study.model, "--data", data]
             argv += ["--frames", str(setting.frames), "--seed", str(seed), "--output_dir", checkpoint.model]
             argv += _flags({**study.train, **setting.train})
             train = Step(
@@ -210,7 +215,7 @@ def expand(study: Study, *, out: Path) -> Expanded:
                 argv=tuple(argv),
                 output=Path(checkpoint.model),
                 proof=Path(checkpoint.model) / "training_summary.json",
-                inputs=(*model_inputs, study.corpus),
+                inputs=(*model_inputs, study.corpus, *(Path(part.rpartition(":")[0] or part) for part in replay)),
                 after=tuple(after),
                 weight=120.0,
             )
@@ -414,8 +419,11 @@ def _setting(data: object, where: str) -> Setting:
         mean = _number(mean, f"{where}.mean_frames")
         if strategy is None:
             raise UsageError(f"{where}.mean_frames needs a strategy: it is the mean that the strategy must hit")
+    replay = found.get("replay")
+    if replay is not None:
+        replay = _text(replay, f"{where}.replay")
     train = _options(found.get("train", {}), f"{where}.train")
-    return Setting(name=name, frames=frames, strategy=strategy, mean_frames=mean, train=train)
+    return Setting(name=name, frames=frames, strategy=strategy, mean_frames=mean, replay=replay, train=train)
 
 
 def _curve(data: object, names: Sequence[str]) -> Curve:

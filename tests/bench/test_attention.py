@@ -100,7 +100,7 @@ def test_toy_boxes_follow_what_moves(benchmarks):
             continue
         assert len(boxes) == 8
         assert all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for some in boxes for b in some)
-        if example.item.ability == "direction":
+        if example.item.ability == "destination":
             moved += boxes[0][0] != boxes[-1][-1] or boxes[0][0] != boxes[4][0]
     assert moved
 

@@ -34,6 +34,7 @@ settings:
   - {name: hybrid, frames: hybrid}
   - {name: random, frames: hybrid, strategy: random}
   - {name: coverage, frames: hybrid, strategy: coverage, mean_frames: 6}
+  - {name: replay, frames: hybrid, replay: "packed/images:0.3,packed/more"}
 score: {limit: 50, batch_size: 8}
 curve: {frames: [2, 4, 16], settings: [hybrid]}
 """
@@ -139,6 +140,10 @@ def test_expansion(good: study.Study) -> None:
     )
     assert "--data 'runs/a b/corpora/random-s1' --frames hybrid" in by_name["train-random-s1"].command
     assert by_name["train-random-s1"].after == ("budget-random-s1",)
+    # Pictures beside the videos: the trainer's own way to say it, and a change of theirs repeats the training.
+    replay = by_name["train-replay-s0"]
+    assert "--data packed/train,packed/images:0.3,packed/more --frames hybrid" in replay.command
+    assert replay.inputs[-2:] == (Path("packed/images"), Path("packed/more"))
     # As trained, then the common setting, then the curve; each number of frames once.
     assert by_name["score-hybrid-s0"].command == (
         "python -m vtrap_bench run --model 'runs/a b/models/hybrid-s0' --tasks toy-image,toy-video "
@@ -152,13 +157,13 @@ def test_expansion(good: study.Study) -> None:
     assert set(made.checkpoints[0].runs) == shown
     # The first seed of everything comes before the second of anything.
     trained = [s.name for s in made.steps if s.kind == "train"]
-    assert [n[-1] for n in trained] == ["0"] * 5 + ["1"] * 5
+    assert [n[-1] for n in trained] == ["0"] * 6 + ["1"] * 6
 
 
 def test_record_names_folders_relative_to_the_study(good: study.Study, tmp_path: Path) -> None:
     record = study.record(good, study.expand(good, out=tmp_path), out=tmp_path)
     last = record["checkpoints"][-1]
-    assert last["model"] == "models/coverage-s1" and last["runs"]["budget"] == "scores/coverage-s1/frames-budget"
+    assert last["model"] == "models/replay-s1" and last["runs"]["budget"] == "scores/replay-s1/frames-budget"
     assert record["checkpoints"][0]["evaluated"] == "16"
     json.dumps(record)
 

@@ -93,9 +93,9 @@ LEVEL_OF_TOY = {
     "count": 0.0,
     "position": 0.0,
     "digit": 0.0,
-    "direction": 0.75,
+    "destination": 0.8,
     "order": 0.8,
-    "speed": 0.85,
+    "change": 0.8,
     "blinks": 1.0,
     "static": 0.0,
 }

@@ -63,23 +63,43 @@ def test_every_clip_is_answerable_at_the_largest_budget_and_needs_are_mixed(abil
     assert sum(n for need, n in needs.items() if need > min(BUDGETS)) > 45, "time must matter"
 
 
+def moments(budget: int, frames: int) -> list[float]:
+    """When the frames of a budget are on screen, as shares of a clip of so many source frames."""
+    return [int((s + 0.5) / SLOTS * frames) / frames for s in subset_slots(SLOTS, budget, smallest=min(BUDGETS))]
+
+
 def test_blinks_can_be_counted_in_the_frames_that_are_needed_and_not_in_fewer():
     """Count by looking at pixels, not at the truth that the observer reads."""
     checked = 0
     for i in range(80):
         scene, (question, *_) = clip(random.Random(i), "blinks")
-        lamp = next(t for t in scene.things if len(t.shown) > 1)
+        blinks = [t for t in scene.things if t.shown != ((0.0, 1.0),)]
         need = frames_needed(question, frames=scene.frames)
         for budget in BUDGETS:
-            times = [
-                int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, budget, smallest=2)
-            ]
-            lit = [seen(draw(scene, t), lamp.colour) > 20 for t in times]
-            counted = str(sum(a and not b for a, b in zip([True, *lit], lit, strict=False)))
+            shots = [draw(scene, t) for t in moments(budget, scene.frames)]
+            where = [(b.x - b.size, b.y - b.size, b.x + b.size, b.y + b.size) for b in blinks]
+            counted = sum(any(seen(shot.crop(box), blinks[0].colour) > 20 for shot in shots) for box in where)
             if budget >= need:
-                assert counted == question.answer
+                assert str(counted) == question.answer
             elif budget == need // 2:
-                assert counted != question.answer
+                assert str(counted) != question.answer
+                checked += 1
+    assert checked > 30
+
+
+def test_a_change_of_colour_shows_in_the_frames_that_are_needed_and_not_in_fewer():
+    checked = 0
+    for i in range(80):
+        scene, (question, *_) = clip(random.Random(i), "change")
+        (before,) = set(question.options) - {question.answer}
+        need = frames_needed(question, frames=scene.frames)
+        for budget in BUDGETS:
+            first, *_, last = (draw(scene, t) for t in moments(budget, scene.frames))
+            shown = seen(first, before) > 20 and seen(last, question.answer) > 20
+            if budget >= need:
+                assert shown and seen(last, before) <= 20
+            elif budget == need // 2:
+                assert not shown
                 checked += 1
     assert checked > 30
 

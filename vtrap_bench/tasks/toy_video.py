@@ -1,4 +1,4 @@
-"""toy-video: direction, order, blinks and speed in synthetic clips, and static questions about the same clips."""
+"""toy-video: destination, order, blinks and change in synthetic clips, and static questions about the same clips."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def build(work: Path) -> list[list[str]]:
 
 TOY_VIDEO = Task(
     name="toy-video",
-    version=1,
+    version=2,
     modality="video",
-    abilities=("static", "direction", "order", "blinks", "speed"),
+    abilities=("static", "destination", "order", "blinks", "change"),
     profiles={"vtrap": PromptProfile(messages=as_packed, form="option")},
     metric=accuracy,
     max_new_tokens=8,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vtrap_data.sources.toyworld.questions import BLINKS, COUNTS, DIGITS, SPEEDS
-from vtrap_data.sources.toyworld.scene import COLOURS, DIRECTIONS, QUADRANTS, SHAPES, SIDE
+from vtrap_data.sources.toyworld.questions import BLINKS, COUNTS, DIGITS, at_the_end
+from vtrap_data.sources.toyworld.scene import COLOURS, QUADRANTS, SHAPES, SIDE
 
 INIT = 0.08
 """Standard deviation of the random weights: about 1/sqrt(width). The usual 0.02 is for models fifty times as wide."""
@@ -41,18 +41,17 @@ CHAT_TEMPLATE = """\
 
 def texts() -> list[str]:
     """Every kind of sentence that toyworld says, for the tokenizer to learn its words from."""
-    answers: Sequence[str] = (*COLOURS, *SHAPES, *DIGITS, *COUNTS, *BLINKS, *SPEEDS, *DIRECTIONS, *QUADRANTS)
+    answers: Sequence[str] = (*COLOURS, *SHAPES, *DIGITS, *COUNTS, *BLINKS, *QUADRANTS)
     lines = [f"<|im_start|>assistant\n{a}<|im_end|>\n" for a in answers]
     for shape in SHAPES:
         lines += [
             f"What colour is the {shape}?",
             f"Where is the {shape}?",
-            f"Which way does the {shape} move?",
-            f"Which way does the {shape} jump?",
+            at_the_end(f"Where is the {shape}?"),
             f"How many times does the {shape} blink?",
-            f"Does the {shape} move fast or slow?",
+            at_the_end(f"What colour is the {shape}?"),
         ]
-    lines += [f"What shape is {c}?" for c in COLOURS]
+    lines += [f"What shape is {c}?" for c in COLOURS] + [at_the_end(f"What shape is {c}?") for c in COLOURS]
     lines += [f"Which appears first, {a} or {b}?" for a in COLOURS for b in COLOURS if a != b]
     lines += ["How many shapes are there?", "Which digit is shown?", "<|im_start|>user\n", "<|im_start|>system\n"]
     return lines * 8
@@ -137,7 +136,9 @@ def build_config(tokenizer: Any) -> Any:
             "temporal_patch_size": 2,
             "window_size": SIDE,
             "fullatt_block_indexes": [0, 1],
-            "tokens_per_second": 2,
+            # With 2, the time axis (only high rotary frequencies, in a head this small) would turn full circle within
+            # a clip, and its end would look like its beginning.
+            "tokens_per_second": 1,
         },
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],

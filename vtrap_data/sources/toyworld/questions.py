@@ -7,15 +7,13 @@ vtrap's selection rule would take, so "how many frames does this item truly need
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtrap_data.media.select import subset_slots
 from vtrap_data.sources.toyworld.scene import (
     COLOURS,
-    DIRECTIONS,
     QUADRANTS,
     SHAPES,
     SIDE,
@@ -27,7 +25,7 @@ from vtrap_data.sources.toyworld.scene import (
 )
 
 IMAGE_ABILITIES = ("colour", "shape", "count", "position", "digit")
-VIDEO_ABILITIES = ("static", "direction", "order", "blinks", "speed")
+VIDEO_ABILITIES = ("static", "destination", "order", "blinks", "change")
 TEMPORAL_ABILITIES = VIDEO_ABILITIES[1:]
 
 SLOTS = 16
@@ -36,7 +34,9 @@ BUDGETS = (2, 4, 8, 16)
 DIGITS = tuple("0123456789")
 COUNTS = ("1", "2", "3", "4", "5")
 BLINKS = ("1", "2", "3", "4")
-SPEEDS = ("fast", "slow")
+
+_CLEAR = 4.0
+"""How far from the middle lines, in pixels, a centre must be for its quadrant to be asked."""
 
 Observer = Callable[[Sequence[float]], str | None]
 
@@ -114,16 +114,10 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
         case "shape":
             return _still(rng, things), _shape_of(target, "shape")
         case "position":
-            # Keep clear of the middle lines: a centre on the line would have no right answer.
-            column, row = rng.randint(0, 1), rng.randint(0, 1)
-            half = SIDE / 2
-            s = target.size
-            x = rng.uniform(s + 1, half - 4) if column == 0 else rng.uniform(half + 4, SIDE - s - 1)
-            y = rng.uniform(s + 1, half - 4) if row == 0 else rng.uniform(half + 4, SIDE - s - 1)
-            placed = Thing(shape=target.shape, colour=target.colour, x=x, y=y, size=s)
-            clear = [o for o in things if o is not target and max(abs(o.x - x), abs(o.y - y)) > o.size + s + 2]
-            text = f"Where is the {target.shape}?"
-            return _still(rng, [placed, *clear]), _plain("position", text, QUADRANTS, QUADRANTS[2 * row + column])
+            x, y = _place(rng, rng.choice(QUADRANTS), target.size)
+            placed = replace(target, x=x, y=y)
+            clear = [o for o in things if o is not target and _apart(o, placed)]
+            return _still(rng, [placed, *clear]), _place_of(placed, "position")
     raise ValueError(f"ability {ability!r} is not one of {IMAGE_ABILITIES}")
 
 
@@ -132,55 +126,89 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
 
 def clip(rng: random.Random, ability: str) -> tuple[Scene, list[Question]]:
     """A clip made for one temporal ability, with a question about it and two static ones about the same clip."""
-    make_one = {"direction": _direction, "order": _order, "blinks": _blinks, "speed": _speed}[ability]
+    make_one = {"destination": _destination, "order": _order, "blinks": _blinks, "change": _change}[ability]
     frames = rng.choice((32, 40, 48))
     things, question = make_one(rng)
     while (
         frames_needed(question, frames=frames) is None
-    ):  # a pause fell between two frames: not answerable, so not asked
+    ):  # what is asked about fell between two frames: not answerable, so not asked
         things, question = make_one(rng)
     scene = Scene(things=tuple(things), background=background(rng), frames=frames)
-    lasting = [t for t in things if t.shown == ((0.0, 1.0),)]
+    lasting = [t for t in things if t.shown == ((0.0, 1.0),) and t.motion is None]
     static = [make(thing, "static") for thing in lasting for make in (_colour_of, _shape_of)]
+    static += [_place_of(thing, "static") for thing in lasting if _clear_of_middle(thing)]
     return scene, [question, *rng.sample(static, min(2, len(static)))]
 
 
-def _direction(rng: random.Random) -> tuple[list[Thing], Question]:
-    mover, *others = _cast(rng)
-    direction = rng.choice(list(DIRECTIONS))
-    back = rng.random() < 0.6  # a move can be told from its ends; a jump only by who sees it happen
-    length = rng.choice((0.12, 0.2, 0.4)) if back else rng.choice((0.15, 0.3, 0.6, 0.9))
-    start = rng.uniform(0.02, 0.98 - length)
-    moving = _on_course(rng, mover, Motion(direction, rng.uniform(20, 28), start, start + length, back))
-    text = f"Which way does the {mover.shape} {'jump' if back else 'move'}?"
+def at_the_end(text: str) -> str:
+    """The same question about the last moment of a clip.
+
+    The words come first and leave the question as it is: a model of this size finds what it is asked about by where it
+    stands, and would have to learn to look all over again.
+    """
+    return f"In the end, {text[0].lower()}{text[1:]}"
+
+
+def _moment(rng: random.Random) -> float:
+    """When something happens once: as often where two frames show it as near the end, where it takes more."""
+    low, high = rng.choice(((0.3, 0.75), (0.3, 0.75), (0.05, 0.25), (0.8, 0.9), (0.92, 0.95)))
+    return rng.uniform(low, high)
+
+
+def _change(rng: random.Random) -> tuple[list[Thing], Question]:
+    before, *others = _distinct(rng, rng.randint(2, 3), size=(9, 13))
+    colour = rng.choice([c for c in COLOURS if c not in {t.colour for t in (before, *others)}])
+    at = _moment(rng)
+    states = (replace(before, shown=((0.0, at),)), replace(before, colour=colour, shown=((at, 1.0),)))
 
     def observe(times: Sequence[float]) -> str | None:
-        places = [moving.at(t) or (0.0, 0.0) for t in times]
-        dx, dy = DIRECTIONS[direction]
-        along = [x * dx + y * dy for x, y in places]
-        change = max(along) - min(along) if back else along[-1] - along[0]
-        return direction if change >= 4 else None
+        seen = [t.colour for time in times for t in states if t.at(time)]
+        return seen[-1] if len(set(seen)) == 2 else None  # who sees one colour cannot know whether it is the old one
 
-    return [*others, moving], Question(
-        ability="direction", text=text, options=tuple(DIRECTIONS), answer=direction, observe=observe
+    return [*others, *states], Question(
+        ability="change",
+        text=at_the_end(f"What colour is the {before.shape}?"),
+        options=tuple(sorted((before.colour, colour))),
+        answer=colour,
+        observe=observe,
+    )
+
+
+def _destination(rng: random.Random) -> tuple[list[Thing], Question]:
+    while True:
+        mover, *others = _distinct(rng, rng.randint(2, 3), size=(8, 11))
+        origin, goal = rng.sample(QUADRANTS, 2)
+        (x, y), (to_x, to_y) = _place(rng, origin, mover.size), _place(rng, goal, mover.size)
+        clear = [o for o in others if all(_apart(o, replace(mover, x=a, y=b)) for a, b in ((x, y), (to_x, to_y)))]
+        if clear:
+            break
+    end = _moment(rng)
+    moving = replace(mover, x=x, y=y, motion=Motion(to_x - x, to_y - y, max(end - 0.08, 0.0), end))
+
+    def observe(times: Sequence[float]) -> str | None:
+        ways = [moving.at(t) for t in times]
+        return goal if ways[0] == (x, y) and ways[-1] == moving.at(1 - 1e-9) else None  # both ends have been seen
+
+    return [*clear, moving], Question(
+        ability="destination",
+        text=at_the_end(f"Where is the {mover.shape}?"),
+        options=tuple(sorted((origin, goal), key=QUADRANTS.index)),
+        answer=goal,
+        observe=observe,
     )
 
 
 def _order(rng: random.Random) -> tuple[list[Thing], Question]:
     first, second, *others = _distinct(rng, 3, size=(8, 12))
-    width = rng.choice((0.07, 0.13, 0.26))  # about 1, 2 or 4 of 16 slots
-    a = rng.uniform(0.02, 0.96 - 2 * width)
-    b = rng.uniform(a + width, 0.98 - width)
-    things = {
-        c.colour: Thing(shape=c.shape, colour=c.colour, x=c.x, y=c.y, size=c.size, shown=((at, at + width),))
-        for c, at in ((first, a), (second, b))
-    }
+    gap = rng.choice((0.07, 0.13, 0.26, 0.45))  # about 1, 2, 4 or 7 of 16 slots
+    a = rng.uniform(0.02, 0.96 - gap)
+    things = {c.colour: replace(c, shown=((at, 1.0),)) for c, at in ((first, a), (second, a + gap))}
     x, y = rng.sample([first.colour, second.colour], 2)
     text = f"Which appears first, {x} or {y}?"
 
     def observe(times: Sequence[float]) -> str | None:
-        seen = {colour: [t for t in times if thing.at(t)] for colour, thing in things.items()}
-        return min(seen, key=lambda c: seen[c][0]) if all(seen.values()) else None
+        seen = ([colour for colour, thing in things.items() if thing.at(t)] for t in times)
+        return next((colours[0] for colours in seen if len(colours) == 1), None)
 
     return [*others, *things.values()], Question(
         ability="order", text=text, options=tuple(sorted((x, y))), answer=first.colour, observe=observe
@@ -188,45 +216,28 @@ def _order(rng: random.Random) -> tuple[list[Thing], Question]:
 
 
 def _blinks(rng: random.Random) -> tuple[list[Thing], Question]:
-    lamp, *others = _distinct(rng, rng.randint(2, 3), size=(9, 12))
+    lamp, other = _distinct(rng, 2, size=(8, 11))
     count = rng.randint(1, 4)
-    dark = rng.choice((0.065, 0.13)) if count < 4 else 0.065  # about 1 or 2 of 16 slots
-    room = 0.86 - count * dark - (count - 1) * 0.13
+    bright = rng.choice((0.065, 0.13)) if count < 4 else 0.065  # about 1 or 2 of 16 slots
+    room = 0.94 - count * bright - (count - 1) * 0.07
     cuts = sorted(rng.uniform(0, room) for _ in range(count))
-    starts = [0.07 + cut + i * (dark + 0.13) for i, cut in enumerate(cuts)]
-    gone = [(a, a + dark) for a in starts]
-    edges = [0.0, *(edge for pair in gone for edge in pair), 1.0]
-    shown = tuple(zip(edges[::2], edges[1::2], strict=True))
-    blinking = Thing(shape=lamp.shape, colour=lamp.colour, x=lamp.x, y=lamp.y, size=lamp.size, shown=shown)
-    text = f"How many times does the {lamp.shape} blink?"
+    starts = [0.03 + cut + i * (bright + 0.07) for i, cut in enumerate(cuts)]
+    (x, y, size), *places = scatter(rng, 1 + count, size=(7, 9))
+    blinks = [
+        Thing(shape=lamp.shape, colour=lamp.colour, x=a, y=b, size=c, shown=((start, start + bright),))
+        for start, (a, b, c) in zip(starts, places, strict=True)
+    ]
 
     def observe(times: Sequence[float]) -> str | None:
-        lit = [blinking.at(t) is not None for t in times]
-        return str(sum(a and not b for a, b in zip([True, *lit], lit, strict=False)))
+        return str(sum(any(b.at(t) for t in times) for b in blinks))
 
-    return [*others, blinking], Question(
-        ability="blinks", text=text, options=BLINKS, answer=str(count), observe=observe
+    return [replace(other, x=x, y=y, size=size), *blinks], Question(
+        ability="blinks",
+        text=f"How many times does the {lamp.shape} blink?",
+        options=BLINKS,
+        answer=str(count),
+        observe=observe,
     )
-
-
-def _speed(rng: random.Random) -> tuple[list[Thing], Question]:
-    mover, *others = _cast(rng)
-    answer = rng.choice(SPEEDS)
-    length = rng.uniform(0.08, 0.12) if answer == "fast" else rng.uniform(0.6, 0.9)
-    start = rng.uniform(0.03, 0.97 - length)
-    moving = _on_course(rng, mover, Motion(rng.choice(list(DIRECTIONS)), rng.uniform(20, 28), start, start + length))
-    text = f"Does the {mover.shape} move fast or slow?"
-
-    def observe(times: Sequence[float]) -> str | None:
-        places = [moving.at(t) or (0.0, 0.0) for t in times]
-        moved = sum(abs(a - c) + abs(b - d) > 1 for (a, b), (c, d) in itertools.pairwise(places))
-        step = (times[-1] - times[0]) / max(len(times) - 1, 1)
-        longest, shortest = moved * step, (moved - 2) * step  # how long the move can, and must, have taken
-        if longest < 0.6:
-            return "fast" if moved else None
-        return "slow" if shortest > 0.12 else None
-
-    return [*others, moving], Question(ability="speed", text=text, options=SPEEDS, answer=answer, observe=observe)
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------
@@ -241,21 +252,19 @@ def _distinct(rng: random.Random, count: int, *, size: tuple[float, float]) -> l
     ]
 
 
-def _cast(rng: random.Random) -> list[Thing]:
-    return _distinct(rng, rng.randint(2, 3), size=(8, 11))
+def _place(rng: random.Random, quadrant: str, size: float) -> tuple[float, float]:
+    """A centre in the quadrant, clear of the middle lines: on a line there would be no right answer."""
+    row, column = divmod(QUADRANTS.index(quadrant), 2)
+    low, high = (size + 1, SIDE / 2 - _CLEAR), (SIDE / 2 + _CLEAR, SIDE - size - 1)
+    return rng.uniform(*(high if column else low)), rng.uniform(*(high if row else low))
 
 
-def _on_course(rng: random.Random, thing: Thing, motion: Motion) -> Thing:
-    """`thing` with the motion, moved so that start and end of its way are on screen."""
-    dx, dy = DIRECTIONS[motion.direction]
-    s = thing.size + 1
+def _clear_of_middle(thing: Thing) -> bool:
+    return min(abs(thing.x - SIDE / 2), abs(thing.y - SIDE / 2)) >= _CLEAR
 
-    def place(d: int) -> float:
-        low = s + (motion.pixels if d < 0 else 0)
-        high = SIDE - s - (motion.pixels if d > 0 else 0)
-        return rng.uniform(low, high)
 
-    return Thing(shape=thing.shape, colour=thing.colour, x=place(dx), y=place(dy), size=thing.size, motion=motion)
+def _apart(one: Thing, other: Thing) -> bool:
+    return max(abs(one.x - other.x), abs(one.y - other.y)) > one.size + other.size + 2
 
 
 def _still(rng: random.Random, things: Sequence[Thing]) -> Scene:
@@ -272,3 +281,8 @@ def _colour_of(thing: Thing, ability: str) -> Question:
 
 def _shape_of(thing: Thing, ability: str) -> Question:
     return _plain(ability, f"What shape is {thing.colour}?", SHAPES, thing.shape)
+
+
+def _place_of(thing: Thing, ability: str) -> Question:
+    answer = QUADRANTS[2 * (thing.y > SIDE / 2) + (thing.x > SIDE / 2)]
+    return _plain(ability, f"Where is the {thing.shape}?", QUADRANTS, answer)

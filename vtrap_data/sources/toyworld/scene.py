@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 SIDE = 64
 """Width and height of images and videos, in pixels. A multiple of 16, as H.264 macroblocks are."""
@@ -22,23 +22,16 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
-
-Direction = Literal["left", "right", "up", "down"]
 
 
 class Motion(NamedTuple):
-    """A straight move of `pixels`, between `start` and `end` (both as a share of the duration).
+    """A straight way of (dx, dy) pixels, between `start` and `end` (both as a share of the duration)."""
 
-    With `back` it is a jump: out until half-time, then back to where it began.
-    """
-
-    direction: str
-    pixels: float
+    dx: float
+    dy: float
     start: float
     end: float
-    back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +64,7 @@ class Thing:
             return self.x, self.y
         m = self.motion
         done = min(max((t - m.start) / (m.end - m.start), 0.0), 1.0)
-        if m.back:
-            done = 1 - abs(2 * done - 1)
-        dx, dy = DIRECTIONS[m.direction]
-        return self.x + dx * m.pixels * done, self.y + dy * m.pixels * done
+        return self.x + m.dx * done, self.y + m.dy * done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
