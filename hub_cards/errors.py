@@ -37,9 +37,17 @@ def hub_error(error: BaseException) -> BaseException:
     return inner if isinstance(error, RuntimeError) and inner is not None else error
 
 
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error is about. The Xet client has it in its text only."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code
+    found = re.search(r"HTTP status \w+ error \((\d{3})", str(error)) if isinstance(error, ConnectionError) else None
+    return int(found[1]) if found else None
+
+
 def explain(error: BaseException, what: str, repo_id: str) -> Refused | Failed:
     """An error of the client in words that say what to do."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    status = status_of(error)
     said = getattr(error, "server_message", None) or ""
     said = f" ({one_line(said)})" if said else ""
     if isinstance(error, LocalTokenNotFoundError):

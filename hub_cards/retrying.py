@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from hub_cards.errors import Failed, Refused, bare, explain, hub_error, one_line
+from hub_cards.errors import Failed, Refused, bare, explain, hub_error, one_line, status_of
 
 T = TypeVar("T")
 
@@ -54,9 +54,9 @@ def retrying(
 def _transient(error: BaseException) -> bool:
     if isinstance(error, OfflineModeIsEnabled | LocalTokenNotFoundError):
         return False
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in _TRANSIENT
-    # Xet reports every refusal as ConnectionError; httpx's errors of transport have no common built-in base.
+    if (status := status_of(error)) is not None:
+        return status in _TRANSIENT
+    # httpx's errors of transport have no common built-in base.
     network = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
     return network or isinstance(error, ConnectionError | TimeoutError | Again)
 

@@ -103,7 +103,9 @@
     const tr = make("tr");
     const th = make("th");
     th.scope = "row";
-    const button = make("button", row.model);
+    const button = make("button");
+    // A long name may be broken after a slash, so that what follows stays in one piece.
+    row.model.split(/(?<=\/)/).forEach((part, i) => button.append(...(i ? [make("wbr")] : []), part));
     button.type = "button";
     button.setAttribute("aria-expanded", "false");
     button.addEventListener("click", () => {

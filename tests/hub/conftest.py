@@ -99,6 +99,7 @@ def write_run(tmp_path: Path, checkpoint: Path):
                 facts |= {"ability": task.abilities[0], "cluster": f"m{i // 2}", "question": "?", "answer": "red"}
                 facts |= {"options": ("red", "blue"), "response": said, "extracted": said, "correct": correct}
                 facts |= {"frame_times": (), "n_frames": 4, "visual_tokens": 16, "prompt_tokens": 20}
+                facts |= {"likelihoods": (-0.5, -1.5)} if task.name == "toy-image" else {}
                 records.append(Record(**facts))
         folder.mkdir()
         with RecordFile(folder / "records.jsonl") as file:

@@ -31,8 +31,8 @@ def listing(folder: Path) -> dict[str, int]:
     return {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
 
 
-def publish(hub: Running, folder: Path, name: str, home: Path, *, token: str = WRITE):
-    return run([PUBLISH, folder, name], hub.environment(home, token=token))
+def publish(hub: Running, folder: Path, name: str, home: Path, *, token: str = WRITE, xet: bool = False):
+    return run([PUBLISH, folder, name], hub.environment(home, token=token, xet=xet))
 
 
 def ever_seen(hub: Running, name: str) -> list[dict[str, str]]:
@@ -119,6 +119,41 @@ def test_what_keeps_failing_changes_nothing_and_the_next_call_goes_on(
     assert ever_seen(hub, name) == [{}, expected(folder)]
 
 
+@pytest.mark.slow
+def test_xet_fails_for_a_while(hub: Running, tmp_path: Path) -> None:
+    hub.faults(
+        {"match": "xet-write-token", "kind": "status", "status": 503},
+        {"match": "POST /v1/xorbs", "kind": "drop"},
+        {"match": "POST /v1/xorbs", "kind": "status", "status": 429},
+        {"match": "POST .*/v1/shards", "kind": "status", "status": 503},
+        {"match": "GET /_xorbs", "kind": "cut"},
+    )
+    folder = version(tmp_path, 2)
+    done = publish(hub, folder, "vtrap/xet-faults", tmp_path / "home", xet=True)
+    assert done.returncode == 0, done.stderr
+    assert [rule["match"] for rule in hub.control("state")["faults"] if rule["hits"] != 1] == []
+    assert ever_seen(hub, "vtrap/xet-faults") == [{}, expected(folder)]
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "says"),
+    [
+        ("xet-write-token", 401, "does not accept the token"),
+        ("xet-write-token", 403, "does not allow this token to upload"),
+        ("POST /v1/xorbs", 403, "does not allow this token to upload"),
+    ],
+)
+def test_what_xet_is_refused_is_said(hub: Running, tmp_path: Path, where: str, status: int, says: str) -> None:
+    name = f"vtrap/xet-{status}-{where[0]}"
+    folder = version(tmp_path, status)
+    hub.faults({"match": where, "kind": "status", "status": status, "times": 1000})
+    done = publish(hub, folder, name, tmp_path / "home", xet=True)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr.splitlines()[-1]
+    assert "trying again" not in done.stderr
+    assert ever_seen(hub, name) == [{}]
+
+
 def test_versions_are_replaced_whole(hub: Running, tmp_path: Path) -> None:
     # The second has fewer shards: one left over would be read as part of it.
     folders = [version(tmp_path, 2), version(tmp_path, 3)]
@@ -132,6 +167,16 @@ def test_versions_are_replaced_whole(hub: Running, tmp_path: Path) -> None:
     state = hub.control("state")
     assert state["received"] == 0
     assert not [line for line in state["log"] if line.startswith(("PUT", "POST /api/datasets"))]
+
+
+def test_a_card_that_the_hub_does_not_take_is_not_sent(hub: Running, tmp_path: Path) -> None:
+    folder = version(tmp_path, 1)
+    (folder / "README.md").write_text("---\nlicense: my own\n---\n# Mine\n")
+    done = publish(hub, folder, "vtrap/card", tmp_path / "home")
+    assert done.returncode == 2
+    assert "the Hub does not take the card" in done.stderr
+    assert "my own" in done.stderr
+    assert "datasets/vtrap/card" not in hub.control("state")["repos"]
 
 
 def test_a_moved_head_is_noticed(hub: Running, tmp_path: Path) -> None:
@@ -200,21 +245,3 @@ def test_memory_does_not_grow_with_the_files(hub: Running, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split()[-1]))
     assert peaks[1] - peaks[0] < 48, peaks
-
-
-def test_one_sample_in_forty_is_all_that_is_sent_again(hub: Running, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "manifest.json").write_text("{}")
-    samples = [random.Random(number).randbytes(250_000) for number in range(40)]
-    sent = []
-    for changed in (None, 17):
-        if changed is not None:
-            samples[changed] = random.Random(99).randbytes(250_000)
-        (tmp_path / "data/0.tar").write_bytes(b"".join(samples))
-        hub.control("reset")
-        words = [PUBLISH, tmp_path, "vtrap/forty", "manifest.json"]
-        done = run(words, hub.environment(tmp_path / "home", xet=True))
-        assert done.returncode == 0, done.stderr
-        sent.append(hub.control("state")["received"])
-    assert sent[0] > 9_000_000
-    assert 0 < sent[1] < sent[0] / 10, sent

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from data.shards_media import SMALL, write_photo, write_rows
 from standin.running import EXPIRED, READ, STRANGER, WRITE, Running, certify, run, running
 from standin.stock import stock_python
 
@@ -204,3 +205,28 @@ def test_damaged_corpora_are_not_sent(hub: Running, corpora: SimpleNamespace, tm
     assert done.returncode == 2
     assert "is damaged" in done.stderr
     assert "vtrap/damaged" not in str(hub.control("state")["log"])
+
+
+def test_one_sample_in_forty_is_all_that_is_sent_again(hub: Running, tmp_path: Path) -> None:
+    """Of a packed corpus, over Xet: its shards are the same bytes wherever its samples are."""
+    from vtrap_data.__main__ import main
+
+    rows = []
+    for number in range(40):
+        photo = write_photo(tmp_path / f"src/{number}.png", seed=number, size=(300, 280))
+        free = {"source": "ours", "licence": "CC0-1.0", "redistributable": True}
+        talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "noise"}]
+        rows.append({**free, "id": f"p{number}", "image": photo.name, "conversations": talk})
+    write_rows(tmp_path / "src/rows.jsonl", rows)
+    sent = []
+    for version in (0, 1):
+        if version:
+            write_photo(tmp_path / "src/17.png", seed=99, size=(301, 280))
+        words = ["pack", str(tmp_path / "src/rows.jsonl"), "--out", str(tmp_path / f"corpus-{version}")]
+        assert main([*words, "--name", "forty", *SMALL]) == 0
+        hub.control("reset")
+        done = push(hub, tmp_path / "home", tmp_path / f"corpus-{version}", name="vtrap/forty", xet=True)
+        assert done.returncode == 0, done.stderr
+        sent.append(hub.control("state")["received"])
+    assert sent[0] > 9_000_000
+    assert 0 < sent[1] < sent[0] / 10, sent

@@ -1,5 +1,5 @@
-"""The lines of the README, word for word but for a limit: train from the Hub, publish, score, submit, see it on the
-boards and on the leaderboard page."""
+"""The lines of the README, word for word: train from the Hub, publish, score, submit, see it on the boards and on the
+leaderboard page."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BASE_CARD = "---\nlicense: other\nlicense_name: tiny-licence\nlicense_link: LICE
 
 # What someone types who has transformers and nothing of vtrap.
 LOAD_STEP = """
-import json
+import json, sys
+from pathlib import Path
 from huggingface_hub import snapshot_download
 files = {}
-for revision in ("main", "checkpoint-2"):
-    from pathlib import Path
+for revision in ("main", sys.argv[1]):
     folder = Path(snapshot_download("vtrap/qwen2.5-vl-7b-hybrid", revision=revision))
     files[revision] = sorted(p.name for p in folder.iterdir())
 print(json.dumps(files))
@@ -62,14 +62,17 @@ def check_links(hub: Running, repo: str) -> None:
     named = [f"datasets/{name}" for name in metadata.get("datasets") or []]
     named += [f"models/{metadata['base_model']}"] if "base_model" in metadata else []
     assert set(named) <= known, named
-    for link in re.findall(r"\]\(([^)]+)\)", body):
+    links = [*re.findall(r"\]\(([^)]+)\)", body), *re.findall(r"(?:href|src)=\"([^\"]+)", body)]
+    links += [metadata["license_link"]] if "license_link" in metadata else []
+    for link in links:
         path = link.removeprefix("https://huggingface.co/")
+        name, _, file = path.partition("/blob/main/")
         if path == link:
             assert link in hub.main_tree(repo), f"{repo}: {link}"
-        else:
-            assert (path if path.startswith(("datasets/", "spaces/")) else f"models/{path}") in known, (
-                f"{repo}: {link}"
-            )
+            continue
+        name = name if name.startswith(("datasets/", "spaces/")) else f"models/{name}"
+        assert name in known, f"{repo}: {link}"
+        assert not file or file in hub.main_tree(name), f"{repo}: {link}"
     for name in re.findall(r"(?:load_dataset|from_pretrained|snapshot_download)\(\"([^\"]+)", body):
         assert any(f"{kind}/{name}" in known for kind in ("datasets", "models")), f"{repo}: {name}"
 
@@ -97,6 +100,7 @@ def test_train_publish_score_submit(
     trained = shutil.ignore_patterns("checkpoint-*", "*.pt", "training_summary.json", "settings.json")
     base = shutil.copytree(checkpoint, tmp_path / "base", ignore=trained)
     (base / "README.md").write_text(BASE_CARD)
+    (base / "LICENSE").write_text("Do what you like.\n")
     upload = "name, folder = 'Qwen/Qwen2.5-VL-7B-Instruct', FOLDER\napi.create_repo(name)\n"
     upload += "api.upload_folder(folder_path=folder, repo_id=name)"
     call(hub, tmp_path, upload.replace("FOLDER", repr(str(base))))
@@ -109,34 +113,34 @@ def test_train_publish_score_submit(
         ours(hub, tmp_path, ["-m", "vtrap_data", "push", benchmarks / f"toy-{kind}", f"vtrap/toy-{kind}"])
 
     # Nobody needs to be logged in to train.
-    train = ["-m", "vtrap_train", "--model", "qwen2.5-vl-7b", "--max_steps", "2"]
+    train = ["-m", "vtrap_train", "--model", "qwen2.5-vl-7b"]
     ours(hub, tmp_path, train, token=None)
     out = tmp_path / "runs/qwen2.5-vl-7b-hybrid"
     summary = json.loads((out / "training_summary.json").read_text())
     assert summary["data"][0]["data"] == "vtrap/video-sft-hybrid"
-    assert summary["steps"] == 2
+    last = f"checkpoint-{summary['steps']}"
 
     # The same command with TRL's own flags: it is trained already, so it is published.
     assert "models/vtrap" not in str(hub.control("state")["repos"].keys())
     hub_flags = ["--push_to_hub", "--hub_model_id", TUNED, "--hub_strategy", "all_checkpoints"]
     said = ours(hub, tmp_path, [*train, *hub_flags])
     assert f"{hub.url}/{TUNED}: published" in said
-    assert f"{hub.url}/{TUNED}/tree/checkpoint-2: published as checkpoint-2" in said
+    assert f"{hub.url}/{TUNED}/tree/{last}: published as {last}" in said
     state = hub.repo(f"models/{TUNED}")
-    main, step = state["branches"]["main"], state["tags"]["checkpoint-2"]
-    assert set(state["tags"]) == {"checkpoint-2", *(name for name in state["tags"] if state["tags"][name] == main)}
+    main, step = state["branches"]["main"], state["tags"][last]
+    assert set(state["tags"]) == {last, *(name for name in state["tags"] if state["tags"][name] == main)}
     assert state["commits"][main]["parent"] != step
     assert sorted(d["status"] for d in state["discussions"]) == ["closed", "merged"]
-    files = json.loads(ours(hub, tmp_path, ["-c", LOAD_STEP], token=None))
+    files = json.loads(ours(hub, tmp_path, ["-c", LOAD_STEP, last], token=None))
     assert {"model.safetensors", "config.json", "tokenizer.json", "preprocessing.json", "README.md"} <= set(
-        files["checkpoint-2"]
+        files[last]
     )
-    assert not [name for name in files["checkpoint-2"] if name.endswith((".pt", ".pth", ".bin"))]
+    assert not [name for name in files[last] if name.endswith((".pt", ".pth", ".bin"))]
     card = yaml.safe_load(read(hub, f"models/{TUNED}", "README.md").split("---\n")[1])
     assert (card["license"], card["license_name"]) == ("other", "tiny-licence")
     assert card["license_link"] == "https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct/blob/main/LICENSE"
     assert card["base_model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
-    assert 'revision="checkpoint-2"' in read(hub, f"models/{TUNED}", "README.md")
+    assert f'revision="{last}"' in read(hub, f"models/{TUNED}", "README.md")
 
     # Score base and fine-tune as anyone would, by their names on the Hub; submit both.
     values = {}
@@ -147,6 +151,15 @@ def test_train_publish_score_submit(
         values[name] = json.loads((scored / "scores.json").read_text())["tasks"]["toy-video"]["score"]
         submit = ["-m", "vtrap_bench", "submit", scored, "--model", name, "--results", "vtrap/vtrap-results"]
         assert "submitted" in ours(hub, tmp_path, submit)
+
+    # The card again, now with what was gained and lost.
+    report = tmp_path / "report"
+    ours(hub, tmp_path, ["-m", "vtrap_bench", "report", tmp_path / "scored-1", tmp_path / "scored-0", "--out", report])
+    again = ["-m", "vtrap_train", "push", out, TUNED, "--report", report / "report.json", "--setting", TUNED]
+    assert "published as" in ours(hub, tmp_path, again)
+    card_text = read(hub, f"models/{TUNED}", "README.md")
+    assert "![Image change against video change](trade_off.png)" in card_text
+    assert f"| {TUNED} | hybrid | budget |" in card_text
 
     ask = "rows = api.get_dataset_leaderboard('vtrap/toy-video', base_model_only=False)\n"
     rows = call(hub, tmp_path, ask + "print(json.dumps({r.model_id: [r.value, r.pull_request] for r in rows}))")

@@ -314,7 +314,7 @@ class Hub:
 
     async def validate_yaml(self, request: Request) -> Response:
         body = await request.json()
-        errors = [{"message": text} for text in card_errors(body["content"])]
+        errors = [{"message": text} for text in card_errors(body["content"], body.get("repoType", "model"))]
         return JSONResponse({"errors": errors, "warnings": []}, status_code=400 if errors else 200)
 
     async def info(self, request: Request, kind: str, ns: str, name: str, rev: str = "main") -> Response:
@@ -515,7 +515,7 @@ class Hub:
             raise Problem(412, "A commit has happened since. Please refresh and try again.")
         tree = repo.tree(head)
         for line in lines:
-            self._apply(tree, line["key"], line["value"])
+            self._apply(tree, line["key"], line["value"], kind=kind.removesuffix("s"))
         facts = {"title": header["summary"], "message": header.get("description", ""), "author": user["name"]}
         answer: Json = {"success": True}
         if create_pr:
@@ -541,7 +541,7 @@ class Hub:
         answer |= {"commitOid": sha, "commitUrl": f"{self.origin}/{prefix}{repo.data['id']}/commit/{sha}"}
         return JSONResponse(answer)
 
-    def _apply(self, tree: dict[str, Entry], key: str, value: Json) -> None:
+    def _apply(self, tree: dict[str, Entry], key: str, value: Json, *, kind: str) -> None:
         if key == "header":
             return
         path = value["path"]
@@ -551,7 +551,7 @@ class Hub:
             data = base64.b64decode(value["content"])
             if path.startswith(".eval_results/"):
                 check_results(data)
-            if path == "README.md" and (errors := card_errors(data.decode())):
+            if path == "README.md" and (errors := card_errors(data.decode(), kind)):
                 raise Problem(400, f"Invalid metadata in README.md: {errors[0]}")
             tree[path] = self.store.put(data)
         elif key == "lfsFile":
@@ -818,15 +818,50 @@ def front_matter(text: str) -> Json | None:
     return data
 
 
-def card_errors(text: str) -> list[str]:
-    """What the Hub would not take in a card; the real one checks far more."""
+# fmt: off
+LICENCES = frozenset([
+    "apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m", "bigscience-bloom-rail-1.0",
+    "bigcode-openrail-m", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause",
+    "bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0",
+    "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0",
+    "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cdla-sharing-1.0",
+    "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0", "etalab-2.0", "eupl-1.1",
+    "eupl-1.2", "agpl-3.0", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "lppl-1.3c",
+    "ms-pl", "mpl-2.0", "odc-by", "odbl", "openrail++", "osl-3.0", "postgresql", "ofl-1.1", "ncsa", "unlicense",
+    "zlib", "pddl", "lgpl-lr", "deepfloyd-if-license", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3",
+    "llama4", "gemma", "unknown", "other",
+])
+COLOURS = frozenset(["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"])
+# fmt: on
+
+
+def card_errors(text: str, kind: str) -> list[str]:
+    """What the Hub would not take in a card of a dataset, model or space; the real one checks more."""
     try:
         data = front_matter(text) or {}
     except ValueError as error:
         return [str(error)]
     errors = []
-    if "license" in data and not isinstance(data["license"], str | list):
-        errors.append('"license" must be a string')
+    for licence in data["license"] if isinstance(data.get("license"), list) else [data.get("license", "other")]:
+        if licence not in LICENCES:
+            errors.append(f'"license" must be one of the known ones, not {licence!r}')
+    if not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license_name", "x"))):
+        errors.append('"license_name" must be lower case letters, digits, dots and hyphens')
+    if not re.fullmatch(r"https://\S+|LICENSE(\.md)?", str(data.get("license_link", "LICENSE"))):
+        errors.append('"license_link" must be an address or LICENSE')
+    for name in ("datasets", "base_model", "language", "size_categories", "task_categories"):
+        values = data.get(name) or []
+        shape = r"[\w.-]+/[\w.-]+" if name in ("datasets", "base_model") else r"[A-Za-z0-9<>-]+"
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, str) or not re.fullmatch(shape, value):
+                errors.append(f'"{name}" holds {value!r}')
+    if kind == "space":
+        if data.get("sdk") not in ("gradio", "docker", "static"):
+            errors.append('"sdk" must be gradio, docker or static')
+        if not {data.get("colorFrom", "red"), data.get("colorTo", "red")} <= COLOURS:
+            errors.append('"colorFrom" and "colorTo" must be colours of the Hub')
+        if len(str(data.get("short_description", ""))) > 60:
+            errors.append('"short_description" must have at most 60 characters')
     if "tags" in data and not isinstance(data["tags"], list):
         errors.append('"tags" must be an array')
     names = [config.get("config_name") for config in data.get("configs") or []]
