@@ -110,7 +110,7 @@ def read_records(path: Path) -> list[Record]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist: no run has been made here") from None
-    return _parse(data[: data.rfind(b"\n") + 1], path)
+    return parse_records(data[: data.rfind(b"\n") + 1], path)
 
 
 class RecordFile:
@@ -133,7 +133,7 @@ class RecordFile:
             data = self._file.read()
             whole = data.rfind(b"\n") + 1
             self.dropped_bytes = len(data) - whole
-            self.records = _parse(data[:whole], path)
+            self.records = parse_records(data[:whole], path)
             self.chain = _last_link(data[:whole])
             if self.dropped_bytes:
                 self._file.truncate(whole)
@@ -207,7 +207,12 @@ def _last_link(data: bytes) -> str:
     return str(json.loads(last).get(CHAIN, "")) if last.strip() else ""
 
 
-def _parse(data: bytes, path: Path) -> list[Record]:
+def parse_records(data: bytes, path: Path) -> list[Record]:
+    """The records in whole lines of a file.
+
+    Raises:
+        VtrapError: A line is no record.
+    """
     records = []
     # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
     for number, line in enumerate(data.split(b"\n")[:-1], 1):

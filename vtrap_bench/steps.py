@@ -162,7 +162,7 @@ def run_steps(steps: Sequence[Step], *, out: Path, jobs: int = 1) -> int:
     """
     for folder in (out / "steps", out / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(out), _terminable():
+    with _locked(out), terminable():
         return _Runner(plan(steps, out=out), out=out, jobs=jobs).run()
 
 
@@ -375,7 +375,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Turn SIGTERM into SystemExit, so that `finally` blocks end the children."""
 
     def leave(number: int, _frame: object) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_run import Fake, benchmarks, model_dir, score, settings  # noqa: F401 - fixtures
 
+from vtrap_bench.answer import choices
 from vtrap_bench.backends import BackendSettings
 from vtrap_bench.backends.transformers_backend import TransformersBackend
 from vtrap_bench.records import RECORDS, read_records
-from vtrap_bench.run import choices
 from vtrap_data.encoding import collate, encode
 from vtrap_data.encoding.models import resolve
 from vtrap_data.errors import UsageError

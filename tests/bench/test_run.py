@@ -1,10 +1,7 @@
 """run: real packed data, a model of the real class with random weights, and real kills."""
 
-import contextlib
 import json
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +13,18 @@ import pytest
 
 from vtrap_bench import run as running
 from vtrap_bench.__main__ import main
+from vtrap_bench.answer import read_answer
+from vtrap_bench.answered import WORK, Answered
 from vtrap_bench.backends import Generation
 from vtrap_bench.extract import Stage
+from vtrap_bench.jobs import chosen
 from vtrap_bench.metrics import Accuracy
 from vtrap_bench.models import local_model
 from vtrap_bench.records import RECORDS, RecordFile, read_records
-from vtrap_bench.run import RunSettings, parse_frames, read_answer, score_model
+from vtrap_bench.run import parse_frames
+from vtrap_bench.run_file import TRAINING_MANIFEST
+from vtrap_bench.run_settings import RunSettings
+from vtrap_bench.score_run import score_model
 from vtrap_bench.scores import compute
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_bench.tasks.locate import ensure
@@ -159,6 +162,7 @@ def test_a_finished_run_loads_no_model_and_changes_nothing(settings):
     again = score_model(settings, model=local_model(settings.model), open_backend=never)
     assert again == scores
     assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in settings.out.iterdir()} == before
+    assert before.keys() == {"run.json", "records.jsonl", "scores.json"}
 
 
 @pytest.mark.parametrize("cut", [1, 40])
@@ -220,7 +224,7 @@ def test_another_pack_or_preprocessing_is_refused(settings, tmp_path):
         score(settings)
 
 
-def test_two_processes_do_not_write_one_run(settings):
+def test_what_writes_without_claims_is_kept_out(settings):
     with RecordFile(settings.out / RECORDS), pytest.raises(UsageError, match="another process"):
         score(settings)
 
@@ -235,9 +239,9 @@ def test_pictures_are_not_answered_again_for_another_number_of_frames(settings):
 
 def test_limit_is_nested_and_the_same_every_time():
     ids = [f"item-{i}" for i in range(100)]
-    chosen = [running._chosen(ids, n) for n in (5, 20, 100, None)]
-    assert [len(c) for c in chosen] == [5, 20, 100, 100]
-    assert set(chosen[0]) < set(chosen[1]) < set(chosen[2])
+    found = [chosen(ids, n) for n in (5, 20, 100, None)]
+    assert [len(c) for c in found] == [5, 20, 100, 100]
+    assert set(found[0]) < set(found[1]) < set(found[2])
 
 
 def test_metric_equals_the_records(settings):
@@ -262,7 +266,7 @@ def test_a_letter_becomes_its_option():
     assert read_answer("A or B", item, "letter")[0].value is None
 
 
-def test_kill_9_in_the_middle(settings):
+def test_kill_9_in_the_middle(settings, capsys):
     script = textwrap.dedent("""
         import sys, time
         from vtrap_bench import backends
@@ -277,75 +281,25 @@ def test_kill_9_in_the_middle(settings):
     """)
     arguments = ["run", "--model", settings.model, "--frames", "4", "--out", str(settings.out), "--batch-size", "1"]
     command = [sys.executable, "-c", script, *arguments, "--benchmarks", str(settings.benchmarks)]
-    path = settings.out / RECORDS
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_bytes().count(b"\n") >= 5):
+    while len(Answered(settings.out).records) < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (settings.out / "scores.json").exists()
-    with path.open("ab") as file:  # what a kill in the middle of a write leaves
+    (part,) = Answered(settings.out).parts()
+    with part.open("ab") as file:  # what a kill in the middle of a write leaves
         file.write(b'{"key": "half')
-    done = read_records(path)
+    done = list(Answered(settings.out).records.values())
     assert 5 <= len(done) < 32
     scores, backend = score(replace(settings, batch_size=1))
+    assert "cut short" in capsys.readouterr().err
     assert set(backend.asked).isdisjoint(r.item_id for r in done) and len(backend.asked) == 32 - len(done)
-    keys = [r.key for r in read_records(path)]
+    assert not (settings.out / WORK).exists()
+    keys = [r.key for r in read_records(settings.out / RECORDS)]
     assert len(keys) == len(set(keys)) == sum(t["n"] for t in scores["tasks"].values()) == 32
-
-
-def test_30_random_kills_change_nothing(settings, tmp_path):
-    """Each life of the run is a process of its own that is killed at a random moment; then one is left alone."""
-    rng = random.Random(7)
-    undisturbed, _ = score(replace(settings, out=tmp_path / "undisturbed"))
-
-    def one_life(after: float | None) -> int:
-        """Exit code of a forked run; killed `after` seconds unless it ends before."""
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                fake = Fake()
-                answer_all = fake.generate
-
-                def slow(examples, *, max_new_tokens):
-                    time.sleep(0.01)
-                    return answer_all(examples, max_new_tokens=max_new_tokens)
-
-                fake.generate = slow
-                score(replace(settings, batch_size=2), fake)
-                code = 0
-            finally:
-                os._exit(code)
-        if after is not None:
-            time.sleep(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
-        return os.waitstatus_to_exitcode(status)
-
-    path, kills, seen = settings.out / RECORDS, 0, 0
-    while kills < 30:
-        code = one_life(rng.uniform(0.005, 0.2))
-        assert code in (0, -signal.SIGKILL)
-        kills += code == -signal.SIGKILL
-        if path.exists():
-            kept = path.read_bytes().count(b"\n")
-            assert kept >= seen  # nothing that was on the disk is lost
-            seen = kept
-        if code == 0 or seen >= 30:  # done early: what is left of the kills hits the beginning again, or the scores
-            shutil.rmtree(settings.out)
-            seen = 0
-    assert one_life(None) == 0
-
-    def content(out):
-        return sorted(json.dumps(r.to_json(), sort_keys=True) for r in read_records(out / RECORDS))
-
-    assert content(settings.out) == content(tmp_path / "undisturbed")
-    assert json.loads((settings.out / "scores.json").read_text()) == undisturbed
-    assert not [p for p in settings.out.iterdir() if p.suffix == ".partial"]
 
 
 def test_an_engine_that_fails_is_no_success(settings, monkeypatch, capsys):
@@ -404,12 +358,12 @@ def test_a_batch_too_large_for_the_device_is_split(settings, benchmarks, model_d
 
 
 def test_training_with_other_preprocessing_is_said(settings, model_dir, capsys):
-    (model_dir / running.TRAINING_MANIFEST).write_text(json.dumps({"family": "fake", "position_rule": 0}))
+    (model_dir / TRAINING_MANIFEST).write_text(json.dumps({"family": "fake", "position_rule": 0}))
     try:
         score(replace(settings, limit=2))
         assert "trained with other preprocessing: position_rule" in capsys.readouterr().err
     finally:
-        (model_dir / running.TRAINING_MANIFEST).unlink()
+        (model_dir / TRAINING_MANIFEST).unlink()
 
 
 @pytest.mark.parametrize(

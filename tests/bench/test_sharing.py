@@ -1,0 +1,407 @@
+"""Processes that share a run: real ones, killed at any moment, on one machine and on what looks like two."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_run import Fake, benchmarks, model_dir, score, settings  # noqa: F401 - fixtures
+from tqdm import tqdm
+
+from vtrap_bench import claims, workers
+from vtrap_bench.__main__ import main
+from vtrap_bench.answered import WORK, Answered
+from vtrap_bench.claims import Worker
+from vtrap_bench.records import RECORDS, read_chained, read_records
+from vtrap_bench.tasks import select_tasks
+from vtrap_data.errors import UsageError, VtrapError
+
+# ruff: noqa: F811
+
+
+def fork(work) -> int:
+    """Process id of a child that does `work` and ends; its exit code is 0 unless that raises."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        # A bar's lock is shared with forked processes, and one that is killed never gives it back.
+        tqdm.set_lock(threading.RLock())
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def content(out: Path) -> list[str]:
+    return sorted(json.dumps(r.to_json(), sort_keys=True) for r in read_records(out / RECORDS))
+
+
+class Slow(Fake):
+    """Takes its time, and writes down who is asked what."""
+
+    def __init__(self, log: Path, *, seconds: float = 0.02) -> None:
+        super().__init__()
+        self.log, self.seconds = log, seconds
+
+    def generate(self, examples, *, max_new_tokens):
+        with self.log.open("a") as file:
+            file.write("".join(f"{os.getpid()} {e.item.id}\n" for e in examples))
+        time.sleep(self.seconds)
+        return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    @staticmethod
+    def asked_of(log: Path) -> dict[str, list[int]]:
+        """Who was asked each item, in order."""
+        found: dict[str, list[int]] = {}
+        for line in log.read_text().splitlines():
+            pid, item = line.split(" ")
+            found.setdefault(item, []).append(int(pid))
+        return found
+
+
+# --- a whole run ---------------------------------------------------------------------------------------------
+
+
+def test_several_processes_answer_each_item_once(settings, tmp_path):
+    alone, _ = score(replace(settings, out=tmp_path / "alone"))
+    settings, log = replace(settings, batch_size=2), tmp_path / "log"
+    said = [tmp_path / f"said-{n}" for n in range(4)]
+
+    class Together(Slow):
+        """Begins when all are there."""
+
+        def generate(self, examples, *, max_new_tokens):
+            while not self.asked and len(Answered(settings.out).parts()) < 4:
+                time.sleep(0.01)
+            return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    children = [fork(lambda p=p: p.write_text(json.dumps(score(settings, Together(log))[0]))) for p in said]
+    assert [ended(c) for c in children] == [0] * 4
+    asked = Slow.asked_of(log)
+    assert len(asked) == 32 and all(len(who) == 1 for who in asked.values())
+    assert len({who[0] for who in asked.values()}) == 4  # each had something to do
+    # All of them end with the same scores, and nothing tells the folder from that of one process.
+    assert [json.loads(p.read_text()) for p in said] == [alone] * 4
+    assert content(settings.out) == content(tmp_path / "alone")
+    assert len(read_chained(settings.out / RECORDS)) == 32
+    assert {p.name for p in settings.out.iterdir()} == {p.name for p in (tmp_path / "alone").iterdir()}
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_30_random_kills_change_nothing(settings, tmp_path, processes):
+    """Each process is killed at a random moment and another takes its place; then they are left alone."""
+    rng, log = random.Random(7), tmp_path / "log"
+    alone, _ = score(replace(settings, out=tmp_path / "alone"))
+    settings = replace(settings, batch_size=2)
+    live: dict[int, float] = {}
+    killed: set[int] = set()
+    seen = 0
+    log.touch()
+
+    def finished() -> None:
+        for item, who in Slow.asked_of(log).items():  # asked again only if whoever was asked before was killed over it
+            assert set(who[:-1]) <= killed, (item, who)
+        assert content(settings.out) == content(tmp_path / "alone")
+        assert len(read_chained(settings.out / RECORDS)) == 32
+        assert json.loads((settings.out / "scores.json").read_text()) == alone
+        left = {p.name for p in settings.out.iterdir()} - {WORK}
+        assert left == {"run.json", "records.jsonl", "scores.json"}
+        # A process that was killed after the end may leave its empty folder.
+        assert not Answered(settings.out).parts()
+
+    while len(killed) < 30:
+        while len(live) < processes:
+            child = fork(lambda: score(settings, Slow(log, seconds=0.01)))
+            live[child] = time.monotonic() + rng.uniform(0.005, 0.15 * processes)
+        time.sleep(0.002)
+        for child, when in list(live.items()):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                del live[child]
+            elif time.monotonic() > when:
+                os.kill(child, signal.SIGKILL)
+                assert ended(child) in (0, -signal.SIGKILL)
+                killed.add(child)
+                del live[child]
+        kept = len(Answered(settings.out).records)
+        assert kept >= seen  # nothing that was on the disk is lost
+        seen = kept
+        # Done early: what is left of the kills hits the beginning again.
+        if (settings.out / "scores.json").exists() and kept == 32:
+            for child in live:
+                assert ended(child) == 0
+            live.clear()
+            finished()
+            shutil.rmtree(settings.out)
+            log.write_text("")
+            seen = 0
+    for child in live:
+        assert ended(child) == 0
+    score(settings, Slow(log))
+    finished()
+
+
+def test_a_process_that_fails_leaves_its_batch_to_the_others(settings, tmp_path):
+    class Breaks(Slow):
+        def generate(self, examples, *, max_new_tokens):
+            if self.asked:
+                raise VtrapError("the engine is gone")
+            return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    settings, log = replace(settings, batch_size=2), tmp_path / "log"
+    children = [fork(lambda kind=kind: score(settings, kind(log))) for kind in (Breaks, Slow)]
+    assert [ended(c) for c in children] == [1, 0]
+    assert all(len(who) == 1 for who in Slow.asked_of(log).values()) and len(Slow.asked_of(log)) == 32
+    assert len(read_records(settings.out / RECORDS)) == 32
+
+
+def test_helpers_must_agree_with_those_at_work(settings, tmp_path):
+    log = tmp_path / "log"
+    slow = replace(settings, batch_size=2, limit=6)
+    child = fork(lambda: score(slow, Slow(log, seconds=0.1)))
+    while len(Answered(settings.out).records) < 2:
+        time.sleep(0.01)
+    with pytest.raises(UsageError, match="another process is at work there with other settings"):
+        score(settings)
+    with pytest.raises(UsageError, match="batch_size"):
+        score(replace(slow, batch_size=3))
+    helped, _ = score(slow, Slow(log))
+    assert ended(child) == 0 and all(len(who) == 1 for who in Slow.asked_of(log).values())
+    # When they are done, or dead, the run can be added to.
+    child = fork(lambda: score(replace(slow, limit=9), Slow(log, seconds=5)))
+    while not Answered(settings.out).parts():
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+    more, _ = score(settings)
+    assert (helped["tasks"]["toy-image"]["n"], more["tasks"]["toy-image"]["n"]) == (6, 20)
+
+
+def test_a_part_that_was_changed_by_hand_is_found(settings):
+    with pytest.raises(VtrapError, match="stopped"):
+        score(settings, Fake(stop_after=10))
+    (part,) = Answered(settings.out).parts()
+    part.write_bytes(part.read_bytes().replace(b'"correct": false', b'"correct": true ', 1))
+    with pytest.raises(UsageError, match="is not as it was written"):
+        score(settings)
+
+
+# --- claims --------------------------------------------------------------------------------------------------
+
+
+def race(root: Path, result: Path, *, names: int, at: float) -> None:
+    with Worker(root) as me:
+        while time.monotonic() < at:
+            pass
+        won = [n for n in range(names) if me.claim(f"item-{n}")]
+        result.write_text(json.dumps(won))
+        while len(list(result.parent.glob("won-*"))) < 4:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("orphaned", [False, True], ids=["new", "of a dead process"])
+def test_a_claim_has_one_owner(tmp_path, orphaned):
+    root, names = tmp_path / "work", 200
+    if orphaned:
+
+        def die() -> None:
+            with Worker(root) as me:
+                assert all(me.claim(f"item-{n}") for n in range(names))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        assert ended(fork(die)) == -signal.SIGKILL
+    at = time.monotonic() + 0.3
+    results = [tmp_path / f"won-{n}" for n in range(4)]
+    children = [fork(lambda r=r: race(root, r, names=names, at=at)) for r in results]
+    assert [ended(c) for c in children] == [0] * 4
+    won = Counter(n for r in results for n in json.loads(r.read_text()))
+    assert won == Counter(range(names))
+
+
+def test_the_lock_holds_one_process_at_a_time(tmp_path):
+    inside, counter = tmp_path / "inside", tmp_path / "counter"
+    counter.write_text("0")
+
+    def work() -> None:
+        with Worker(tmp_path / "work") as me:
+            for _ in range(20):
+                with me.lock():
+                    with inside.open("x"):  # fails if another is in
+                        counter.write_text(str(int(counter.read_text()) + 1))
+                    inside.unlink()
+
+    children = [fork(work) for _ in range(3)]
+    assert [ended(c) for c in children] == [0] * 3 and counter.read_text() == "60"
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_lock_of_a_killed_process_is_free(tmp_path):
+    def die() -> None:
+        with Worker(tmp_path / "work") as me, me.lock():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ended(fork(die))
+    with Worker(tmp_path / "work") as me, me.lock():
+        me.bury()
+    assert not (tmp_path / "work").exists()
+
+
+def elsewhere(root: Path, monkeypatch, *, beat: float) -> tuple[int, str]:
+    """A process of another machine, as far as its name says: its lock proves nothing here."""
+    pipe, other = os.pipe()
+
+    def work() -> None:
+        monkeypatch.setattr(claims, "_machine", lambda: "another")
+        with Worker(root, beat=beat) as me:
+            assert me.claim("batch")
+            os.write(other, me.name.encode())
+            time.sleep(60)
+
+    child = fork(work)
+    return child, os.read(pipe, 1000).decode()
+
+
+def test_a_process_of_another_machine_is_dead_when_it_stops_beating(tmp_path, monkeypatch):
+    child, name = elsewhere(tmp_path / "work", monkeypatch, beat=0.05)
+    try:
+        with Worker(tmp_path / "work", lease=0.5) as me:
+            assert me.lives(name, sure=True)  # it has changed its sign
+            for _ in range(20):
+                assert not me.claim("batch")
+                time.sleep(0.05)
+            os.kill(child, signal.SIGKILL)
+            ended(child)
+            assert not me.claim("batch"), "nobody can know yet"
+            began = time.monotonic()
+            while not me.claim("batch"):
+                time.sleep(0.02)
+            assert 0.3 < time.monotonic() - began < 5
+            assert not me.lives(name, sure=True)
+        with Worker(tmp_path / "work", lease=0.5) as late:  # one that never saw it alive waits to be sure
+            assert late.lives(name) and not late.lives(name, sure=True)
+    finally:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_that_a_child_inherited_keeps_nobody_alive(tmp_path):
+    """A killed process may leave children behind, which hold its files open."""
+    pipe, other = os.pipe()
+
+    def work() -> None:
+        with Worker(tmp_path / "work", beat=0.05) as me:
+            child = fork(lambda: time.sleep(30))
+            os.write(other, f"{child} {me.name}".encode())
+            time.sleep(30)
+
+    owner = fork(work)
+    child, name = os.read(pipe, 1000).decode().split(" ", 1)
+    try:
+        with Worker(tmp_path / "work", lease=0.5) as me:
+            assert me.lives(name)
+            os.kill(owner, signal.SIGKILL)
+            ended(owner)
+            deadline = time.monotonic() + 10
+            while me.lives(name):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+
+
+# --- one command, several processes --------------------------------------------------------------------------
+
+
+def test_one_command_starts_several_processes(settings, model_dir, benchmarks, tmp_path, capsys):
+    """With the real backend; one of the processes is killed."""
+    shared = ["run", "--model", str(model_dir), "--frames", "4", "--batch-size", "1", "--benchmarks", str(benchmarks)]
+    assert main([*shared, "--out", str(tmp_path / "alone"), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    out = tmp_path / "shared"
+    command = [sys.executable, "-m", "vtrap_bench", *shared, "--out", str(out), "--processes", "2", "--json"]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(parts := Answered(out).parts()) < 2:
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    victim = int(parts[0].parent.name.split(".")[-2])
+    os.kill(victim, signal.SIGKILL)
+    said, complaints = launcher.communicate()
+    assert launcher.returncode == 0, complaints
+    assert json.loads(said) == alone and "of 2 was ended by signal 9 (often: out of memory)" in complaints
+    assert content(out) == content(tmp_path / "alone")
+    assert not (out / WORK).exists()
+
+
+def test_all_processes_failing_is_no_success(settings, benchmarks, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(settings.model, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    arguments = ["run", "--model", str(broken), "--frames", "4", "--out", str(tmp_path / "out"), "--processes", "2"]
+    assert main([*arguments, "--benchmarks", str(benchmarks)]) == 1
+    assert "all 2 processes failed" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_gpus_are_divided(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert workers.share_of(processes=None, gpus=4, device="auto") == (4, ("4", "5", "6", "7"))
+    assert workers.share_of(processes=2, gpus=4, device="auto") == (2, ("4,5", "6,7"))
+    assert workers.share_of(processes=3, gpus=None, device="cpu") == (3, ())
+    assert workers.share_of(processes=None, gpus=None, device="cpu") == (1, ())
+    for processes, gpus, device, says in [
+        (None, 8, "auto", "only 4 visible"),
+        (3, 4, "auto", "cannot be divided"),
+        (0, None, "auto", "at least 1"),
+        (None, 0, "auto", "cannot be divided"),
+        (None, 2, "cuda:1", "exclude each other"),
+    ]:
+        with pytest.raises(UsageError, match=says):
+            workers.share_of(processes=processes, gpus=gpus, device=device)
+    env = workers.environment(workers.Share(2, ("4,5", "6,7")), 1)
+    assert env["CUDA_VISIBLE_DEVICES"] == "6,7"
+
+
+def test_a_process_is_given_the_same_command(tmp_path, monkeypatch):
+    """What it is started with, parsed again, asks for the same run."""
+    import argparse
+
+    from vtrap_bench import run as running
+
+    parser = argparse.ArgumentParser()
+    running.add_arguments(parser)
+    words = ["--model", "a b", "--out", str(tmp_path / "x y"), "--engine", '{"a": 1}', "--gpus", "2", "--limit", "3"]
+    args = parser.parse_args(words)
+    again = parser.parse_args(workers.command(args)[4:])
+    assert vars(again) == {**vars(args), "gpus": None}
+
+
+def test_tasks_of_one_run_are_shared_too(settings, tmp_path):
+    """Nothing is shared out before the beginning: a late process helps with what is left."""
+    log = tmp_path / "log"
+    settings = replace(settings, batch_size=1, tasks=select_tasks("image,video"))
+    first = fork(lambda: score(settings, Slow(log, seconds=0.05)))
+    while len(Answered(settings.out).records) < 8:
+        time.sleep(0.01)
+    score(settings, Slow(log, seconds=0.05))
+    assert ended(first) == 0
+    asked = Slow.asked_of(log)
+    who = Counter(pid for pids in asked.values() for pid in pids)
+    assert len(asked) == sum(who.values()) == 32 and who[os.getpid()] >= 5

@@ -1,0 +1,143 @@
+"""What does the model say to these items, and is it right?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from vtrap_bench.backends import Backend, Choice, Generation, Step, UnfinishedError
+from vtrap_bench.extract import AnswerForm, Extraction, extract, is_right
+from vtrap_bench.jobs import Bench, Job
+from vtrap_bench.records import Record
+from vtrap_bench.run_settings import RunSettings
+from vtrap_data.errors import UsageError
+from vtrap_data.samples import Example, Item
+from vtrap_data.sources.benchmarks.tempcompass import option_parts
+
+
+class Answers(NamedTuple):
+    """What came of a batch.
+
+    Attributes:
+        records: Graded.
+        tokens: By key of the record.
+        failure: Why the rest of the batch has no records: to be raised when these are on the disk.
+    """
+
+    records: list[Record]
+    tokens: dict[str, tuple[Step, ...]]
+    failure: UnfinishedError | None
+
+
+def load(batch: Sequence[Job], benches: Mapping[str, Bench]) -> list[Example]:
+    """The items of a batch, with their media decoded.
+
+    Raises:
+        UsageError: One has no answer.
+    """
+    data = benches[batch[0].task].data
+    examples = [data[job.number] for job in batch]
+    for example in examples:
+        if example.item.answer is None:
+            raise UsageError(
+                f"{data.root}: item {example.item.id} has no answer, so it cannot be scored: pack a benchmark"
+            )
+    return examples
+
+
+def ask(
+    backend: Backend, batch: Sequence[Job], examples: Sequence[Example], bench: Bench, settings: RunSettings
+) -> Answers:
+    """Ask a batch of items of one task, and grade what is said."""
+    asked = [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples]
+    likelihoods: list[tuple[float, ...]] = [()] * len(asked)
+    failure: UnfinishedError | None = None
+    if settings.answers == "likelihood":
+        said, likelihoods = _choose(backend, asked, form=bench.profile.form, settings=settings)
+    else:
+        try:
+            said = backend.generate(asked, max_new_tokens=bench.task.max_new_tokens)
+        except UnfinishedError as error:
+            failure, kept = error, sorted(error.done)
+            said = [error.done[n] for n in kept]
+            batch, examples = [batch[n] for n in kept], [examples[n] for n in kept]
+            likelihoods = [()] * len(kept)
+    rows = zip(batch, examples, said, likelihoods, strict=True)
+    records = [_record(job, example, one, likely, bench) for job, example, one, likely in rows]
+    return Answers(records, {job.key: one.steps for job, one in zip(batch, said, strict=True)}, failure)
+
+
+def _record(job: Job, example: Example, said: Generation, likelihoods: tuple[float, ...], bench: Bench) -> Record:
+    item, task = example.item, bench.task
+    credit: float | None = None
+    if task.grade is None:
+        found, right = read_answer(said.text, item, bench.profile.form)
+    else:
+        found, earned = task.grade(said.text, item)
+        right, credit = earned == 1, earned if 0 < earned < 1 else None
+    return Record(
+        key=job.key,
+        task=job.task,
+        item_id=item.id,
+        ability=item.ability or "all",
+        cluster=task.cluster_of(example),
+        question=item.question,
+        options=item.options,
+        answer=item.answer or "",
+        response=said.text,
+        extracted=found.value,
+        stage=found.stage.value,
+        correct=right,
+        frame_times=() if example.frames is None else example.frames.times,
+        n_frames=0 if example.frames is None else len(example.frames),
+        visual_tokens=said.visual_tokens,
+        prompt_tokens=said.n_prompt_tokens,
+        facts="" if task.source is None else item.category or "",
+        credit=credit,
+        likelihoods=likelihoods,
+    )
+
+
+def _choose(
+    backend: Backend, examples: Sequence[Example], *, form: AnswerForm, settings: RunSettings
+) -> tuple[list[Generation], list[tuple[float, ...]]]:
+    """Each example answered with the option that the model would most likely write; equally likely ones are none."""
+    score = getattr(backend, "score_options", None)
+    if score is None:
+        raise UsageError(f"--answers likelihood: the backend {settings.backend} gives no log-probabilities of options")
+    words = [choices(example.item, form=form) for example in examples]
+    for example, texts in zip(examples, words, strict=True):
+        if not texts:
+            raise UsageError(f"--answers likelihood: {example.item.id} is an open question: use --answers generate")
+    answers, likelihoods = [], []
+    choice: Choice
+    for texts, choice in zip(words, score(examples, words), strict=True):
+        best = max(choice.likelihoods)
+        said = texts[choice.likelihoods.index(best)] if choice.likelihoods.count(best) == 1 else ""
+        answers.append(Generation(said, choice.visual_tokens, choice.n_prompt_tokens))
+        likelihoods.append(choice.likelihoods)
+    return answers, likelihoods
+
+
+def read_answer(response: str, item: Item, form: AnswerForm) -> tuple[Extraction, bool]:
+    """What the response says in the terms of the item's answer (a letter becomes the option it stands for), and
+    whether that is right.
+    """
+    found = extract(response, form=form, options=item.options)
+    if form == "letter" and found.value is not None:
+        found = Extraction(item.options[ord(found.value) - ord("A")], found.stage)
+    assert item.answer is not None
+    return found, is_right(found.value, item.answer)
+
+
+def choices(item: Item, *, form: AnswerForm) -> tuple[str, ...]:
+    """What the model may write to answer an item: letters, options as they are, or Yes and No; () if it is open."""
+    if form == "yes-no" or (form == "letter" and not item.options and item.answer in ("yes", "no")):
+        return ("Yes", "No")
+    labels = tuple(option_parts(option)[0] for option in item.options)
+    if all(labels):
+        return labels  # "Option 1", as they are shown
+    if form == "letter":
+        return tuple(chr(ord("A") + i) for i in range(len(item.options)))
+    return item.options

@@ -1,0 +1,104 @@
+"""Which items of a run are answered, by whichever process? `records.jsonl`, and what is still to be put into it.
+
+Each process appends to a file of its own, with a hash chain of its own. They are put together into `records.jsonl`
+when a run begins again or is complete: the chain of each file is checked, and every item is taken once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vtrap_bench.backends import Step
+from vtrap_bench.backends.tokens import TOKENS, append_tokens, read_tokens
+from vtrap_bench.claims import Worker
+from vtrap_bench.records import RECORDS, Record, RecordFile, parse_records, read_chained
+
+WORK = "work"
+"""Folder inside a run's, there only while it is unfinished: one folder per process."""
+
+
+class Answered:
+    """The records of a run, kept up to date with what all processes write.
+
+    Attributes:
+        records: By key.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.records: dict[str, Record] = {}
+        self._read: dict[Path, int] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was added since."""
+        # The processes' files first: what leaves them is in `records.jsonl` by then.
+        for path in (*self.parts(), self.out / RECORDS):
+            try:
+                with path.open("rb") as file:
+                    file.seek(self._read.get(path, 0))
+                    data = file.read()
+            except FileNotFoundError:
+                continue
+            whole = data.rfind(b"\n") + 1
+            self._read[path] = self._read.get(path, 0) + whole
+            for record in parse_records(data[:whole], path):
+                self.records.setdefault(record.key, record)
+
+    def parts(self) -> list[Path]:
+        """Files of records that are not in `records.jsonl` yet, or not all of them."""
+        # Who holds the lock is a link to a folder.
+        return sorted(p for p in (self.out / WORK).glob(f"*/{RECORDS}") if not p.parent.is_symlink())
+
+    def at_work(self, me: Worker, *, sure: bool) -> bool:
+        """Whether another living process answers items of this run. `sure` as in `Worker.lives`."""
+        return any(p.parent != me.folder and me.lives(p.parent.name, sure=sure) for p in self.parts())
+
+    def fold(
+        self, me: Worker, *, more: Iterable[Record] = (), tokens: Mapping[str, Iterable[Step]] | None = None
+    ) -> None:
+        """Put everything into `records.jsonl`: only with the lock held, and nobody in the middle of an item.
+
+        Args:
+            me: This process.
+            more: Records from elsewhere.
+            tokens: Theirs.
+
+        Raises:
+            UsageError: A file was changed by hand, or a process that knows no locks is writing.
+        """
+        with RecordFile(self.out / RECORDS) as base:
+            if base.dropped_bytes:
+                _note(base.path)
+            known = {r.key for r in base.records}
+
+            def add(records: Iterable[Record], steps: Mapping[str, Iterable[Step]]) -> None:
+                new = {r.key: r for r in records if r.key not in known}
+                if new:
+                    append_tokens(self.out / TOKENS, {k: steps[k] for k in new if k in steps})
+                    base.append(new.values())
+                    known.update(new)
+
+            for part in self.parts():
+                if _torn(part):
+                    _note(part)
+                add(map(Record.from_json, read_chained(part)), read_tokens(part.parent / TOKENS))
+                part.unlink()
+                (part.parent / TOKENS).unlink(missing_ok=True)
+            add(more, tokens or {})
+        me.bury()
+        self.refresh()
+
+
+def _torn(path: Path) -> bool:
+    data = path.read_bytes()
+    return bool(data) and not data.endswith(b"\n")
+
+
+def _note(path: Path) -> None:
+    text = f"{path}: the last line was cut short when the run was stopped; its item is answered again"
+    tqdm.write(text, file=sys.stderr)

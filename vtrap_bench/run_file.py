@@ -1,0 +1,157 @@
+"""What decided the answers of a run? `run.json`, written before the first answer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import vtrap_bench
+from vtrap_bench.backends import GENERATION, BackendSettings
+from vtrap_bench.extract import EXTRACTOR_VERSION
+from vtrap_bench.jobs import Bench
+from vtrap_bench.models import LocalModel
+from vtrap_bench.records import RECORDS
+from vtrap_bench.run_settings import RunSettings
+from vtrap_bench.statistics import RESAMPLES
+from vtrap_bench.tasks.task import PROMPTS_VERSION
+from vtrap_data.encoding.manifest import differences
+from vtrap_data.errors import UsageError
+from vtrap_data.media.select import FRAMES_VERSION
+from vtrap_data.shards.files import canonical_json, write_bytes
+
+RUN = "run.json"
+RUN_FORMAT = 1
+TRAINING_MANIFEST = "preprocessing.json"
+"""Beside a checkpoint that vtrap trained: the preprocessing it was trained with."""
+
+
+def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSettings) -> dict[str, Any]:
+    """Everything that decides an answer, beside the item and its task. Part of every record's key."""
+    return {
+        "model": model.digest,
+        "backend": settings.backend,
+        "dtype": loading.dtype,
+        "generation": GENERATION,
+        "profile": settings.profile,
+        "prompts": PROMPTS_VERSION,
+        "extractor": EXTRACTOR_VERSION,
+        "frame_rule": FRAMES_VERSION,
+        "frames": str(settings.frames),
+        # Left out where it is the usual way, so that runs made before there was another one go on.
+        **({} if settings.answers == "generate" else {"answers": settings.answers}),
+        **({} if settings.engine == "{}" else {"engine": settings.engine}),
+        **({} if settings.videos == "video" else {"videos": settings.videos}),
+    }
+
+
+def describe(
+    settings: RunSettings,
+    model: LocalModel,
+    loading: BackendSettings,
+    decides: Mapping[str, Any],
+    benches: Sequence[Bench],
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of `run.json`."""
+    default = Path(settings.model).resolve().name if Path(settings.model).is_dir() else settings.model
+    return {
+        "format": RUN_FORMAT,
+        "model": {
+            "name": settings.model,
+            "hub_revision": model.revision,
+            "family": model.ref.family,
+            "weights": dict(model.weights),
+        },
+        "label": settings.label or (before or {}).get("label") or default,
+        "frames": str(settings.frames),
+        "tasks": {
+            b.task.name: {
+                "version": b.task.version,
+                "modality": b.task.modality,
+                "synthetic": b.task.synthetic,
+                "data_sha256": b.sha256,
+                "items": len(b.jobs),
+                "limit": b.limit,
+                "max_new_tokens": b.task.max_new_tokens,
+                "answer_form": b.profile.form,
+            }
+            for b in benches
+        },
+        "decides": dict(decides),
+        "device": loading.device,
+        "batch_size": settings.batch_size,
+        "bootstrap": {"seed": settings.seed, "resamples": RESAMPLES, "level": 0.95, "tasks": "wilson-clustered"},
+        "preprocessing": (before or {}).get("preprocessing"),
+        "backend": (before or {}).get("backend", {}),
+        "versions": {
+            "vtrap": vtrap_bench.__version__,
+            **{name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        },
+    }
+
+
+def refuse_other(before: Mapping[str, Any], decides: Mapping[str, Any], settings: RunSettings) -> None:
+    """Raise UsageError if what decides the answers of the run that is there differs from what is asked for."""
+    if other := differences(dict(before["decides"]), dict(decides)):
+        raise UsageError(
+            f"--out {settings.out} holds a run with other settings ({'; '.join(other)}): choose another --out"
+        )
+
+
+def same_preprocessing(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any], settings: RunSettings, model: LocalModel
+) -> dict[str, Any]:
+    """The preprocessing manifest as JSON, compared with what the run began with and what the model was trained with.
+
+    Raises:
+        UsageError: The run was begun with another.
+    """
+    current: dict[str, Any] = json.loads(canonical_json(dict(now)))
+    if before is not None and (other := differences(dict(before), current)):
+        raise UsageError(
+            f"--out {settings.out} was begun with other preprocessing ({'; '.join(other)}): choose another --out"
+        )
+    trained = model.folder / TRAINING_MANIFEST
+    if trained.is_file() and (other := differences(json.loads(trained.read_text(encoding="utf-8")), current)):
+        note(f"warning: {settings.model} was trained with other preprocessing: {'; '.join(other)}")
+    return current
+
+
+def read_run(out: Path) -> dict[str, Any] | None:
+    """The `run.json` that is there; None if the folder holds no run.
+
+    Raises:
+        UsageError: It is damaged, or is missing beside records.
+    """
+    path = out / RUN
+    if not path.is_file():
+        if (out / RECORDS).is_file() and (out / RECORDS).stat().st_size:
+            raise UsageError(
+                f"--out {out} has {RECORDS} but no {RUN}, so nobody knows what made it: choose another --out"
+            )
+        return None
+    try:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        if data["format"] != RUN_FORMAT:
+            raise UsageError(f"{path} has format {data['format']}, not {RUN_FORMAT}: choose another --out")
+        if not isinstance(data["decides"], dict) or not isinstance(data["tasks"], dict):
+            raise TypeError("decides and tasks must be objects")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}): choose another --out") from error
+    return data
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of a run, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def note(text: str) -> None:
+    """Tell the user, without tearing the progress bar."""
+    tqdm.write(text, file=sys.stderr)

@@ -1,0 +1,104 @@
+"""What does the user ask of a run?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vtrap_bench.backends import BackendSettings
+from vtrap_bench.models import LocalModel, saved_dtype
+from vtrap_bench.tasks import Task
+from vtrap_data.errors import UsageError
+
+Frames = int | Literal["budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """One run.
+
+    Attributes:
+        model: As the user typed it.
+        tasks: What to score.
+        frames: Frames shown per video: a number, or "budget" for the budgets the benchmark was packed with.
+        out: Folder of the run.
+        label: What tables call the model.
+        benchmarks: Folder of packed benchmarks; None: the cache.
+        limit: At most this many items per task: always the same ones, and the more include the fewer.
+        batch_size: Items per batch. Does not change the answers.
+        seed: Of the bootstrap.
+        backend: Key of BACKENDS.
+        dtype: "auto": what the checkpoint was saved in on a GPU, float32 on a CPU.
+        device: "auto" or as torch names it.
+        profile: Prompt profile of every task.
+        answers: "generate": the model writes; "likelihood": of the options, the one that it would most likely write.
+        engine: For vLLM; this and the rest as in `BackendSettings`.
+        base_url: For a server.
+        served_name: For a server.
+        concurrency: For a server.
+        timeout: For a server.
+        videos: For a server.
+    """
+
+    model: str
+    tasks: Sequence[Task]
+    frames: Frames
+    out: Path
+    label: str | None = None
+    benchmarks: Path | None = None
+    limit: int | None = None
+    batch_size: int = 32
+    seed: int = 0
+    backend: str = "transformers"
+    dtype: str = "auto"
+    device: str = "auto"
+    profile: str = "vtrap"
+    answers: Literal["generate", "likelihood"] = "generate"
+    engine: str = "{}"
+    base_url: str | None = None
+    served_name: str | None = None
+    concurrency: int = 16
+    timeout: float = 600.0
+    videos: Literal["video", "images"] = "video"
+
+
+def check(settings: RunSettings) -> None:
+    """Refuse what cannot be.
+
+    Raises:
+        UsageError: A number is out of range, or two settings contradict each other.
+    """
+    if settings.limit is not None and settings.limit < 1:
+        raise UsageError(f"--limit {settings.limit} must be at least 1")
+    if settings.batch_size < 1:
+        raise UsageError(f"--batch-size {settings.batch_size} must be at least 1")
+    if settings.concurrency < 1:
+        raise UsageError(f"--concurrency {settings.concurrency} must be at least 1")
+    if settings.timeout <= 0:
+        raise UsageError(f"--timeout {settings.timeout:g} must be more than 0 seconds")
+    if (settings.base_url is not None) != (settings.backend == "openai"):
+        raise UsageError("--backend openai and --base-url URL go together")
+
+
+def loading(settings: RunSettings, model: LocalModel) -> BackendSettings:
+    """How the backend loads the model."""
+    from vtrap_bench.backends.transformers_backend import DTYPES, default_device
+
+    device = default_device() if settings.device == "auto" else settings.device
+    dtype = settings.dtype
+    if dtype == "auto":
+        saved = saved_dtype(model.folder)
+        dtype = saved if saved in DTYPES and not device.startswith("cpu") else "float32"
+    return BackendSettings(
+        model=model.ref,
+        dtype=dtype,
+        device=device,
+        engine=settings.engine,
+        base_url=settings.base_url,
+        served_name=settings.served_name,
+        concurrency=settings.concurrency,
+        timeout=settings.timeout,
+        videos=settings.videos,
+    )
