@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from data.encoding_families import NAMES, build
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -48,11 +49,16 @@ def backend(tmp_path_factory, toy_processor):
     return TransformersBackend(BackendSettings(model=resolve(str(out)), dtype="float32", device="cpu"))
 
 
-def test_the_batch_changes_neither_text_nor_tokens(backend):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_batch_changes_neither_text_nor_tokens(tmp_path, name):
+    """With a tiny model of every family: text, one picture, several, and clips, mixed in one batch."""
+    build(name, tmp_path)
+    backend = TransformersBackend(BackendSettings(model=resolve(str(tmp_path)), dtype="float32", device="cpu"))
     found = {}
     for size in (1, 4, 16):
         parts = [EXAMPLES[i : i + size] for i in range(0, len(EXAMPLES), size)]
         found[size] = [g for part in parts for g in backend.generate(part, max_new_tokens=6)]
+    assert len({one.text for one in found[1]}) > 1
     for size in (4, 16):
         for one, other in zip(found[1], found[size], strict=True):
             assert (one.text, one.visual_tokens, one.n_prompt_tokens) == (
