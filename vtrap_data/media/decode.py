@@ -77,7 +77,7 @@ def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None) -
         SampleError: CORRUPT when a wanted frame cannot be decoded, TIMEOUT, or what `probe` raises when the file has
             changed.
     """
-    images = decode_each(info, indices, short_side=short_side, make=lambda image: image)
+    images = decode_each(info, indices, short_side=short_side, make=Image.Image.copy)
     return Frames(images=images, times=tuple(float(info.pts[i]) for i in sorted({int(i) for i in indices})))
 
 
@@ -85,6 +85,12 @@ def decode_each(
     info: VideoInfo, indices: Sequence[int], *, short_side: int | None, make: Callable[[Image.Image], T]
 ) -> tuple[T, ...]:
     """The same, but of each image only what `make` makes of it is kept: a film's images do not lie in memory together.
+
+    Args:
+        info: As above.
+        indices: As above.
+        short_side: As above.
+        make: Called with each image, whose memory is used again for the next one.
 
     Returns:
         One result per frame, in time order. Where a file turns out to be damaged, `make` may see a frame twice.
@@ -257,6 +263,7 @@ class _Painter(Generic[T]):
         # Kept from frame to frame: making their filter tables takes half as long as scaling a frame.
         self._scale: Any = VideoReformatter()
         self._colour: Any = VideoReformatter()
+        self._images: dict[tuple[int, int], Image.Image] = {}  # fresh memory costs as much as filling it with pixels
 
     def __call__(self, frame: Any) -> T:
         turns = quarter_turns(frame)
@@ -265,5 +272,7 @@ class _Painter(Generic[T]):
         if frame.format.name in _SUBSAMPLED and (frame.width, frame.height) != (width, height):
             frame = self._scale.reformat(frame, **how)
         plane = self._colour.reformat(frame, format="rgb24", **how).planes[0]
-        image = Image.frombuffer("RGB", (width, height), plane, "raw", "RGB", plane.line_size, 1)
+        image = self._images.get((width, height)) or Image.new("RGB", (width, height), None)
+        image.frombytes(plane, "raw", "RGB", plane.line_size, 1)
+        self._images[width, height] = image
         return self.make(image.transpose(_TURNS[turns]) if turns else image)
