@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +98,10 @@ def _closing(summary: Mapping[str, Any], out: object) -> str:
 def _complain(error: object) -> None:
     who = ""
     if (rank := os.environ.get("RANK", "0")) != "0":
-        time.sleep(2)  # what happens to all of them is said by the first, and ends the others meanwhile
+        from vtrap_train.trainer import NotFiniteError
+
+        if isinstance(error, (UsageError, FatalSampleError, UnreachableError, NotFiniteError)):
+            return  # these stop all processes; the first says so
         who = f"process {rank}: "
     print(f"vtrap-train: {who}{' '.join(str(error).split())}", file=sys.stderr)
 

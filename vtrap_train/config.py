@@ -59,7 +59,10 @@ class VtrapArguments:
     model: str = field(default="", metadata={"help": "Named model (toy-vl, qwen2.5-vl-7b, ...), directory or Hub id."})
     data: str = field(
         default="vtrap/video-sft-hybrid",
-        metadata={"help": "Packed datasets: DIR_OR_ID[:weight][,...]. Weight: times an epoch sees each item."},
+        metadata={
+            "help": "Packed datasets: DIR_OR_ID[:weight][,...]. Weight: times an epoch sees each item; with %%: share "
+            "of the epoch (videos:90%%,images:10%%)."
+        },
     )
     frames: str = field(
         default="hybrid", metadata={"help": "Frames per video: 'hybrid' (the packed budgets) or a fixed number."}

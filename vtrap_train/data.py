@@ -2,9 +2,11 @@
 
 `--data A,B:0.5,C:2` is a mixture of packed datasets. The weight is the number of times an epoch sees each item of that
 dataset: 2 sees everything twice, 0.5 a random half of it (the same half in every epoch; which one follows from the
-seed). TRL gets a plain table of row numbers, so that shuffling, sharding over ranks and resuming stay its own
-business; media are opened by the collator, in the loader's workers. With `--streaming` the same rows come in an order
-that is inside a few shards at a time, and shards are fetched when they are needed.
+seed). `--data A:90%,B:10%` gives shares of an epoch instead, which sees the items of A once.
+
+TRL gets a plain table of row numbers, so that shuffling, sharding over ranks and resuming stay its own business; media
+are opened by the collator, in the loader's workers. With `--streaming` the same rows come in an order that is inside a
+few shards at a time, and shards are fetched when they are needed.
 """
 
 from __future__ import annotations
@@ -34,10 +36,17 @@ Frames = int | Literal["hybrid"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One `DIR_OR_ID[:weight]` of `--data`."""
+    """One `DIR_OR_ID[:weight]` of `--data`.
+
+    Attributes:
+        location: Folder, Hub id or address.
+        weight: Times an epoch sees each item.
+        share: Of an epoch, in place of a weight; None: it has a weight.
+    """
 
     location: str
     weight: float = 1.0
+    share: float | None = None
 
 
 class Streaming(NamedTuple):
@@ -66,21 +75,28 @@ def parse_frames(text: str) -> Frames:
 
 
 def parse_data(text: str) -> tuple[Part, ...]:
-    """Parse `--data`. Raises UsageError for an empty part or a weight that is not a positive number."""
-    parts = []
+    """Parse `--data`. Raises UsageError for an empty part, a weight that is not above 0, shares that are not 100 %."""
+    parts: list[Part] = []
     for piece in text.split(","):
         location, colon, tail = piece.strip().rpartition(":")
         if not colon:
             location, tail = tail, "1"
+        percent = bool(colon) and tail.endswith("%")
         try:
-            weight = float(tail)
+            weight = float(tail.removesuffix("%")) / (100 if percent else 1)
         except ValueError:
-            location, weight = piece.strip(), 1.0  # the colon belongs to the path
+            location, weight, percent = piece.strip(), 1.0, False  # the colon belongs to the path
         if re.fullmatch(r"\w+://[^/:]*", location):
             location, weight = piece.strip(), 1.0  # a port: http://host:8000
         if not location or not 0 < weight < float("inf"):
             raise UsageError(f"--data {piece!r} is not DIR_OR_ID[:weight] with a weight above 0")
-        parts.append(Part(location=location, weight=weight))
+        parts.append(Part(location=location, share=weight) if percent else Part(location=location, weight=weight))
+    shares = [part.share for part in parts if part.share is not None]
+    if shares and (len(shares) < len(parts) or abs(sum(shares) - 1) > 1e-3):
+        raise UsageError(
+            f"--data {text!r}: with one share in %, every dataset has one, and together they are 100 % "
+            f"(here {len(shares)} of {len(parts)}, {sum(shares):.1%})"
+        )
     return tuple(parts)
 
 
@@ -153,6 +169,7 @@ class Mixture:
         rows: int64 [rows in an epoch, 2]: number of the part, number of the item (or conversation) in its dataset.
         sources: Names of the corpora in all parts, sorted.
         streaming: How it is read as a stream; None: at random.
+        weights: For each part how often an epoch sees each of its rows.
     """
 
     def __init__(
@@ -168,14 +185,15 @@ class Mixture:
         self.turns = turns
         self.streaming = streaming
         self.datasets = tuple(opened(p.location, frames=frames, streaming=streaming) for p in parts)
-        rows = []
-        self._groups: list[list[tuple[int, ...]]] = []
-        for number, (part, dataset) in enumerate(zip(self.parts, self.datasets, strict=True)):
+        for part, dataset in zip(self.parts, self.datasets, strict=True):
             if len(dataset) == 0:
                 raise UsageError(f"--data {part.location!r} holds no items")
-            groups = _groups(dataset, turns)
-            self._groups.append(groups)
-            rows.append([(number, item) for item in _repeat(len(groups), part.weight, seed=seed + number)])
+        self._groups: list[list[tuple[int, ...]]] = [_groups(dataset, turns) for dataset in self.datasets]
+        self.weights = _weights(self.parts, [len(groups) for groups in self._groups])
+        rows = [
+            [(number, item) for item in _repeat(len(groups), weight, seed=seed + number)]
+            for number, (groups, weight) in enumerate(zip(self._groups, self.weights, strict=True))
+        ]
         self.rows = np.asarray([row for group in rows for row in group], dtype=np.int64).reshape(-1, 2)
         self._places: tuple[list[int], ...] = tuple(d.column("item_index") for d in self.datasets)
         self._sources: tuple[list[str], ...] = tuple(d.column("source") for d in self.datasets)
@@ -272,7 +290,7 @@ class Mixture:
         return [
             {
                 "data": part.location,
-                "weight": part.weight,
+                "weight": self.weights[number],
                 "items": len(dataset),
                 "per_epoch": seen[number],
                 "index_sha256": hashlib.sha256((dataset.root / "index.parquet").read_bytes()).hexdigest(),
@@ -295,6 +313,14 @@ def _together(name: str, values: list[Any]) -> Any:
     if name == "text_chars":
         return sum(values)
     return max(values) if name in ("n_frames", "budget") else values[0]
+
+
+def _weights(parts: Sequence[Part], sizes: Sequence[int]) -> list[float]:
+    """Times an epoch sees each row. With shares, the rows of the first part once and of the others what fits to it."""
+    if parts[0].share is None:
+        return [part.weight for part in parts]
+    total = sizes[0] / parts[0].share
+    return [(part.share or 0.0) * total / size for part, size in zip(parts, sizes, strict=True)]
 
 
 def _repeat(items: int, weight: float, *, seed: int) -> list[int]:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -60,9 +60,10 @@ def main(words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.disable(logging.CRITICAL)  # in this process only; those that fail say why themselves
+    runner: Any = torchrun  # has no types
     count, *argv = words
     try:
-        torchrun.run(torchrun.parse_args(["--standalone", f"--nproc_per_node={count}", "-m", "vtrap_train", *argv]))
+        runner.run(runner.parse_args(["--standalone", f"--nproc_per_node={count}", "-m", "vtrap_train", *argv]))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode >= 0:

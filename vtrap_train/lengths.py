@@ -7,12 +7,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vtrap_data.encoding import Cost, Shown, Size, token_cost, visual_tokens
-from vtrap_data.errors import UnreachableError, VtrapError
+from vtrap_data.encoding import Cost, ModelRef, Shown, Size, token_cost, visual_tokens
+from vtrap_data.errors import UnreachableError, UsageError, VtrapError
 from vtrap_train.data import Mixture
 
 COUNTED_TEXTS = 20_000
 """Rows whose text is really tokenised. In a larger corpus the rest follows from their characters."""
+
+
+def ceiling(asked: int | None, ref: ModelRef) -> int:
+    """Most tokens of a sample: as asked, or what the model's position table or training allows.
+
+    Raises:
+        UsageError: More is asked than the model allows.
+    """
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
+    most = int(config.get_text_config().max_position_embeddings)
+    if asked is not None and asked > most:
+        raise UsageError(
+            f"--max_tokens {asked} is more than the {most} positions that {ref.name} has: leave it out, or use a "
+            "checkpoint whose config.json has a larger max_position_embeddings"
+        )
+    return asked or most
 
 
 class Lengths(NamedTuple):

@@ -13,7 +13,7 @@ from vtrap_data.encoding import load_processor, resolve
 from vtrap_train.batches import StepSampler, padding
 from vtrap_train.config import Parsed, mixture_of
 from vtrap_train.data import Mixture
-from vtrap_train.lengths import lengths, visual_lengths
+from vtrap_train.lengths import ceiling, lengths, visual_lengths
 from vtrap_train.memory import GB, activations, available_gb, count, per_setup, refuse, setup_of
 
 
@@ -38,7 +38,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
     processor: Any = load_processor(ref)
     mixture = mixture_of(parsed)
     model_config = _model_config(ref)
-    ceiling = arguments.max_tokens or int(model_config.get_text_config().max_position_embeddings)
+    most = ceiling(arguments.max_tokens, ref)
 
     kinds, frames = mixture.column("kind"), mixture.column("n_frames")
     visual, text, exact = lengths(mixture, processor)
@@ -76,8 +76,8 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
             "exact": exact,
             "histogram": histogram(tokens.tolist()),
         },
-        "ceiling": ceiling,
-        "over_ceiling": int((tokens > ceiling).sum()),
+        "ceiling": most,
+        "over_ceiling": int((tokens > most).sum()),
         "against_fixed": {
             f: {
                 "visual_tokens": int(v.sum()),

@@ -26,7 +26,7 @@ from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
 from vtrap_train.ledger import write_text
-from vtrap_train.lengths import lengths
+from vtrap_train.lengths import ceiling, lengths
 from vtrap_train.packing import packer
 from vtrap_train.trainer import NotFiniteError, VideoSFTTrainer, complete, last_checkpoint, ours
 
@@ -53,6 +53,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     use_threads(cpu=config.use_cpu)
     out = Path(str(config.output_dir))
     ref = resolve(arguments.model)
+    most = ceiling(arguments.max_tokens, ref)
     mixture = mixture_of(parsed)
     _say(config, shares(mixture))
     settings = settings_of(parsed, world_size=config.world_size, data=mixture.describe())
@@ -84,7 +85,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         mixture,
         processor,
         sources=mixture.sources,
-        max_tokens=arguments.max_tokens or context(model.config),
+        max_tokens=most,
         # One process sees what it sees; several must all run the vision tower on both kinds of pixels.
         always=("image", "video") if config.world_size > 1 else (),
         pad_to_multiple_of=config.pad_to_multiple_of or 1,
@@ -137,6 +138,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         "visual_tokens": totals.visual_tokens,
         "train_loss": whole.mean_loss,
         "loss_by_source": {n: s.mean_loss for n, s in totals.by_source().items()},
+        "samples_by_source": {n: int(s.samples) for n, s in totals.by_source().items()},
         "loss_by_modality": {n: kinds[n].mean_loss for n in KINDS},
         "samples_by_modality": {n: int(kinds[n].samples) for n in KINDS},
         "skipped": totals.skipped,
@@ -213,10 +215,13 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
 def shares(mixture: Mixture) -> str:
     """What an epoch is made of, for people."""
     parts = mixture.describe()
-    return "data       " + ", ".join(
+    told = "data       " + ", ".join(
         f"{p['data']}: {p['per_epoch']:,} of an epoch ({p['per_epoch'] / len(mixture):.1%}), {p['items']:,} items"
         for p in parts
     )
+    if len(parts) > 1 and abs(sum(p["weight"] for p in parts) - 1) < 1e-6 and not any(p.share for p in mixture.parts):
+        told += "\n           (a weight is how often an epoch sees an item; for shares of an epoch write a:90%,b:10%)"
+    return told
 
 
 def row_table(mixture: Mixture) -> Dataset:
@@ -244,11 +249,6 @@ def weights_dtype(parsed: Parsed) -> torch.dtype:
     # DeepSpeed keeps 32-bit master weights; with LoRA the base is frozen. Otherwise AdamW needs them itself.
     lean = bool(config.bf16) and not config.use_cpu and (config.deepspeed is not None or arguments.lora_r > 0)
     return torch.bfloat16 if lean else torch.float32
-
-
-def context(config: Any) -> int:
-    """Tokens that the model's position table or training allows."""
-    return int(config.get_text_config().max_position_embeddings)
 
 
 def lora(arguments: VtrapArguments, model: Any) -> Any:

@@ -207,6 +207,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             for kind, sums in (("source", window.by_source()), ("modality", window.by_kind())):
                 logs |= {f"loss/{kind}/{n}": s.mean_loss for n, s in sums.items() if s.mean_loss is not None}
             logs["samples"] = totals.whole().samples
+            logs |= {f"share/{n}": s.samples / max(1.0, logs["samples"]) for n, s in totals.by_source().items()}
             logs["visual_tokens"] = totals.visual_tokens
             logs["skipped"] = totals.skipped
             logs["padding"] = window.padding

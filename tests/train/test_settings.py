@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from vtrap_train.__main__ import main
 from vtrap_train.config import PRESETS, RECIPES, parse
 from vtrap_train.data import Mixture, Part, parse_data, parse_frames
 from vtrap_train.launch import command
+from vtrap_train.run import shares
 
 
 def test_the_command_of_the_readme_gets_its_recipe():
@@ -39,6 +41,9 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--frames", "many"], "--frames 'many'"),
         (["--model", "toy-vl", "--frames", "0"], "--frames '0'"),
         (["--model", "toy-vl", "--data", "a:0"], "weight above 0"),
+        (["--model", "toy-vl", "--data", "a:90%,b:20%"], "110.0%"),
+        (["--model", "toy-vl", "--data", "a:90%,b:0.1"], "1 of 2"),
+        (["--model", "toy-vl", "--data", "DATA", "--max_tokens", "100000000"], "--max_tokens 100000000 is more than"),
         (["--model", "toy-vl", "--no_such_flag", "1"], "no_such_flag"),
         (["--model", "toy-vl", "--max_step", "1"], "max_step"),  # no guessing of abbreviations
         (["--model", "toy-vl", "--learning_rate", "fast"], "--learning_rate"),
@@ -98,6 +103,12 @@ def test_parse_data_and_frames():
         Part(location="c/d", weight=2.0),
     )
     assert parse_data("odd:name") == (Part(location="odd:name"),)
+    assert parse_data("a:90%,b:10%") == (Part(location="a", share=0.9), Part(location="b", share=0.1))
+    assert parse_data("http://h:8000, http://h:8000:0.5, https://h/x:2") == (
+        Part(location="http://h:8000"),
+        Part(location="http://h:8000", weight=0.5),
+        Part(location="https://h/x", weight=2.0),
+    )
     assert parse_frames("8") == 8 and parse_frames("hybrid") == "hybrid"
 
 
@@ -112,6 +123,19 @@ def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind):
     again = Mixture(parts, frames=2, seed=3)
     assert (again.rows == mixture.rows).all()
     assert all(mixture[row].item.messages == mixture.outline(row).messages for row in (0, 13, 25))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_shares_are_those_of_an_epoch(share, packed_by_kind):
+    data = f"{packed_by_kind['video']}:{100 - 100 * share:g}%,{packed_by_kind['images']}:{100 * share:g}%"
+    mixture = Mixture(parse_data(data), frames=2, seed=0)
+    video, images = (d["per_epoch"] for d in mixture.describe())
+    assert video == 12 and abs(images - 12 * share / (1 - share)) <= 0.5
+    seen = np.bincount(mixture.rows[mixture.rows[:, 0] == 1, 1], minlength=6)
+    assert seen.max() - seen.min() <= 1  # none comes again before all have come
+    assert "write a:90%" not in shares(mixture)
+    parts = [Part(location=str(packed_by_kind[kind]), weight=0.5) for kind in ("video", "images")]
+    assert "write a:90%" in shares(Mixture(parts, frames=2, seed=0))
 
 
 def test_groups_cover_every_parameter_of_the_model(model_dir):

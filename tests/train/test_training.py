@@ -66,6 +66,9 @@ def test_summary_and_loss_log_say_what_was_trained_on(straight):
     assert (summary["steps"], summary["samples"], summary["frames"]) == (6, 24, "hybrid")
     assert sum(summary["samples_by_modality"].values()) == summary["samples"]
     assert set(summary["loss_by_source"]) == {"toy-videos", "toy-images", "toy-text"}
+    assert sum(summary["samples_by_source"].values()) == summary["samples"]
+    shares = {k.removeprefix("share/"): v for k, v in losses(out)[-1].items() if k.startswith("share/")}
+    assert shares == pytest.approx({k: v / 24 for k, v in summary["samples_by_source"].items()})
     assert 0 < summary["mean_frames"] <= 16 and summary["visual_tokens"] > 0 and summary["skipped"] == 0
     lines = losses(out)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -234,19 +237,22 @@ def test_four_bits_without_bitsandbytes_is_one_line(model_dir, packed, tmp_path,
 def test_four_bits_train_adapters_only(model_dir, packed, tmp_path):
     pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes, which is not part of the environment")
     out = tmp_path / "out"
-    summary = run(parse(argv(model_dir, packed, out, "--lora_r", 4, "--lora_4bit", "--max_steps", 2)))
+    more = ["--lora_r", 4, "--lora_4bit", "--max_steps", 3, "--per_device_train_batch_size", 20]  # all, in each step
+    summary = run(parse(argv(model_dir, packed, out, *more, "--learning_rate", 1e-2)))
     lines = losses(out)
     assert lines[-1]["loss"] < lines[0]["loss"] and summary["groups"]["vision"]["trainable"] == 0
     base, merged = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
     assert set(base) == set(merged)
 
 
-@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "wandb"])
 def test_offline_trackers_get_every_step(tracker, model_dir, packed, tmp_path, monkeypatch):
     if find_spec(tracker) is None:  # looked for, not imported: trackio reads its folder on import
         pytest.skip(f"{tracker} is not part of the environment")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run(parse(argv(model_dir, packed, tmp_path / "out", "--report_to", tracker, "--max_steps", 2)))
     written = [p for p in (tmp_path / tracker).rglob("*") if p.is_file()]
     assert written and sum(p.stat().st_size for p in written) > 100
