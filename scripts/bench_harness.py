@@ -35,7 +35,19 @@ LMMS = "lmms-eval==0.7.3"
 # What its command imports; the rest of its 60 requirements serves other models and tasks.
 NEEDS = [
     *("qwen-vl-utils", "decord", "loguru", "sqlitedict", "tenacity", "terminaltables", "pytablewriter", "jsonlines"),
-    *("sacrebleu", "hf_transfer", "tabulate", "ftfy", "nltk", "openai", "timm", "einops", "numexpr", "python-dotenv"),
+    *(
+        "sacrebleu",
+        "hf_transfer",
+        "tabulate",
+        "ftfy",
+        "nltk",
+        "openai",
+        "timm",
+        "einops",
+        "numexpr",
+        "python-dotenv",
+        "pytz",
+    ),
 ]
 WARM_UP = 10
 """Items before the cost per item is counted."""
@@ -103,15 +115,7 @@ def prepare(out: Path, items: int) -> dict[str, Path]:
     if not (env / "ready").is_file():
         print("installing lmms-eval in an environment of its own (once)", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(env)], check=True)
-        pip = [
-            str(env / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
+        pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         site = next((env / "lib").glob("python*")) / "site-packages"
         lines = [sysconfig.get_paths()["purelib"], str(REPO), "import vtrap_data"]  # the import mends torchvision
         (site / "beside.pth").write_text("\n".join(lines) + "\n")

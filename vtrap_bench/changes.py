@@ -232,7 +232,7 @@ def build(material: Material, *, versions: Mapping[str, str] | None = None) -> J
             "name": base.name,
             "model": str(next(iter(base.runs.values())).scores["model"]),
             **_sheet(base, base.evaluated),
-            "at": {frames: _sheet(base, frames) for frames in base.runs},
+            "at": {frames: _sheet(base, frames) for frames in sorted(base.runs, key=_fewest_first)},
         },
         "settings": settings,
         "summary": [_summary([s for s in settings if s["name"] == name]) for name in names],
@@ -279,6 +279,11 @@ def _view(checkpoint: Checkpoint, frames: str) -> dict[str, Run]:
             if facts["modality"] == "image":
                 found.setdefault(task, run)
     return found
+
+
+def _fewest_first(frames: str) -> tuple[bool, int, str]:
+    number = frames.isascii() and frames.isdecimal()
+    return not number, int(frames) if number else 0, frames
 
 
 def _sheet(checkpoint: Checkpoint, frames: str, base: Checkpoint | None = None) -> Json:

@@ -398,6 +398,23 @@ def test_in_a_browser_nothing_runs_and_nothing_is_requested(tmp_path: Path) -> N
         trap.server.shutdown()
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
+def test_it_fits_a_desktop_and_a_phone(tmp_path: Path, made: dict[str, Any], study: Path) -> None:
+    """Nothing sticks out; what is wider than the screen scrolls by itself, and the changes show without that."""
+    from cards.browser import browser
+
+    with browser(tmp_path / "profile") as page:
+        for width, phone in ((1280, False), (390, True)):
+            page.open(study / "report.html", width=width, phone=phone)
+            assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            cell = "document.querySelector('table tbody tr td:nth-of-type(1)').getBoundingClientRect().right"
+            assert page.run(cell) <= width
+            pictures = "[...document.images].filter(i => i.complete && i.naturalWidth && i.width <= innerWidth).length"
+            assert page.run(pictures) == page.run("document.images.length") == 5
+            assert page.complaints() == []
+            assert [url for url in page.requests() if not url.startswith("data:")] == [page.run("location.href")]
+
+
 def test_unfinished_study_reports_what_there_is_and_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path, seeds=(0,), settings=SETTINGS[:2], items=8)
     (folder / "scores/fixed-8-s0/8/scores.json").unlink()
