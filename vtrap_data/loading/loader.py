@@ -7,11 +7,10 @@ does not depend on them, and a state that counts what was handed out, not what w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vtrap_data.errors import UsageError
@@ -20,10 +19,6 @@ from vtrap_data.loading.order import ORDER_VERSION, group_by_length
 from vtrap_data.samples import Example
 
 Batch = TypeVar("Batch")
-
-KEPT_BLOCKS = 64
-"""Image buffers that Pillow keeps in each worker. Without it every frame is fresh memory, which the system has to
-clear page by page: a third on top of the decoding."""
 
 
 class Loader(Generic[Batch]):
@@ -93,7 +88,6 @@ class Loader(Generic[Batch]):
             sampler=_Rest(self),
             num_workers=workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
             prefetch_factor=prefetch if workers else None,
         )
@@ -176,7 +170,3 @@ class _Batches(Dataset[Any]):
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
-
-
-def _start_worker(_: int) -> None:
-    cast("Any", Image).core.set_blocks_max(KEPT_BLOCKS)
