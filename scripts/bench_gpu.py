@@ -1,12 +1,13 @@
 """How fast does training run on this GPU, and what holds it up? Writes a section of docs/performance.md.
 
-    python scripts/bench_gpu.py [--model qwen2.5-vl-3b] [--steps 20] [--attention sdpa,flash_attention_2]
+    python scripts/bench_gpu.py [--model qwen2.5-vl-3b] [--steps 20] [--attention sdpa,flash_attention_2] [--compile]
 
 The real shapes of Qwen2.5-VL-3B and -7B with random weights, so that nothing is downloaded; clips of 448 x 252 pixels
 are made and packed on the spot. For 8, 16, 32, 64 and hybrid frames it runs the real trainer with LoRA, and the same
 steps written bare in PyTorch (same batches, made before) beside it. Tokens per second, peak memory, and the share of
-time that the GPU waits for data come from the run; model FLOP utilisation is 6 x trained-through parameters x tokens
-by time by the peak of the device. Without a GPU it says so, and the table says "not measured".
+time that the GPU waits for data come from the run; model FLOP utilisation is 4 x parameters x tokens (the base is
+frozen: no weight gradients) by time by the peak of the device. Without a GPU it says so and changes nothing:
+docs/performance.md says "not measured" until it has been.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,10 @@ def main() -> int:
     parser.add_argument(
         "--attention", default="sdpa", help="attention implementations to compare (default: %(default)s)"
     )
+    parser.add_argument("--compile", action="store_true", help="each setting with torch.compile, too")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         print("no GPU here: training speed is not measured")
-        write_section(["Not measured: no GPU was available. `python scripts/bench_gpu.py` on one fills this in."])
         return 0
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,10 +65,12 @@ def main() -> int:
         data = corpus(root)
         for name in args.model.split(","):
             folder = build(name, root / name)
-            for attention in args.attention.split(","):
+            for attention, compiled in product(args.attention.split(","), (False, True)[: 1 + args.compile]):
+                how = f"{attention}, compiled" if compiled else attention
                 for frames in FRAMES:
-                    found = measure(folder, data, root, frames=frames, attention=attention, steps=args.steps)
-                    rows.append({"model": name, "attention": attention, "frames": frames, **found})
+                    setting = {"frames": frames, "attention": attention, "compiled": compiled}
+                    found = measure(folder, data, root, steps=args.steps, **setting)
+                    rows.append({"model": name, "attention": how, "frames": frames, **found})
                     print(json.dumps(rows[-1]), flush=True)
     write_section(table(rows))
     return 0
@@ -125,11 +129,11 @@ def build(name: str, out: Path) -> Path:
 
 
 def measure(
-    folder: Path, data: Path, root: Path, *, frames: str, attention: str, steps: int
+    folder: Path, data: Path, root: Path, *, frames: str, attention: str, compiled: bool, steps: int
 ) -> dict[str, float | None]:
     """One setting: the real trainer in a process of its own, then the same step bare."""
     out = root / f"run-{time.time_ns()}"
-    words = [sys.executable, __file__, "--child", folder, data, out, frames, attention, steps]
+    words = [sys.executable, __file__, "--child", folder, data, out, frames, attention, steps, compiled]
     done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
     if done.returncode:
         return {"failed": None}
@@ -137,7 +141,7 @@ def measure(
     return found
 
 
-def child(folder: str, data: str, out: str, frames: str, attention: str, steps: str) -> int:
+def child(folder: str, data: str, out: str, frames: str, attention: str, steps: str, compiled: str) -> int:
     """Train, timing what happens inside; then the same batches through a bare loop."""
     from transformers import TrainerCallback
 
@@ -175,10 +179,11 @@ def child(folder: str, data: str, out: str, frames: str, attention: str, steps: 
         f"--model {folder} --data {data} --output_dir {out} --frames {frames} --max_steps {warm + timed} --lora_r 64"
     )
     words += " --per_device_train_batch_size 4 --tokens_per_batch 8192 --save_strategy no"
-    words += f" --attn_implementation {attention}"
+    words += f" --attn_implementation {attention} --torch_compile {compiled}"
     parsed = parse(words.split())
     torch.cuda.reset_peak_memory_stats()
     summary = run(parsed, callbacks=[Clock()])
+    peak_bytes = torch.cuda.max_memory_allocated()  # before the bare loop, which has a model of its own
     seconds = stamps[-1] - stamps[warm - 1]
     tokens = json.loads((Path(out) / "loss.jsonl").read_text().splitlines()[-1])["num_tokens"]
     per_second = tokens * timed / (warm + timed) / seconds
@@ -220,7 +225,7 @@ def child(folder: str, data: str, out: str, frames: str, attention: str, steps: 
                 "mfu": None
                 if peak is None
                 else 4 * parameters * per_second / peak,  # frozen base: no weight gradients
-                "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
+                "peak_gb": peak_bytes / 1e9,
                 "waiting": sum(waits[warm:]) / seconds,
                 "step_seconds": trainer_step,
                 "against_bare": per_second / bare_tokens,

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from vtrap_data.encoding import Cost, ModelRef, Shown, Size, token_cost, visual_tokens
 from vtrap_data.errors import UnreachableError, UsageError, VtrapError
 from vtrap_train.data import Mixture
 
 COUNTED_TEXTS = 20_000
-"""Rows whose text is really tokenised. In a larger corpus the rest follows from their characters."""
+"""Rows whose text is tokenised before training begins. In a larger corpus the rest follows from their characters."""
 
 
 def ceiling(asked: int | None, ref: ModelRef) -> int:
@@ -52,10 +53,10 @@ class Lengths(NamedTuple):
         return self.visual + self.text
 
 
-def lengths(mixture: Mixture, processor: Any) -> Lengths:
+def lengths(mixture: Mixture, processor: Any, *, counted_texts: int = COUNTED_TEXTS) -> Lengths:
     """Tokens of every row of an epoch at the frames it will be given.
 
-    Beyond `COUNTED_TEXTS` rows, evenly spaced ones are counted, and of a stream those in its first shard. A straight
+    Beyond `counted_texts` rows, evenly spaced ones are counted, and of a stream those in its first shard. A straight
     line through them (text tokens over characters) gives the text of the others, and sizes in the index give their
     visual tokens.
     """
@@ -63,9 +64,10 @@ def lengths(mixture: Mixture, processor: Any) -> Lengths:
     _, first, back = np.unique(mixture.rows, axis=0, return_index=True, return_inverse=True)
     back = back.reshape(-1)
     countable = np.flatnonzero(mixture.at_hand()[first])
-    places = np.linspace(0, len(countable) - 1, min(COUNTED_TEXTS, len(countable)))
+    places = np.linspace(0, len(countable) - 1, min(counted_texts, len(countable)))
     picks = countable[np.unique(places.round().astype(int))]
-    costs = [_cost(mixture, row, processor) for row in first[picks].tolist()]
+    rows = tqdm(first[picks].tolist(), desc="tokens", unit="sample", delay=2, dynamic_ncols=True, leave=False)
+    costs = [_cost(mixture, row, processor) for row in rows]
     counted = np.asarray([cost.text for cost in costs], dtype=np.int64)
     exact = len(picks) == len(first)
     if exact:

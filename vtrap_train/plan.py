@@ -41,7 +41,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
     most = ceiling(arguments.max_tokens, ref)
 
     kinds, frames = mixture.column("kind"), mixture.column("n_frames")
-    visual, text, exact = lengths(mixture, processor)
+    visual, text, exact = lengths(mixture, processor, counted_texts=len(mixture))
     tokens = visual + text
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
     steps = config.max_steps if config.max_steps > 0 else math.ceil(len(mixture) / batch * config.num_train_epochs)

@@ -62,15 +62,18 @@ def test_a_checkpoint_is_scored_by_the_real_benchmark(model_dir, packed, benchma
     assert {"loss", "entropy"} <= set(json.loads((out / "loss.jsonl").read_text().splitlines()[-1]))
 
 
-def test_the_best_checkpoint_is_what_comes_out(model_dir, packed, tmp_path):
+@pytest.mark.parametrize("lora", [(), ("--lora_r", "2")], ids=["full", "lora"])
+def test_the_best_checkpoint_is_what_comes_out(lora, model_dir, packed, tmp_path):
     out = tmp_path / "out"
     for step, image, video in ((0, 90.0, 40.0), (2, 89.0, 60.0), (4, 60.0, 70.0)):
         write_score(out, step, image, video)  # scores that are there are not worked out again
-    summary = run(
-        parse(argv(model_dir, packed, out, "--eval_tasks", "image,video", "--load_best_model_at_end", "true"))
-    )
+    more = ["--eval_tasks", "image,video", "--load_best_model_at_end", "true", *lora]
+    summary = run(parse(argv(model_dir, packed, out, *more)))
     assert summary["best_step"] == 2
-    final, best, last = (load_file(out / d / "model.safetensors") for d in (".", "checkpoint-2", "checkpoint-4"))
+    folders, name = (".", "checkpoint-2", "checkpoint-4"), "model.safetensors"
+    if lora:
+        folders, name = ("adapter", *folders[1:]), "adapter_model.safetensors"
+    final, best, last = (load_file(out / folder / name) for folder in folders)
     assert all(torch.equal(final[k], best[k]) for k in final)
     assert any(not torch.equal(final[k], last[k]) for k in final)
     assert [(line["step"], line["image_change"], line["video_change"]) for line in lines(out)] == [

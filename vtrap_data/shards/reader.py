@@ -102,6 +102,9 @@ class ShardReader:
         self._start()
 
     def __del__(self) -> None:
-        if getattr(self, "_pid", None) == os.getpid():
-            for descriptor in self._open.values():
-                os.close(descriptor)
+        try:
+            if getattr(self, "_pid", None) == os.getpid():
+                for descriptor in self._open.values():
+                    os.close(descriptor)
+        except (AttributeError, TypeError):
+            pass  # the interpreter is going down, and `os` has gone already
