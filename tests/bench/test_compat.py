@@ -20,7 +20,7 @@ from vtrap_bench.measures import answers, detection
 from vtrap_bench.normalise import vqa_accuracy, vqa_form
 from vtrap_bench.rescore import rescore
 from vtrap_bench.tasks import TASKS
-from vtrap_data.samples import Item
+from vtrap_data.samples import Item, Message
 from vtrap_data.sources.benchmarks import BENCHMARKS
 from vtrap_data.sources.benchmarks.spec import references, write_facts
 
@@ -273,6 +273,22 @@ def test_a_missing_video_is_no_smaller_denominator(tmp_path):
     benchmark = write_rows("mvbench", tmp_path / "rows")
     done = convert(benchmark, rows=str(tmp_path / "rows"), out=tmp_path / "out", media=tmp_path)
     assert done.missing_videos and "video files are not there" in "\n".join(summary(done))
+
+
+def test_questions_keep_their_capitals_and_ask_for_a_form():
+    """lmms-eval lower-cases TextVQA's questions and asks nothing in particular of NExT-QA's; only its profiles do."""
+    one = replace(item(), question="What does the NASA sign say?")
+    for name, wording in TASKS["textvqa"].profiles.items():
+        assert ("NASA" in wording.messages(one)[-1].content) is (name != "lmms")
+    texts = {name: w.messages(one)[-1].content for name, w in TASKS["nextqa"].profiles.items()}
+    assert "option's letter" in texts["vtrap"] and "option's letter" not in texts["lmms"]
+
+
+def test_toy_tasks_ask_as_they_were_packed():
+    turns = (Message(role="user", content="<image>\nWhich colour?"),)
+    one = replace(item(), messages=turns)
+    for task in ("toy-image", "toy-video"):
+        assert {name: w.messages(one) for name, w in TASKS[task].profiles.items()} == {"vtrap": turns}
 
 
 def test_prompts_promise_no_subtitles():

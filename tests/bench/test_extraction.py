@@ -26,7 +26,7 @@ def test_golden(case):
 def test_golden_covers_every_form_and_stage():
     assert {c["form"] for c in GOLDEN} == set(FORMS)
     assert {c["stage"] for c in GOLDEN} == {s.value for s in Stage}
-    assert sum(c.get("note") == "reference" for c in GOLDEN) == 25
+    assert sum(c.get("note") == "reference" for c in GOLDEN) == 26
     assert len(GOLDEN) >= 85
 
 
