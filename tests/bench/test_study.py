@@ -401,7 +401,7 @@ def test_dry_run_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("packed/train", "packed/bench/toy-video"):
+    for folder in ("packed/train", "packed/images", "packed/more", "packed/bench/toy-video"):
         Path(folder).mkdir(parents=True)
         Path(folder, "manifest.json").write_text("{}")
     path = write(tmp_path / "study.yaml", GOOD)
