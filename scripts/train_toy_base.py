@@ -11,7 +11,7 @@ Three stages, each with an optimiser and a stream of data of its own:
    answer drawn at random from its options.
 3. Half pictures as in 2, half clips of 2 to 16 frames, with two of their questions; one about time gets a random one
    of its options for an answer. So the base can watch a clip and knows what an answer about time looks like, but has
-   nothing to base it on: it starts at chance.
+   nothing to base it on: it starts at chance. In two cycles of the learning rate.
 In 2 and 3, half the questions about what lasts are asked about the end ("In the end, where is ..."): it makes no
 difference there.
 Pictures and frames pass through JPEG as in the shards. A plain loop, not the Video-SFT trainer: this is pre-training,
@@ -135,13 +135,13 @@ def warm_up(model, *, seed: int, steps: int, batch: int, learning_rate: float) -
 
 
 class Stream(IterableDataset):
-    """Batches of the second stage, or with `clips` of the third."""
+    """Batches of the second stage, or with `clips` of the third, from step `first` on."""
 
-    def __init__(self, *, seed: int, batch: int, steps: int, clips: bool) -> None:
-        self.seed, self.batch, self.steps, self.clips = seed, batch, steps, clips
+    def __init__(self, *, seed: int, batch: int, steps: int, clips: bool, first: int = 0) -> None:
+        self.seed, self.batch, self.steps, self.clips, self.first = seed, batch, steps, clips, first
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for step in range(self.steps):
+        for step in range(self.first, self.first + self.steps):
             if self.clips:
                 rng = random.Random(f"toy-base-clips:{self.seed}:{step}")
                 frames = rng.choice((2, 4, 8, 16))
@@ -216,8 +216,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip-steps", type=int, default=600, help="of the third stage")
+    parser.add_argument("--clip-steps", type=int, nargs="+", default=[600, 1000], help="of the third stage's cycles")
     parser.add_argument("--go-on-from", type=Path, help="a checkpoint from after the second stage: only do the third")
+    parser.add_argument("--cycle", type=int, default=0, help="with --go-on-from: the cycle of the third to begin with")
     parser.add_argument("--threads", type=int, default=1, help="more are only faster on idle cores")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -229,10 +230,12 @@ def main() -> None:
         warm_up(model, seed=args.seed, steps=args.vision_steps, batch=64, learning_rate=args.learning_rate)
         train(model, Stream(seed=args.seed, batch=args.batch, steps=args.steps, clips=False), args.learning_rate)
         save(model, args.out)
-    model.train()
-    clips = Stream(seed=args.seed, batch=args.batch, steps=args.clip_steps, clips=True)
-    train(model, clips, args.learning_rate / 2)
-    save(model, args.out)
+    for cycle in range(args.cycle, len(args.clip_steps)):
+        model.train()
+        steps, first = args.clip_steps[cycle], sum(args.clip_steps[:cycle])
+        clips = Stream(seed=args.seed, batch=args.batch, steps=steps, clips=True, first=first)
+        train(model, clips, args.learning_rate / 2)
+        save(model, args.out)
 
 
 def train(model, stream: Stream, learning_rate: float) -> None:

@@ -58,9 +58,22 @@ study.yaml:
     - {name: fixed-16, frames: 16}
     - {name: hybrid, frames: hybrid}
     - {name: random, frames: hybrid, strategy: random}
-    - {name: replay, frames: hybrid, replay: "runs/toy/images:0.25"}   # pictures beside the videos, a quarter of them
+    - {name: replay, frames: hybrid, replay: {data: runs/toy/images, percent: 10}}   # pictures beside the videos
   curve: {frames: [2, 4, 8, 16], settings: [hybrid, fixed-16]}
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Other data to train on beside the corpus, pictures for example.
+
+    Attributes:
+        data: Packed dataset.
+        percent: Of the samples of an epoch, which sees the corpus once.
+    """
+
+    data: Path
+    percent: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +85,7 @@ class Setting:
         frames: Frames per training video, or "hybrid": the budgets packed in the corpus.
         strategy: Re-allocate the corpus with this strategy first ("random", "coverage", ... or "fixed:N").
         mean_frames: Mean budget for that strategy; None keeps the corpus's own.
-        replay: Packed datasets to train on beside the corpus, as `vtrap_train --data` takes them (`DIR:weight,...`).
+        replay: Mixed into the corpus; None for nothing.
         train: Options of `vtrap_train` that differ from the study's.
     """
 
@@ -80,7 +93,7 @@ class Setting:
     frames: Frames
     strategy: str | None = None
     mean_frames: float | None = None
-    replay: str | None = None
+    replay: Replay | None = None
     train: Mapping[str, Option] = field(default_factory=dict)
 
     @property
@@ -204,8 +217,9 @@ def expand(study: Study, *, out: Path) -> Expanded:
                 if after[0] not in {s.name for s in steps}:
                     steps.append(_reallocate(study, setting, seed, out=out, tag=tag))
             checkpoint = Checkpoint(setting, seed, str(out / "models" / name), {})
-            replay = setting.replay.split(",") if setting.replay else []
-            data = ",".join([corpus, *replay])
+            data, mixed_in = corpus, setting.replay
+            if mixed_in is not None:
+                data = f"{corpus}:{100 - mixed_in.percent:g}%,{mixed_in.data}:{mixed_in.percent:g}%"
             argv = ["python", "-m", "vtrap_train", "--model", study.model, "--data", data]
             argv += ["--frames", str(setting.frames), "--seed", str(seed), "--output_dir", checkpoint.model]
             argv += _flags({**study.train, **setting.train})
@@ -215,7 +229,7 @@ def expand(study: Study, *, out: Path) -> Expanded:
                 argv=tuple(argv),
                 output=Path(checkpoint.model),
                 proof=Path(checkpoint.model) / "training_summary.json",
-                inputs=(*model_inputs, study.corpus, *(Path(part.rpartition(":")[0] or part) for part in replay)),
+                inputs=(*model_inputs, study.corpus, *([mixed_in.data] if mixed_in is not None else [])),
                 after=tuple(after),
                 weight=120.0,
             )
@@ -419,11 +433,17 @@ def _setting(data: object, where: str) -> Setting:
         mean = _number(mean, f"{where}.mean_frames")
         if strategy is None:
             raise UsageError(f"{where}.mean_frames needs a strategy: it is the mean that the strategy must hit")
-    replay = found.get("replay")
-    if replay is not None:
-        replay = _text(replay, f"{where}.replay")
+    replay = _replay(found["replay"], f"{where}.replay") if found.get("replay") is not None else None
     train = _options(found.get("train", {}), f"{where}.train")
     return Setting(name=name, frames=frames, strategy=strategy, mean_frames=mean, replay=replay, train=train)
+
+
+def _replay(data: object, where: str) -> Replay:
+    found = _mapping(data, Replay, where)
+    percent = _number(found["percent"], f"{where}.percent")
+    if percent >= 100:
+        raise UsageError(f"{where}.percent is {percent:g}: give less than 100, the corpus is the rest")
+    return Replay(data=Path(_text(found["data"], f"{where}.data")), percent=percent)
 
 
 def _curve(data: object, names: Sequence[str]) -> Curve:

@@ -34,7 +34,7 @@ settings:
   - {name: hybrid, frames: hybrid}
   - {name: random, frames: hybrid, strategy: random}
   - {name: coverage, frames: hybrid, strategy: coverage, mean_frames: 6}
-  - {name: replay, frames: hybrid, replay: "packed/images:0.3,packed/more"}
+  - {name: replay, frames: hybrid, replay: {data: packed/images, percent: 12.5}}
 score: {limit: 50, batch_size: 8}
 curve: {frames: [2, 4, 16], settings: [hybrid]}
 """
@@ -83,6 +83,8 @@ def test_yaml_becomes_typed_values(good: study.Study) -> None:
         ({"settings": [{"name": "a", "frames": 2, "strategy": "random"}]}, "its frames must be hybrid"),
         ({"settings": [{"name": "a", "frames": "hybrid", "strategy": "randm"}]}, "did you mean 'random'"),
         ({"settings": [{"name": "a", "frames": "hybrid", "mean_frames": 4}]}, "needs a strategy"),
+        ({"settings": [{"name": "a", "frames": 2, "replay": {"data": "d"}}]}, "replay lacks the key 'percent'"),
+        ({"settings": [{"name": "a", "frames": 2, "replay": {"data": "d", "percent": 100}}]}, "less than 100"),
         ({"train": {"--max_steps": 3}}, "without dashes"),
         ({"train": {"seed": 3}}, "train.seed is set by the study itself"),
         ({"train": {"x": {"y": 1}}}, "train.x is"),
@@ -142,8 +144,8 @@ def test_expansion(good: study.Study) -> None:
     assert by_name["train-random-s1"].after == ("budget-random-s1",)
     # Pictures beside the videos: the trainer's own way to say it, and a change of theirs repeats the training.
     replay = by_name["train-replay-s0"]
-    assert "--data packed/train,packed/images:0.3,packed/more --frames hybrid" in replay.command
-    assert replay.inputs[-2:] == (Path("packed/images"), Path("packed/more"))
+    assert "--data packed/train:87.5%,packed/images:12.5% --frames hybrid" in replay.command
+    assert replay.inputs[-1] == Path("packed/images")
     # As trained, then the common setting, then the curve; each number of frames once.
     assert by_name["score-hybrid-s0"].command == (
         "python -m vtrap_bench run --model 'runs/a b/models/hybrid-s0' --tasks toy-image,toy-video "
