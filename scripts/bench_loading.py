@@ -5,8 +5,9 @@
 
 Three questions, all in one run, CPU milliseconds per sample, medians:
 
-1. vtrap against the floor: libjpeg-turbo (through Pillow, and straight into arrays by simplejpeg) on the same JPEGs,
-   which lie in memory. A sample's frames are held together, as a model needs them.
+1. vtrap against the floor: libjpeg-turbo on the same JPEGs, which lie in memory. Through Pillow, as vtrap does it,
+   with buffers that are used again; and by simplejpeg into the same arrays again and again. The frames of a sample are
+   held together, as a model needs them.
 2. the same videos as original mp4 in a tar: torchcodec (exact seeks, frames as they are) and qwen-vl-utils on
    torchcodec (with its resize), one thread
 3. only getting at the bytes, no decoding: webdataset, litdata, mosaicml-streaming, datasets, and vtrap
@@ -28,9 +29,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_packing import CLIPS, WORK, clip
+from bench_packing import CLIPS, SIZE, WORK, clip, copy_of
 from benchmarking import (
     PEERS,
+    ROOT,
     children_cpu,
     cpu,
     in_bench_environment,
@@ -62,9 +64,7 @@ def corpus() -> Path:
     rows = []
     for name, facts in list(CLIPS.items())[1:]:
         for copy in range(COPIES):
-            path = media / f"{facts[1]}-{copy}.mp4"
-            tail = copy.to_bytes(4, "big")
-            path.write_bytes(clip(*facts).read_bytes() + (8 + len(tail)).to_bytes(4, "big") + b"free" + tail)
+            path = copy_of(clip(*facts), media / f"{facts[1]}-{copy}.mp4", copy)
             chat = [{"from": "human", "value": f"<video>\nWhat comes last in {name}?"}, {"from": "gpt", "value": "A."}]
             rows.append({"id": path.stem, "video": path.name, "conversations": chat})
     source = WORK / "loading/rows.jsonl"
@@ -78,6 +78,7 @@ def corpus() -> Path:
 
 
 def against_the_floor(root: Path, repeats: int) -> tuple[str, str]:
+    import numpy as np
     import simplejpeg
     from PIL import Image
 
@@ -91,6 +92,7 @@ def against_the_floor(root: Path, repeats: int) -> tuple[str, str]:
         return image
 
     rows = []
+    memory = np.empty((max(FRAMES), SIZE[0] * SIZE[1] * 3), np.uint8)
     for frames in FRAMES:
         data = PackedDataset(root, frames=frames)
         loader: Loader[Any] = Loader(Corpus(root, frames=frames), batch_size=1)
@@ -98,7 +100,10 @@ def against_the_floor(root: Path, repeats: int) -> tuple[str, str]:
         jobs: dict[str, Callable[[], object]] = {
             "libjpeg-turbo (Pillow)": lambda inside=inside: [None for blobs in inside if [pillow(b) for b in blobs]],
             "libjpeg-turbo (simplejpeg)": lambda inside=inside: [
-                None for blobs in inside if [simplejpeg.decode_jpeg(b) for b in blobs]
+                None
+                for blobs in inside
+                for blob, place in zip(blobs, memory, strict=False)
+                if simplejpeg.decode_jpeg(blob, buffer=place)[0, 0, 0]
             ],
             "PackedDataset": lambda data=data: [None for n in range(len(data)) if data[n]],
             "Loader": lambda loader=loader: [None for _ in loader],
@@ -248,6 +253,9 @@ def against_loaders(root: Path, repeats: int) -> str:
 MOSAIC = """
 import resource, statistics, sys
 from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import _torchvision_cpu
+_torchvision_cpu.install()  # torchvision's wheels do not import beside a CPU torch
 from streaming import MDSWriter, StreamingDataset
 folder, repeats = Path(sys.argv[1]), int(sys.argv[2])
 blobs = [path.read_bytes() for path in sorted((folder / "blobs").iterdir())]
@@ -270,7 +278,7 @@ print(statistics.median(times[1:]) / len(blobs) * 1e3)
 
 def mosaic(scratch: Path, repeats: int) -> float:
     """In an environment of its own, on the same bytes."""
-    words = [str(PEERS / "mosaic/bin/python"), "-c", MOSAIC, str(scratch), str(repeats)]
+    words = [str(PEERS / "mosaic/bin/python"), "-c", MOSAIC, str(scratch), str(repeats), str(ROOT / "vtrap_data")]
     environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -292,7 +300,8 @@ def main() -> None:
             f"`python scripts/bench_loading.py --repeats {args.repeats}`. {machine()}. "
             f"{versions(PACKAGES)},"
             " mosaicml-streaming 0.13.0.\n"
-            f"CPU milliseconds per sample, median of {args.repeats}. {2 * COPIES} samples of 64 frames of 796x448.",
+            f"CPU milliseconds per sample, median of {args.repeats}, in turns; other work on the machine moves them "
+            f"by 15 to 30 %: compare within a row. {2 * COPIES} samples of 64 frames of 796x448.",
             "Against the floor, decoding the same JPEGs from memory:",
             floor,
             memory,
