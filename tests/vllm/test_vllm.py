@@ -143,8 +143,8 @@ def benchmarks(tmp_path_factory):
     return root / "packed"
 
 
-def score(benchmarks, out, *more, **kwargs):
-    command = [sys.executable, "-m", "vtrap_bench", "run", "--model", "toy-vl", "--tasks", "image,video"]
+def score(benchmarks, out, *more, model="toy-vl", **kwargs):
+    command = [sys.executable, "-m", "vtrap_bench", "run", "--model", str(model), "--tasks", "image,video"]
     command += ["--frames", "8", "--benchmarks", str(benchmarks), "--out", str(out), *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=480, **kwargs)
 
@@ -214,6 +214,27 @@ def test_three_backends_through_the_command(benchmarks, tmp_path, server):
     assert failed.returncode == 1 and "cannot be reached" in failed.stderr
     assert (tmp_path / "cut" / RECORDS).read_bytes().startswith(before) and read_records(tmp_path / "cut" / RECORDS)
     assert not (tmp_path / "cut" / "scores.json").exists()
+
+
+def test_a_checkpoint_in_the_middle_of_training_is_loaded_as_it_is(benchmarks, tmp_path):
+    python = Path(__file__).parents[2] / ".venv" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("the trainer has an environment of its own, .venv, which scripts/test makes first")
+    jsonl = generate(Recipe(kind="images", purpose="train", count=8), tmp_path / "source")
+    samples = read_jsonl(jsonl, media_root=jsonl.parent, name=None).samples
+    pack(samples, tmp_path / "packed", settings=PackSettings(name="train", short_side=64))
+    words = ["--model", "toy-vl", "--data", tmp_path / "packed", "--output_dir", tmp_path / "out", "--max_steps", 2]
+    words += ["--per_device_train_batch_size", 4, "--learning_rate", 1e-3, "--save_steps", 1]
+    done = subprocess.run(
+        [str(w) for w in [python, "-m", "vtrap_train", *words]], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = tmp_path / "out" / "checkpoint-1"
+    for name, more in (("transformers", ()), ("vllm", ("--backend", "vllm"))):
+        done = score(benchmarks, tmp_path / name, *more, model=model)
+        assert done.returncode == 0, done.stderr[-3000:]
+    found = parity(tmp_path / "transformers", tmp_path / "vllm")
+    assert found.agrees and set(found.verdicts) == {"same"} and found.max_logprob_difference < 1e-4, found
 
 
 def test_an_engine_that_cannot_start_is_no_success(benchmarks, tmp_path):
