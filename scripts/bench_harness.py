@@ -58,7 +58,7 @@ import transformers.generation.utils as g
 marks, start, own = [], [], [0.0]
 inner = g.GenerationMixin.generate
 def used():
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
 def generate(self, *a, **k):
     if not start:
         start.append(used())
@@ -96,16 +96,40 @@ def results(doc, found):
 """
 
 
-def prepare(out: Path, items: int) -> dict[str, Path]:
+def enlarge(source: Path, side: int) -> None:
+    """Make pictures and clips as large as real ones: the same content, `side` pixels high, 24 frames a second."""
+    import av
+    from PIL import Image
+
+    for path in sorted(source.rglob("*.jpg")):
+        Image.open(path).resize((side, side), Image.Resampling.BICUBIC).save(path, quality=92)
+    for path in sorted(source.rglob("*.mp4")):
+        with av.open(str(path)) as clip:
+            rate = clip.streams.video[0].average_rate
+            frames = [f.to_image().resize((side, side), Image.Resampling.BICUBIC) for f in clip.decode(video=0)]
+        again = round(24 / rate)
+        with av.open(str(path), "w") as clip:
+            stream = clip.add_stream("libx264", rate=round(rate * again))
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+            for frame in (f for f in frames for _ in range(again)):
+                clip.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            clip.mux(stream.encode())
+
+
+def prepare(out: Path, items: int, *, side: int | None = None) -> dict[str, Path]:
     """Data for both, and lmms-eval's environment; nothing is done twice."""
+    name_of = f"{items}" if side is None else f"{items}-{side}px"
     python = [sys.executable, "-m", "vtrap_data"]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
     for kind, name in (("images", "toy-image"), ("videos", "toy-video")):
-        source, packed = out / f"source-{items}" / kind, out / f"packed-{items}" / name
+        source, packed = out / f"source-{name_of}" / kind, out / f"packed-{name_of}" / name
         if not (packed / "manifest.json").is_file():
             media = items if kind == "images" else -(-items // 2)  # a clip has two questions
             make = ["toyworld", kind, "--purpose", "bench", "--count", str(media), "--out", str(source)]
             subprocess.run([*python, *make], **quiet)
+            if side is not None:
+                enlarge(source, side)
             pack = ["pack", str(source / "bench.jsonl"), "--out", str(packed), "--name", name, "--split", "test"]
             pack += ["--synthetic", "--workers", "0"]
             if kind == "videos":
@@ -126,19 +150,19 @@ def prepare(out: Path, items: int) -> dict[str, Path]:
     tasks.mkdir(exist_ok=True)
     (tasks / "utils.py").write_text(UTILS)
     for kind, name in (("images", "toy_image"), ("videos", "toy_video")):
-        source = out / f"source-{items}" / kind
+        source = out / f"source-{name_of}" / kind
         rows = []
         for line in (source / "bench.jsonl").read_text().splitlines():
             row = json.loads(line)
             medium = str(source / (row.get("images") or row.get("videos"))[0])
             text = row["messages"][0]["content"].replace("<image>", "").replace("<video>", "")
             rows.append({"id": row["id"], "media": medium, "text": text, "answer": row["answer"]})
-        (out / f"{name}-{items}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows[:items]))
+        (out / f"{name}-{name_of}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows[:items]))
         (tasks / f"{name}.yaml").write_text(
             textwrap.dedent(f"""\
             task: {name}
             dataset_path: json
-            dataset_kwargs: {{data_files: {{test: {out / f"{name}-{items}.jsonl"}}}}}
+            dataset_kwargs: {{data_files: {{test: {out / f"{name}-{name_of}.jsonl"}}}}}
             test_split: test
             output_type: generate_until
             doc_to_visual: !function utils.visual
@@ -151,8 +175,8 @@ def prepare(out: Path, items: int) -> dict[str, Path]:
               - {{metric: accuracy, aggregation: mean, higher_is_better: true}}
             """)
         )
-    rows_of = {kind: out / f"toy_{kind}-{items}.jsonl" for kind in ("image", "video")}
-    return {"env": env, "tasks": tasks, "packed": out / f"packed-{items}", **rows_of}
+    rows_of = {kind: out / f"toy_{kind}-{name_of}.jsonl" for kind in ("image", "video")}
+    return {"env": env, "tasks": tasks, "packed": out / f"packed-{name_of}", **rows_of}
 
 
 def command(
@@ -286,12 +310,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--frames", default="8,32", help="numbers of frames per video (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=480, help="of the larger media, in pixels (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=REPO / "runs" / "bench-harness")
     parser.add_argument("--dry-run", action="store_true", help="print the table, leave the page as it is")
     args = parser.parse_args()
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    paths = prepare(out, args.items)
     single: dict[str, dict[str, str]] = {}
     lines = [
         f"{args.items} items per row, toy-vl in bfloat16 on a CPU, one thread, batch size 1; CPU beside generation.",
@@ -299,24 +323,27 @@ def main() -> int:
         "| items | | score | same text | start-up, CPU s | per item, CPU ms | ratio | wall s |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    cases = [("image", 0), *(("video", int(n)) for n in args.frames.split(","))]
-    for kind, frames in cases:
+    kinds = [("image", 0), *(("video", int(n)) for n in args.frames.split(","))]
+    for side, kind, frames in [(side, *kind) for side in (None, args.side) for kind in kinds]:
+        # The tasks' files name the questions, so they are written anew; the media are there.
+        paths = prepare(out, args.items, side=side)
         each: dict[str, dict[str, Any]] = {}
         for who in ("lmms-eval", "vtrap"):
             each[who] = measured(who, kind, paths, out, items=args.items, frames=frames or 8)
-        if kind == "image":
+        if kind == "image" and side is None:
             single = {who: one["texts"] for who, one in each.items()}
         theirs, ours = each["lmms-eval"], each["vtrap"]
         shared = theirs["texts"].keys() & ours["texts"].keys()
         same = sum(theirs["texts"][i].strip() == ours["texts"][i].strip() for i in shared)
         for who, one in each.items():
             name = kind if kind == "image" else f"video, {frames} frames"
+            name += f", {side or 64} px"
             ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"
             row = f"| {name} | {who} | {one['score']:.1f} | {same} of {len(shared)} | {one['startup']:.1f} "
             row += f"| {1000 * one['per_item']:.1f} | {ratio} | {one['wall']:.0f} |"
             print(row, flush=True)
             lines.append(row)
-    few = min(args.items, 60)
+    few, paths = min(args.items, 60), prepare(out, args.items)
     moved, codes = {}, {}
     for who in ("lmms-eval", "vtrap"):
         eight = measured(who, "image", paths, out, items=args.items, frames=8, batch=8)["texts"]

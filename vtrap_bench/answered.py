@@ -31,6 +31,7 @@ class Answered:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.records: dict[str, Record] = {}
+        self._own: Path | None = None
         self._read: dict[Path, int] = {}
         self.refresh()
 
@@ -38,6 +39,8 @@ class Answered:
         """Read what was added since."""
         # The processes' files first: what leaves them is in `records.jsonl` by then.
         for path in (*self.parts(), self.out / RECORDS):
+            if path == self._own:
+                continue
             try:
                 with path.open("rb") as file:
                     file.seek(self._read.get(path, 0))
@@ -48,6 +51,12 @@ class Answered:
             self._read[path] = self._read.get(path, 0) + whole
             for record in parse_records(data[:whole], path):
                 self.records.setdefault(record.key, record)
+
+    def add(self, records: Iterable[Record], *, written_to: Path) -> None:
+        """Take up what this process has written to its own file, which need not be read again then."""
+        self._own = written_to
+        for record in records:
+            self.records.setdefault(record.key, record)
 
     def parts(self) -> list[Path]:
         """Files of records that are not in `records.jsonl` yet, or not all of them."""

@@ -215,7 +215,7 @@ def _work(
                 found = ask(backend, now, examples, plan.benches[now[0].task], settings)
                 append_tokens(me.folder / TOKENS, found.tokens)
                 part.append(found.records)
-                answered.refresh()
+                answered.add(found.records, written_to=part.path)
                 if found.failure is not None:
                     # What was answered before the failure is recorded; then the run ends with it.
                     raise found.failure
