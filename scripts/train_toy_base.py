@@ -11,7 +11,8 @@ Three stages, each with an optimiser and a stream of data of its own:
    answer drawn at random from its options.
 3. Half pictures as in 2, half clips of 2 to 16 frames, with two of their questions; one about time gets a random one
    of its options for an answer. So the base can watch a clip and knows what an answer about time looks like, but has
-   nothing to base it on: it starts at chance. In two cycles of the learning rate.
+   nothing to base it on: it starts at chance. In three cycles of the learning rate; in the last, any
+   picture is also asked where things are, which takes longest to learn.
 In 2 and 3, half the questions about what lasts are asked about the end ("In the end, where is ..."): it makes no
 difference there.
 Pictures and frames pass through JPEG as in the shards. A plain loop, not the Video-SFT trainer: this is pre-training,
@@ -45,8 +46,10 @@ from vtrap_data.sources.toyworld.questions import (
     SLOTS,
     TEMPORAL_ABILITIES,
     at_the_end,
+    clear_of_middle,
     clip,
     picture,
+    place_of,
 )
 from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene
 from vtrap_data.toy_vl.build import MERGE, PATCH, build_model, build_processor
@@ -137,15 +140,21 @@ def warm_up(model, *, seed: int, steps: int, batch: int, learning_rate: float) -
 class Stream(IterableDataset):
     """Batches of the second stage, or with `clips` of the third, from step `first` on."""
 
-    def __init__(self, *, seed: int, batch: int, steps: int, clips: bool, first: int = 0) -> None:
+    def __init__(
+        self, *, seed: int, batch: int, steps: int, clips: bool, first: int = 0, places: bool = False
+    ) -> None:
         self.seed, self.batch, self.steps, self.clips, self.first = seed, batch, steps, clips, first
+        self.places = places
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for step in range(self.first, self.first + self.steps):
             if self.clips:
                 rng = random.Random(f"toy-base-clips:{self.seed}:{step}")
                 frames = rng.choice((2, 4, 8, 16))
-                made = [watch(rng, frames) if i % 2 else sample(rng, pictures=1) for i in range(self.batch)]
+                made = [
+                    watch(rng, frames) if i % 2 else sample(rng, pictures=1, places=self.places)
+                    for i in range(self.batch)
+                ]
             else:
                 rng = random.Random(f"toy-base:{self.seed}:{step}")
                 made = [sample(rng, progress=step / self.steps) for _ in range(self.batch)]
@@ -163,10 +172,10 @@ def watch(rng: random.Random, frames: int) -> Encoded:
     )
 
 
-def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8) -> Encoded:
+def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8, places: bool = False) -> Encoded:
     roll = rng.random()
     if roll < pictures:
-        scene, turns = quiz(rng, progress)
+        scene, turns = quiz(rng, progress, places=places)
         return dataclasses.replace(tokens(0, turns), images=(pixels_of(_jpeg(draw(scene))),))
     scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
     shot = pixels_of(_jpeg(draw(scene, rng.random())))
@@ -178,7 +187,7 @@ def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8) 
     return dataclasses.replace(tokens(frames, turns), video=torch.stack([shot] * frames))
 
 
-def quiz(rng: random.Random, progress: float) -> tuple[Scene, tuple[tuple[str, str], ...]]:
+def quiz(rng: random.Random, progress: float, *, places: bool) -> tuple[Scene, tuple[tuple[str, str], ...]]:
     """A picture with up to three questions in a row: looking once and answering often teaches more per second."""
     ability = rng.choices(IMAGE_ABILITIES, weights=(1.3, 1.3, 1.0, 1.3, 1.4))[0]
     while True:
@@ -194,6 +203,9 @@ def quiz(rng: random.Random, progress: float) -> tuple[Scene, tuple[tuple[str, s
             if thing.shape in SHAPES:
                 colour_of = (f"What colour is the {thing.shape}?", thing.colour)
                 turns.append(rng.choice((colour_of, (f"What shape is {thing.colour}?", thing.shape))))
+                if places and clear_of_middle(thing):
+                    where = place_of(thing, "position")
+                    turns.append((where.text, where.answer))
     first, *rest = dict.fromkeys(turns)
     rng.shuffle(rest)
     return scene, tuple((at_some_time(rng, text), answer) for text, answer in (first, *rest[:2]))
@@ -216,7 +228,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clip-steps", type=int, nargs="+", default=[600, 1000], help="of the third stage's cycles")
+    parser.add_argument(
+        "--clip-steps", type=int, nargs="+", default=[600, 1000, 1000], help="of the third stage's cycles"
+    )
     parser.add_argument("--go-on-from", type=Path, help="a checkpoint from after the second stage: only do the third")
     parser.add_argument("--cycle", type=int, default=0, help="with --go-on-from: the cycle of the third to begin with")
     parser.add_argument("--threads", type=int, default=1, help="more are only faster on idle cores")
@@ -233,7 +247,7 @@ def main() -> None:
     for cycle in range(args.cycle, len(args.clip_steps)):
         model.train()
         steps, first = args.clip_steps[cycle], sum(args.clip_steps[:cycle])
-        clips = Stream(seed=args.seed, batch=args.batch, steps=steps, clips=True, first=first)
+        clips = Stream(seed=args.seed, batch=args.batch, steps=steps, clips=True, first=first, places=cycle == 2)
         train(model, clips, args.learning_rate / 2)
         save(model, args.out)
 

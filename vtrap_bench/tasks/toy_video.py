@@ -1,10 +1,11 @@
-"""toy-video: destination, order, blinks and change in synthetic clips, and static questions about the same clips."""
+"""toy-video: what changes, moves, comes first or comes how often in synthetic clips, and what stays as it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vtrap_bench.tasks.task import PromptProfile, Task, accuracy, as_packed
+from vtrap_data.sources.toyworld.questions import VIDEO_ABILITIES
 
 COUNT = 400
 """Clips; each has two questions: one about time, one static."""
@@ -27,7 +28,7 @@ TOY_VIDEO = Task(
     name="toy-video",
     version=2,
     modality="video",
-    abilities=("static", "destination", "order", "blinks", "change"),
+    abilities=VIDEO_ABILITIES,
     profiles={"vtrap": PromptProfile(messages=as_packed, form="option")},
     metric=accuracy,
     max_new_tokens=8,

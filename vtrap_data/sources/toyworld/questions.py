@@ -117,7 +117,7 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
             x, y = _place(rng, rng.choice(QUADRANTS), target.size)
             placed = replace(target, x=x, y=y)
             clear = [o for o in things if o is not target and _apart(o, placed)]
-            return _still(rng, [placed, *clear]), _place_of(placed, "position")
+            return _still(rng, [placed, *clear]), place_of(placed, "position")
     raise ValueError(f"ability {ability!r} is not one of {IMAGE_ABILITIES}")
 
 
@@ -136,7 +136,7 @@ def clip(rng: random.Random, ability: str) -> tuple[Scene, list[Question]]:
     scene = Scene(things=tuple(things), background=background(rng), frames=frames)
     lasting = [t for t in things if t.shown == ((0.0, 1.0),) and t.motion is None]
     static = [make(thing, "static") for thing in lasting for make in (_colour_of, _shape_of)]
-    static += [_place_of(thing, "static") for thing in lasting if _clear_of_middle(thing)]
+    static += [place_of(thing, "static") for thing in lasting if clear_of_middle(thing)]
     return scene, [question, *rng.sample(static, min(2, len(static)))]
 
 
@@ -259,7 +259,8 @@ def _place(rng: random.Random, quadrant: str, size: float) -> tuple[float, float
     return rng.uniform(*(high if column else low)), rng.uniform(*(high if row else low))
 
 
-def _clear_of_middle(thing: Thing) -> bool:
+def clear_of_middle(thing: Thing) -> bool:
+    """Whether the thing is plainly in one quadrant."""
     return min(abs(thing.x - SIDE / 2), abs(thing.y - SIDE / 2)) >= _CLEAR
 
 
@@ -283,6 +284,7 @@ def _shape_of(thing: Thing, ability: str) -> Question:
     return _plain(ability, f"What shape is {thing.colour}?", SHAPES, thing.shape)
 
 
-def _place_of(thing: Thing, ability: str) -> Question:
+def place_of(thing: Thing, ability: str) -> Question:
+    """Where a thing is that is clear of the middle lines."""
     answer = QUADRANTS[2 * (thing.y > SIDE / 2) + (thing.x > SIDE / 2)]
     return _plain(ability, f"Where is the {thing.shape}?", QUADRANTS, answer)
