@@ -1,4 +1,4 @@
-"""The shipped toy-vl: good at pictures, no better than chance where time is needed. Scored by the product's own command."""
+"""The shipped toy-vl: good at pictures, no better than chance where time is needed. Scored by the product itself."""
 
 from __future__ import annotations
 
