@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vtrap_data.encoding.models import resolve
+
 REPO = Path(__file__).resolve().parents[1]
 PAGE = REPO / "docs" / "performance.md"
 BEGIN, END = "<!-- HARNESS -->", "<!-- /HARNESS -->"
@@ -176,16 +178,14 @@ def prepare(out: Path, items: int, *, side: int | None = None) -> dict[str, Path
             """)
         )
     rows_of = {kind: out / f"toy_{kind}-{name_of}.jsonl" for kind in ("image", "video")}
-    return {"env": env, "tasks": tasks, "packed": out / f"packed-{name_of}", **rows_of}
+    return {"model": out / "model", "env": env, "tasks": tasks, "packed": out / f"packed-{name_of}", **rows_of}
 
 
 def command(
     who: str, kind: str, paths: dict[str, Path], *, items: int, frames: int, target: Path, batch: int = 1
 ) -> list[str]:
     """A run of one harness."""
-    from vtrap_data.encoding.models import resolve
-
-    model = resolve("toy-vl").path
+    model = str(paths["model"])
     if who == "vtrap":
         start = "import clock, sys; from vtrap_bench.__main__ import main; sys.exit(main(sys.argv[1:]))"
         argv = ["run", "--model", model, "--tasks", f"toy-{kind}", "--benchmarks", str(paths["packed"])]
@@ -316,6 +316,8 @@ def main() -> int:
     args = parser.parse_args()
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "model", ignore_errors=True)
+    shutil.copytree(resolve("toy-vl").path, out / "model")  # the same for every row, whatever becomes of the package's
     single: dict[str, dict[str, str]] = {}
     lines = [
         f"{args.items} items per row, toy-vl in bfloat16 on a CPU, one thread, batch size 1; CPU beside generation.",
