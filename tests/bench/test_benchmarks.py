@@ -36,6 +36,18 @@ def test_there_are_19_and_each_is_a_task():
         assert task.abilities == tuple(a for a in ABILITIES if a in task.source.abilities.values())
 
 
+def test_each_is_pinned_and_the_page_shows_the_commit():
+    page = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    rows = page.partition("## Where the rows are")[2]
+    for name, benchmark in BENCHMARKS.items():
+        assert re.fullmatch("[0-9a-f]{40}", benchmark.revision or "")
+        ids = ", ".join(f"`{one}`" for one in benchmark.ids)
+        assert re.search(rf"^\| `{name}` \|.*\| {ids} \|.*\| `{benchmark.revision}`( \(1\))? \|$", rows, re.MULTILINE)
+        assert {benchmark.pinned(one) for one in benchmark.ids} == {benchmark.revision}
+        assert benchmark.pinned("some/set") is None
+    assert len({benchmark.revision for benchmark in BENCHMARKS.values()}) == 19
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_conversion_keeps_what_the_rows_say(converted, name):
     done, items, _ = converted[name]
@@ -238,7 +250,8 @@ def test_bad_rows_unknown_categories_and_missing_videos_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["mme", "--rows", "Some/Set", "--out", "o"], "give --revision"),
+        (["mme", "--rows", "Some/Set", "--out", "o"], "give --revision, a commit of it, so that the same rows"),
+        (["mme", "--rows", "Some/Set", "--out", "o"], "(known without: lmms-lab-encoder/MME, lmms-lab/MME)"),
         (["mme", "--rows", "nowhere", "--out", "o"], "no such folder, nor an id on the Hub"),
         (["nextqa", "--rows", ".", "--out", "o"], "give their folder with --media"),
         (["nextqa", "--rows", ".", "--media", "none", "--out", "o"], "--media none is not a folder"),

@@ -29,6 +29,7 @@ def test_every_promised_model_is_named():
     for name, ref in NAMED.items():
         assert resolve(name) is ref and ref.name == name and ref.family in NAMES
         assert ref.revision is None or re.fullmatch("[0-9a-f]{40}", ref.revision)
+        assert (ref.revision is None) == (name in ("toy-vl", "llava-next-video-7b"))
         assert name == "toy-vl" or re.fullmatch(r"(Qwen|llava-hf)/[\w.-]+", ref.path)
     assert len({r.path for r in NAMED.values()}) == len(NAMED)
 

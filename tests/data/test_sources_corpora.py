@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -197,13 +198,22 @@ def test_bad_rows_are_counted_and_too_many_are_an_error(tmp_path: Path) -> None:
         convert(corpus, **options)
 
 
+def test_a_commit_is_pinned_for_the_ids_of_a_corpus_alone() -> None:
+    pinned = {name for name, corpus in CORPORA.items() if corpus.revision}
+    assert pinned == {"llava-video-178k", "llava-onevision-images"}
+    for corpus in CORPORA.values():
+        assert corpus.revision is None or re.fullmatch("[0-9a-f]{40}", corpus.revision)
+        assert [corpus.pinned(name) for name in corpus.ids] == [corpus.revision] * len(corpus.ids)
+        assert corpus.pinned("some/set") is None
+
+
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = CORPORA["llava-video-178k"]
     for options, said in (
         ({"subsets": ["nothing"]}, "no subset 'nothing'"),
         ({"media": None}, "--media"),
         ({"rows": str(tmp_path)}, "no 0_30_s_nextqa/"),
-        ({"rows": corpus.ids[0]}, "--revision"),
+        ({"rows": "some/set"}, "--revision"),
         ({"rows": "a/b/c"}, "nor an id on the Hub"),
     ):
         given_ = {"rows": str(FIXTURES / corpus.name), "subsets": ["0_30_s_nextqa"], "media": tmp_path, **options}

@@ -28,8 +28,8 @@ class ModelRef:
         name: What the user typed.
         path: Hub id or local directory.
         family: Which encoding it uses.
-        revision: Commit on the Hub; None for a local directory or the default branch. Those of `NAMED`
-            were read off public records of downloads, not off the Hub itself; None where none was found.
+        revision: Commit on the Hub; None for a local directory or the default branch. Those of `NAMED` are pinned by
+            public code or stand in public records of downloads; they were not read off the Hub itself.
     """
 
     name: str
@@ -50,9 +50,14 @@ _HUB: tuple[tuple[str, FamilyName, str, str | None], ...] = (
     ("qwen3-vl-8b", "qwen3_vl", "Qwen/Qwen3-VL-8B-Instruct", "0c351dd01ed87e9c1b53cbc748cba10e6187ff3b"),
     ("qwen3-vl-32b", "qwen3_vl", "Qwen/Qwen3-VL-32B-Instruct", "0cfaf48183f594c314753d30a4c4974bc75f3ccb"),
     ("llava-1.5-7b", "llava", "llava-hf/llava-1.5-7b-hf", "b234b804b114d9e37bb655e11cbbb5f5e971b7a9"),
-    ("llava-1.5-13b", "llava", "llava-hf/llava-1.5-13b-hf", None),
+    ("llava-1.5-13b", "llava", "llava-hf/llava-1.5-13b-hf", "5dda2880bda009266dda7c4baff660b95ca64540"),
     ("llava-next-video-7b", "llava_next_video", "llava-hf/LLaVA-NeXT-Video-7B-hf", None),
-    ("llava-onevision-0.5b", "llava_onevision", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", None),
+    (
+        "llava-onevision-0.5b",
+        "llava_onevision",
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        "74dd0bf867a4cda7950c17663794267c60cf4b40",
+    ),
     (
         "llava-onevision-7b",
         "llava_onevision",

@@ -24,6 +24,7 @@ AI2D = Benchmark(
     title="AI2D (mask)",
     media="images",
     ids=("lmms-lab-encoder/ai2d", "lmms-lab/ai2d"),
+    revision="c83a9b9692933aff8349157c88a413df9d02c4e5",
     parts=(Part(config="default", split="test", rows=3088, known="memory"),),
     columns=("question", "options", "answer", "image"),
     cluster="image",

@@ -20,7 +20,7 @@ examples:
   python -m vtrap_data benchmark videomme --rows videomme-parquet --media videos --out source/videomme
   python -m vtrap_data pack source/videomme/bench.jsonl --media-root videos --out packed/videomme --name videomme \\
     --split test --store 64
-  python -m vtrap_data benchmark mmstar --rows Lin-Chen/MMStar --revision COMMIT --out source/mmstar
+  python -m vtrap_data benchmark mmstar --rows Lin-Chen/MMStar --out source/mmstar
 """
 
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("name", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rows", required=True, metavar="DIR_OR_HUB_ID", help="parquet or JSON files, or a data set")
-    parser.add_argument("--revision", help="commit of the data set on the Hub")
+    parser.add_argument("--revision", help="commit of the data set on the Hub; default: the known one")
     parser.add_argument("--media", type=Path, metavar="DIR", help="folder of the video files")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets bench.jsonl and media/")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N rows per part, for a look")

@@ -151,7 +151,7 @@ def convert(
     done = Converted(
         name=benchmark.name,
         source=Path(rows).name if Path(rows).is_dir() else rows,
-        revision=revision or (benchmark.revision if rows == benchmark.ids[0] else None),
+        revision=None if Path(rows).is_dir() else revision or benchmark.pinned(rows),
         parts=tuple(counts),
         bad=tuple(bad),
         unknown_categories=dict(sorted(unknown.items())),

@@ -35,6 +35,7 @@ EGOSCHEMA = Benchmark(
     title="EgoSchema (Subset)",
     media="video",
     ids=("lmms-eval/egoschema", "lmms-lab/egoschema"),
+    revision="58350524ea7eb29c47000121f4f4b65eb6b4acb9",
     parts=(Part(config="Subset", split="test", rows=500, known="memory"),),
     columns=("question_idx", "question", "video_idx", "option", "answer"),
     cluster="video_idx",

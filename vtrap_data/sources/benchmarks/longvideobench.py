@@ -49,6 +49,7 @@ LONGVIDEOBENCH = Benchmark(
     title="LongVideoBench (val, without subtitles)",
     media="video",
     ids=("longvideobench/LongVideoBench",),
+    revision="60d1c89c1919a198b73be39c2babb213b29d6a5c",
     parts=(Part(config="default", split="validation", rows=1337, known="memory"),),
     columns=(
         "id",

@@ -55,6 +55,7 @@ MLVU = Benchmark(
     title="MLVU (dev, multiple choice)",
     media="video",
     ids=("sy1998/MLVU_dev",),
+    revision="96207eb9aa7101e2a495dd147684a7e618c79e12",
     parts=(Part(config="default", split="test", rows=2174, known="memory"),),
     columns=("video_name", "question", "answer", "task_type"),
     optional=("duration", "candidates"),

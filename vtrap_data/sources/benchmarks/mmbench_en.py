@@ -69,6 +69,7 @@ MMBENCH_EN = Benchmark(
     title="MMBench-EN (dev)",
     media="images",
     ids=("lmms-lab-encoder/MMBench", "lmms-lab/MMBench"),
+    revision="56ba1af8954932c4804bd3f522e05ed96e63b654",
     parts=(Part(config="en", split="dev", rows=4329, known="memory"),),
     columns=("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "L2-category", "image"),
     optional=("E", "source", "split", "comment"),

@@ -44,6 +44,7 @@ MME = Benchmark(
     title="MME",
     media="images",
     ids=("lmms-lab-encoder/MME", "lmms-lab/MME"),
+    revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
     parts=(Part(config="default", split="test", rows=2374, known="card"),),
     columns=("question_id", "image", "question", "answer", "category"),
     cluster="question_id",

@@ -79,6 +79,7 @@ MMMU = Benchmark(
     title="MMMU (val)",
     media="images",
     ids=("lmms-lab-encoder/MMMU", "lmms-lab/MMMU"),
+    revision="364f2e2eb107b36e07ff4c5a15f5947a759cef47",
     parts=(Part(config="default", split="validation", rows=900, known="memory"),),
     columns=("id", "question", "options", "answer", "question_type", *IMAGES),
     optional=("explanation", "topic_difficulty", "img_type", "subfield"),

@@ -73,6 +73,7 @@ MMSTAR = Benchmark(
     title="MMStar",
     media="images",
     ids=("Lin-Chen/MMStar",),
+    revision="bc98d668301da7b14f648724866e57302778ab27",
     parts=(Part(config="val", split="val", rows=1500, known="card"),),
     columns=("index", "question", "image", "answer", "category", "l2_category"),
     optional=("meta_info",),

@@ -63,6 +63,7 @@ MVBENCH = Benchmark(
     title="MVBench",
     media="video",
     ids=("OpenGVLab/MVBench",),
+    revision="230a2d4fac8900333c61754641c7a13e069ac9c6",
     parts=tuple(Part(config=task, split="train", rows=200, known="memory") for task in TASKS),
     columns=("video", "question", "candidates", "answer"),
     optional=("start", "end", "subtitle"),

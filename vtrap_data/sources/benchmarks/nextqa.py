@@ -39,6 +39,7 @@ NEXTQA = Benchmark(
     title="NExT-QA (MC, test)",
     media="video",
     ids=("lmms-eval/NExTQA", "lmms-lab/NExTQA"),
+    revision="a0d7729e38399da9c8a70c59aa4ad7f6996d3c00",
     parts=(Part(config="MC", split="test", rows=8564, known="memory"),),
     columns=("video", "question", "a0", "a1", "a2", "a3", "a4", "answer", "type", "qid"),
     optional=("frame_count", "width", "height"),

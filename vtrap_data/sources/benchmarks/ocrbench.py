@@ -39,6 +39,7 @@ OCRBENCH = Benchmark(
     title="OCRBench",
     media="images",
     ids=("echo840/OCRBench",),
+    revision="92a54bd1384387c178d5a07140a2d85e0a3d12e1",
     parts=(Part(config="default", split="test", rows=1000, known="memory"),),
     columns=("dataset", "question", "question_type", "answer", "image"),
     cluster="image",

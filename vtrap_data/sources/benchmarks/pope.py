@@ -29,6 +29,7 @@ POPE = Benchmark(
     title="POPE",
     media="images",
     ids=("lmms-lab-encoder/POPE", "lmms-lab/POPE"),
+    revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
     parts=(Part(config="default", split="test", rows=9000, known="memory"),),
     columns=("id", "question_id", "question", "answer", "image_source", "image", "category"),
     cluster="image_source",

@@ -94,11 +94,11 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
 
     if "/" not in source or source.startswith((".", "/")) or source.count("/") > 1:
         raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(benchmark.ids)})")
-    pinned = revision or (benchmark.revision if source == benchmark.ids[0] else None)
+    pinned = revision or benchmark.pinned(source)
     if pinned is None:
         raise UsageError(
             f"--rows {source}: give --revision, a commit of it, so that the same rows come every time "
-            f"(none is known to be good for {benchmark.name})"
+            f"(known without: {', '.join(benchmark.ids) if benchmark.revision else 'none'})"
         )
     config = None if part.config == "default" else part.config
     try:

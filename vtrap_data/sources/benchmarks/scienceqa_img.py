@@ -32,6 +32,7 @@ SCIENCEQA_IMG = Benchmark(
     title="ScienceQA-IMG",
     media="images",
     ids=("lmms-lab-encoder/ScienceQA", "lmms-lab/ScienceQA"),
+    revision="69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50",
     parts=(Part(config="ScienceQA-IMG", split="test", rows=2017, known="memory"),),
     columns=("image", "question", "choices", "answer", "hint", "grade", "subject", "topic"),
     optional=("task", "category", "skill", "lecture", "solution"),

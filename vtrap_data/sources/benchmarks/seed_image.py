@@ -51,6 +51,7 @@ SEED_IMAGE = Benchmark(
     title="SEED-Bench (image)",
     media="images",
     ids=("lmms-lab-encoder/SEED-Bench", "lmms-lab/SEED-Bench"),
+    revision="74c4ea0cee96786739e4ccb97d227818a05ae752",
     parts=(Part(config="default", split="test", rows=14233, known="memory"),),
     columns=(
         "question",

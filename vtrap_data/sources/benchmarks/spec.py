@@ -92,8 +92,9 @@ class Benchmark:
         name: As typed: "mme".
         title: As its authors write it: "MME".
         media: "images" (inside the rows) or "video" (files beside them).
-        ids: Hub data sets that hold it: the present id first, then older ones.
-        revision: Commit of `ids[0]` that was checked. None: none was, so reading from the Hub needs --revision.
+        ids: Hub ids that hold it: the present one first, then those it was moved from, which lead to the same commits.
+        revision: Commit of the data set, as pinned by public code; rows were not looked at from here. None: none is
+            known, so reading from the Hub needs --revision.
         parts: Configurations that are scored.
         columns: What every row must have.
         optional: What prompts or metrics use where rows have it.
@@ -120,6 +121,10 @@ class Benchmark:
     def rows(self) -> int:
         """Expected rows of all parts."""
         return sum(part.rows for part in self.parts)
+
+    def pinned(self, source: str) -> str | None:
+        """The known commit of a Hub id; None for a data set that is not of `ids`."""
+        return self.revision if source in self.ids else None
 
     def ability(self, category: str) -> str:
         """The common ability of a category, "other" where the map does not know it."""

@@ -73,6 +73,7 @@ TEMPCOMPASS = Benchmark(
     title="TempCompass (without captioning)",
     media="video",
     ids=("lmms-eval/TempCompass", "lmms-lab/TempCompass"),
+    revision="c8a67d88a3bc6fd4b2f9ae2f9e112668fbe05722",
     parts=(
         Part(config="multi-choice", split="test", rows=1580, known="card"),
         Part(config="yes_no", split="test", rows=2453, known="card"),

@@ -22,6 +22,7 @@ TEXTVQA = Benchmark(
     title="TextVQA (val)",
     media="images",
     ids=("lmms-lab-encoder/textvqa", "lmms-lab/textvqa"),
+    revision="9c0699cd19768ac5ab97568f6b3cbac4c0062884",
     parts=(Part(config="default", split="validation", rows=5000, known="memory"),),
     columns=("question_id", "question", "image", "answers", "image_id"),
     optional=("ocr_tokens",),

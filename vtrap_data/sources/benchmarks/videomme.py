@@ -59,6 +59,7 @@ VIDEOMME = Benchmark(
     title="Video-MME (without subtitles)",
     media="video",
     ids=("lmms-eval/Video-MME", "lmms-lab/Video-MME"),
+    revision="ead1408f75b618502df9a1d8e0950166bf0a2a0b",
     parts=(Part(config="videomme", split="test", rows=2700, known="card"),),
     columns=(
         "video_id",

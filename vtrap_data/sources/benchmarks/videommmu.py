@@ -45,6 +45,7 @@ VIDEOMMMU = Benchmark(
     title="Video-MMMU",
     media="video",
     ids=("lmms-eval/VideoMMMU", "lmms-lab/VideoMMMU"),
+    revision="d1c35ac933123d79e877b7f1b9506afb0309cf1b",
     parts=tuple(Part(config=track, split="test", rows=300, known="memory") for track in TRACKS),
     columns=("id", "question", "options", "answer", "question_type"),
     optional=("image", "link_selected"),

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", choices=tuple(CORPORA), metavar="NAME", help=", ".join(CORPORA))
     parser.add_argument("--list", action="store_true", help="the known corpora, their subsets, licences and counts")
     parser.add_argument("--rows", metavar="DIR_OR_HUB_ID", help="annotation files, or a data set")
-    parser.add_argument("--revision", help="commit of the data set on the Hub")
+    parser.add_argument("--revision", help="commit of the data set on the Hub; default: the known one, if any")
     parser.add_argument("--subset", action="append", default=[], help="a part of it, may be repeated (default: all)")
     parser.add_argument("--media", type=Path, metavar="DIR_OR_TAR", help="where the video files are")
     parser.add_argument(
@@ -106,6 +106,7 @@ def markdown() -> str:
     lines = []
     for corpus in CORPORA.values():
         allowed = {True: "yes", False: "no", None: "not known"}[corpus.redistributable]
+        commit = f"`{corpus.revision}` | code" if corpus.revision else "none known: give `--revision` |"
         columns = ", ".join(f"`{name}`" for name in (*corpus.columns, *corpus.optional))
         lines += [
             f"### {corpus.name}",
@@ -114,6 +115,7 @@ def markdown() -> str:
             "",
             "| | | known from |",
             "|---|---|---|",
+            f"| commit | {commit} |",
             f"| columns | {columns} | {corpus.columns_known} |",
             f"| licence | {corpus.licence}: {corpus.licence_note} | {corpus.licence_known} |",
             f"| may be passed on | {allowed} | |",

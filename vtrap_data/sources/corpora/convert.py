@@ -163,7 +163,7 @@ def convert(
     done = ConvertedCorpus(
         name=corpus.name,
         source=Path(rows).name if Path(rows).is_dir() else rows,
-        revision=None if Path(rows).is_dir() else revision or corpus.revision,
+        revision=None if Path(rows).is_dir() else revision or corpus.pinned(rows),
         licence=corpus.licence,
         redistributable=corpus.redistributable,
         subsets=tuple(counts),

@@ -103,7 +103,7 @@ def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | 
 
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(corpus.ids)})")
-    pinned = revision or (corpus.revision if source == corpus.ids[0] else None)
+    pinned = revision or corpus.pinned(source)
     if pinned is None:
         raise UsageError(f"--rows {source}: give --revision, a commit of it, so that the same rows come every time")
     try:

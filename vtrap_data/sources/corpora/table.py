@@ -50,7 +50,8 @@ class NamedCorpus:
         name: As typed.
         title: As its authors write it.
         ids: Hub data sets that hold it, the present id first.
-        revision: Commit of `ids[0]` that was read. None: none was, so reading from the Hub needs --revision.
+        revision: Commit of the data set, as pinned by public code; rows were not looked at from here. None: none is
+            known, so reading from the Hub needs --revision.
         shape: How its rows are read.
         media: "video" (files beside the rows) or "images" (inside them).
         columns: What every row must have.
@@ -84,6 +85,10 @@ class NamedCorpus:
     redistributable: bool | None
     licence_note: str
     subsets: Mapping[str, Subset]
+
+    def pinned(self, source: str) -> str | None:
+        """The known commit of a Hub id; None for a data set that is not of `ids`."""
+        return self.revision if source in self.ids else None
 
 
 def read_table(text: str) -> dict[str, NamedCorpus]:
