@@ -327,6 +327,7 @@ class _Peek(argparse.ArgumentParser):
         self.add_argument("--model")
         self.add_argument("--config")
         self.add_argument("--deepspeed")
+        self.add_argument("--lora_r", "--lora-r")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
@@ -361,6 +362,9 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     name = str(peek.model or given.get("model", ""))
     settings = read_settings(RECIPES[name], known) if name in RECIPES else {}
     words = [*rest, *(["--model", peek.model] if peek.model is not None else [])]
+    words += ["--lora_r", peek.lora_r] if peek.lora_r is not None else []
+    if str(given.get("lora_r", 0) if peek.lora_r is None else peek.lora_r) != "0":
+        settings.pop("freeze", None)  # recipes freeze for training the weights themselves; adapters have a target
     asked = peek.deepspeed or given.pop("deepspeed", None)
     shipped = settings.pop("deepspeed", None)
     put_aside = preset(str(asked)) if asked is not None else None

@@ -49,7 +49,7 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--learning_rate", "fast"], "--learning_rate"),
         (["--model", "toy-vl", "--max_length", "512"], "--max_tokens"),
         (["--model", "toy-vl", "--packing"], "--pack"),
-        (["--model", "toy-vl", "--pack"], "--tokens_per_batch"),
+        (["--model", "qwen2.5-vl-3b", "--pack"], "--tokens_per_batch"),
         (["--model", "toy-vl", "--load_best_model_at_end", "true"], "--eval_tasks"),
         (["--model", "toy-vl", "--eval_strategy", "steps"], "--eval_tasks"),
         (["--model", "toy-vl", "--freeze", "eyes"], "vision, projector, language"),
@@ -78,6 +78,19 @@ def test_flags_may_be_spelt_with_dashes(dash, tmp_path):
     assert (config.hub_model_id, config.save_steps) == ("a/b", 7)
     assert (arguments.turns, arguments.streaming, arguments.streaming_shards) == ("joined", True, 3)
     assert (arguments.lora_r, arguments.max_skip_rate) == (4, 0.5)
+
+
+@pytest.mark.parametrize("flag", ["--lora_r", "--lora-r"])
+def test_adapters_are_not_refused_for_what_a_recipe_freezes(flag, tmp_path):
+    assert parse(["--model", "qwen2.5-vl-3b"]).arguments.freeze == ["vision"]
+    assert parse(["--model", "qwen2.5-vl-3b", flag, "0"]).arguments.freeze == ["vision"]
+    adapters = parse(["--model", "qwen2.5-vl-3b", flag, "64"]).arguments
+    assert (adapters.lora_r, adapters.freeze) == (64, [])
+    (tmp_path / "mine.yaml").write_text("lora_r: 8\n")
+    adapters = parse(["--model", "qwen2.5-vl-3b", "--config", str(tmp_path / "mine.yaml")]).arguments
+    assert (adapters.lora_r, adapters.freeze) == (8, [])
+    with pytest.raises(UsageError, match="--lora_target"):
+        parse(["--model", "qwen2.5-vl-3b", flag, "64", "--freeze", "vision"])
 
 
 def test_config_with_an_unknown_key(tmp_path, capsys):
