@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarking import machine, versions
+
 from vtrap_data.encoding.models import resolve
 
 REPO = Path(__file__).resolve().parents[1]
@@ -51,6 +53,9 @@ NEEDS = [
         "pytz",
     ),
 ]
+QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+SMALL = ("carphone_pristine.mp4", "carphone_distorted.mp4", "thanks.mp4")
+"""Clips of a size that nobody has any more, and a drawn one."""
 WARM_UP = 10
 """Items before the cost per item is counted."""
 
@@ -98,45 +103,59 @@ def results(doc, found):
 """
 
 
-def enlarge(source: Path, side: int) -> None:
-    """Make pictures and clips as large as real ones: the same content, `side` pixels high, 24 frames a second."""
-    import av
-    from PIL import Image
-
-    for path in sorted(source.rglob("*.jpg")):
-        Image.open(path).resize((side, side), Image.Resampling.BICUBIC).save(path, quality=92)
-    for path in sorted(source.rglob("*.mp4")):
-        with av.open(str(path)) as clip:
-            rate = clip.streams.video[0].average_rate
-            frames = [f.to_image().resize((side, side), Image.Resampling.BICUBIC) for f in clip.decode(video=0)]
-        again = round(24 / rate)
-        with av.open(str(path), "w") as clip:
-            stream = clip.add_stream("libx264", rate=round(rate * again))
-            stream.width = stream.height = side
-            stream.pix_fmt = "yuv420p"
-            for frame in (f for f in frames for _ in range(again)):
-                clip.mux(stream.encode(av.VideoFrame.from_image(frame)))
-            clip.mux(stream.encode())
+def toyworld(kind: str, to: Path, items: int) -> Path:
+    """Questions about synthetic media of 64 pixels, which take next to nothing to decode."""
+    media = items if kind == "images" else -(-items // 2)  # a clip has two questions
+    make = ["toyworld", kind, "--purpose", "bench", "--count", str(media), "--out", str(to)]
+    subprocess.run([sys.executable, "-m", "vtrap_data", *make], **QUIET)
+    return to / "bench.jsonl"
 
 
-def prepare(out: Path, items: int, *, side: int | None = None) -> dict[str, Path]:
+def real(kind: str, to: Path, items: int) -> Path:
+    """Hand-written questions about real photos as they are, and about 10 s clips of real footage in H.264 of 720p.
+
+    Only those with options and about one medium; each is asked again under another id until there are enough.
+    """
+    from bench_packing import filmed, footage
+
+    folder = footage()
+    rows = [json.loads(line) for line in (folder.parent / "questions.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["options"] and len(row.get(kind, ())) == 1]
+    rows = [row for row in rows if Path(row[kind][0]).name not in SMALL]
+    to.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        medium = folder / Path(row[kind][0]).name
+        if kind == "videos":
+            here = filmed([medium], to / f"{medium.stem}.mp4", seconds=10, gop=250)
+        else:
+            here = Path(shutil.copy(medium, to))
+        row[kind] = [here.name]  # a corpus does not reach outside its folder
+    again = [{**rows[n % len(rows)], "id": f"{rows[n % len(rows)]['id']}-{n // len(rows)}"} for n in range(items)]
+    (to / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in again))
+    return to / "bench.jsonl"
+
+
+MEDIA = {"toy": toyworld, "real": real}
+SHOWN = {
+    ("toy", "image"): "toy picture, 64 px",
+    ("toy", "video"): "toy clip, 64 px",
+    ("real", "image"): "photo",
+    ("real", "video"): "10 s of 720p",
+}
+
+
+def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
     """Data for both, and lmms-eval's environment; nothing is done twice."""
-    name_of = f"{items}" if side is None else f"{items}-{side}px"
-    python = [sys.executable, "-m", "vtrap_data"]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+    name_of = f"{media}-{items}"
     for kind, name in (("images", "toy-image"), ("videos", "toy-video")):
-        source, packed = out / f"source-{name_of}" / kind, out / f"packed-{name_of}" / name
+        packed = out / f"packed-{name_of}" / name
         if not (packed / "manifest.json").is_file():
-            media = items if kind == "images" else -(-items // 2)  # a clip has two questions
-            make = ["toyworld", kind, "--purpose", "bench", "--count", str(media), "--out", str(source)]
-            subprocess.run([*python, *make], **quiet)
-            if side is not None:
-                enlarge(source, side)
-            pack = ["pack", str(source / "bench.jsonl"), "--out", str(packed), "--name", name, "--split", "test"]
-            pack += ["--synthetic", "--workers", "0"]
+            rows = MEDIA[media](kind, out / f"source-{name_of}" / kind, items)
+            pack = ["pack", str(rows), "--out", str(packed), "--name", name, "--split", "test"]
+            pack += ["--workers", "0", *(["--synthetic"] if media == "toy" else [])]
             if kind == "videos":
                 pack += ["--budgets", "2,4,8,16,32", "--slots", "32", "--store", "32", "--mean-frames", "8"]
-            subprocess.run([*python, *pack], **quiet)
+            subprocess.run([sys.executable, "-m", "vtrap_data", *pack], **QUIET)
     env = out / "env"
     if not (env / "ready").is_file():
         print("installing lmms-eval in an environment of its own (once)", file=sys.stderr)
@@ -310,7 +329,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--frames", default="8,32", help="numbers of frames per video (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=480, help="of the larger media, in pixels (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=REPO / "runs" / "bench-harness")
     parser.add_argument("--dry-run", action="store_true", help="print the table, leave the page as it is")
     args = parser.parse_args()
@@ -320,26 +338,27 @@ def main() -> int:
     shutil.copytree(resolve("toy-vl").path, out / "model")  # the same for every row, whatever becomes of the package's
     single: dict[str, dict[str, str]] = {}
     lines = [
+        f"`python scripts/bench_harness.py --items {args.items}`. {machine()}. "
+        f"{LMMS.replace('==', ' ')}, {versions(('transformers', 'torch', 'pillow'))}.",
         f"{args.items} items per row, toy-vl in bfloat16 on a CPU, one thread, batch size 1; CPU beside generation.",
         "",
         "| items | | score | same text | start-up, CPU s | per item, CPU ms | ratio | wall s |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     kinds = [("image", 0), *(("video", int(n)) for n in args.frames.split(","))]
-    for side, kind, frames in [(side, *kind) for side in (None, args.side) for kind in kinds]:
+    for media, kind, frames in [(media, *kind) for media in MEDIA for kind in kinds]:
         # The tasks' files name the questions, so they are written anew; the media are there.
-        paths = prepare(out, args.items, side=side)
+        paths = prepare(out, args.items, media=media)
         each: dict[str, dict[str, Any]] = {}
         for who in ("lmms-eval", "vtrap"):
             each[who] = measured(who, kind, paths, out, items=args.items, frames=frames or 8)
-        if kind == "image" and side is None:
+        if kind == "image" and media == "toy":
             single = {who: one["texts"] for who, one in each.items()}
         theirs, ours = each["lmms-eval"], each["vtrap"]
         shared = theirs["texts"].keys() & ours["texts"].keys()
         same = sum(theirs["texts"][i].strip() == ours["texts"][i].strip() for i in shared)
         for who, one in each.items():
-            name = kind if kind == "image" else f"video, {frames} frames"
-            name += f", {side or 64} px"
+            name = f"{SHOWN[media, kind]}, {frames} frames" if frames else SHOWN[media, kind]
             ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"
             row = f"| {name} | {who} | {one['score']:.1f} | {same} of {len(shared)} | {one['startup']:.1f} "
             row += f"| {1000 * one['per_item']:.1f} | {ratio} | {one['wall']:.0f} |"

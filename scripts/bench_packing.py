@@ -25,7 +25,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,16 @@ CLIPS = {
 
 def clip(seconds: int, gop: int) -> Path:
     """Real footage joined and repeated to `seconds` of 1280x720 at 24 fps."""
+    sources = [footage() / name for name in ("world.mp4", "bigbuckbunny.mp4", "bikes.mp4", "city.mpg")]
+    return filmed(sources, WORK / f"clips/v{seconds}_g{gop}.mp4", seconds=seconds, gop=gop)
+
+
+def filmed(sources: Sequence[Path], path: Path, *, seconds: int, gop: int) -> Path:
+    """H.264 of 1280x720 at 24 fps in `path`, of these clips one after the other and again. Not made twice."""
     import av
 
-    path = WORK / f"clips/v{seconds}_g{gop}.mp4"
     if path.exists():
         return path
-    sources = [footage() / name for name in ("world.mp4", "bigbuckbunny.mp4", "bikes.mp4", "city.mpg")]
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".part.mp4")
     options = {"crf": "23", "preset": "medium", "g": str(gop), "threads": "1"}
