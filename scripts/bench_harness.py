@@ -122,6 +122,7 @@ def real(kind: str, to: Path, items: int) -> Path:
     rows = [json.loads(line) for line in (folder.parent / "questions.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["options"] and len(row.get(kind, ())) == 1]
     rows = [row for row in rows if Path(row[kind][0]).name not in SMALL]
+    rows.sort(key=lambda row: row["id"].rpartition("-")[2])  # the first question about each medium, then the second
     to.mkdir(parents=True, exist_ok=True)
     for row in rows:
         medium = folder / Path(row[kind][0]).name
