@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.records import RECORDS, Record, read_records
 from vtrap_bench.scores import SCORES, SCORES_FORMAT, by_ability, by_task
-from vtrap_bench.statistics import Paired, holm, mcnemar, mean_difference, minimum_detectable_change, paired_difference
+from vtrap_bench.statistics import (
+    FEWEST,
+    Paired,
+    holm,
+    mcnemar,
+    mean_difference,
+    minimum_detectable_change,
+    paired_difference,
+)
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
 
@@ -61,13 +69,13 @@ class Difference:
         low: Lower end of the 95 % interval. None with a single cluster, and when every item changed by the same
             amount (none did, say): then there is no spread to make an interval of.
         high: Upper end.
-        p: Of "no difference", two-sided; None with a single cluster.
+        p: Of "no difference", two-sided, by sign flips of clusters; None with a single cluster.
         p_holm: Adjusted for the rows that are looked at together: the tasks, or the abilities of all tasks.
         p_mcnemar: Exact test that takes items as independent: a second look.
         only_a: Items that only A has right.
         only_b: Items that only B has right.
         detectable: The smallest true difference that this comparison would find with a probability of 80 %. None
-            where there is no interval.
+            where there is no interval, and with fewer than six clusters, which never show a difference.
     """
 
     task: str
@@ -268,16 +276,16 @@ def _difference(task: str, ability: str | None, pairs: Sequence[tuple[Record, Re
         b=100 * sum(after) / n,
         difference=100 * (sum(after) - sum(before)) / n,
         error=None if found is None else 100 * found.error,
-        low=None if spread is None else max(-100.0, 100 * spread.interval.low),
-        high=None if spread is None else min(100.0, 100 * spread.interval.high),
+        low=None if spread is None else 100 * spread.interval.low,
+        high=None if spread is None else 100 * spread.interval.high,
         p=None if found is None else found.p,
         p_holm=None,
         p_mcnemar=mcnemar(only_a, only_b),
         only_a=only_a,
         only_b=only_b,
         detectable=None
-        if spread is None
-        else minimum_detectable_change(100 * spread.error, df=groups - 1, alpha=ALPHA, power=POWER),
+        if spread is None or groups < FEWEST
+        else minimum_detectable_change(100 * spread.error, df=spread.df, alpha=ALPHA, power=POWER),
     )
 
 
@@ -306,8 +314,8 @@ def _across(pairs: Mapping[str, Sequence[tuple[Record, Record]]]) -> list[Across
                 tasks=tasks_of(members),
                 n=sum(map(len, parts)),
                 difference=100 * sum(points) / len(points),
-                low=None if spread is None else max(-100.0, 100 * spread.low),
-                high=None if spread is None else min(100.0, 100 * spread.high),
+                low=None if spread is None else 100 * spread.low,
+                high=None if spread is None else 100 * spread.high,
                 p=None if mean is None else mean.p,
                 p_holm=None,
             )
@@ -371,6 +379,8 @@ def _sentence(d: Difference) -> str:
     reach = (
         "" if d.detectable is None else f" A true change below about {d.detectable:.1f} points would often be missed."
     )
+    if d.clusters < FEWEST:
+        reach = f" Fewer than {FEWEST} clusters never show a difference at {100 * ALPHA:.0f} %."
     return (
         f"{where} no difference can be concluded: B - A is {d.difference:+.1f} points {between}.{reach} "
         "This does not show that they are equal."

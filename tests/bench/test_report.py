@@ -474,7 +474,7 @@ def test_table_fits_the_terminal(made: dict[str, Any], width: int) -> None:
         assert "unparsed" in lines[1] and "25.0%" in lines[3]
 
 
-def test_several_tasks_add_their_squared_errors() -> None:
+def test_several_tasks_add_their_squared_distances() -> None:
     rng = np.random.default_rng(0)
     pairs = [
         changes._Pairs(
@@ -485,5 +485,6 @@ def test_several_tasks_add_their_squared_errors() -> None:
     one, two = (paired_difference(p.before, p.after, p.clusters) for p in pairs)
     found = changes._change(pairs)
     assert found["value"] == pytest.approx(50 * (one.difference + two.difference))
-    reach = (found["ci"][1] - found["ci"][0]) / 2
-    assert reach == pytest.approx(50 * np.hypot(one.error, two.error) * 2.0227, rel=1e-3)
+    below = np.hypot(one.difference - one.interval.low, two.difference - two.interval.low)
+    above = np.hypot(one.interval.high - one.difference, two.interval.high - two.difference)
+    assert found["ci"] == pytest.approx([found["value"] - 50 * below, found["value"] + 50 * above])
