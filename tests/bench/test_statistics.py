@@ -143,7 +143,7 @@ def test_simulated_coverage_and_false_positives(design):
 
 def test_intervals_of_means_and_false_positives_of_a_whole_comparison():
     """Five tasks: does the mean's interval hold the truth, and if nothing changed, does any come out as changed?"""
-    found = check.several_tasks(trials=100, seed=5, resamples=200)
+    found = check.several_tasks(trials=100, bootstraps=100, seed=5, resamples=200)
     error = np.sqrt(0.05 * 0.95 / 100)
     assert found.wrong <= 0.05 + 2 * error
     for covered in found[:3]:
