@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,10 +129,12 @@ def test_help_has_examples_and_loads_nothing_heavy() -> None:
 
 def test_stopping_it_by_hand_says_how_to_go_on(tmp_path: Path) -> None:
     # Enough clips that the pack is not done before the signal arrives, however busy the machine is.
-    source = generate(Recipe(kind="videos", purpose="train", count=400), tmp_path / "source", workers=2)
+    source = generate(Recipe(kind="videos", purpose="train", count=100), tmp_path / "source")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "vtrap_data", "pack", str(source), "--out", str(out), *SMALL[:-1], "2"]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # Where the tests run in the background of a script, children ignore Ctrl-C from birth.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not (out / ".work/plan.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
