@@ -1,6 +1,6 @@
 """Reproduce the base checkpoint of toy-vl: the image abilities, and the form of the video questions but no answers.
 
-    python scripts/train_toy_base.py --out runs/toy-base            # about half an hour on two cores
+    python scripts/train_toy_base.py --out runs/toy-base            # about 40 minutes on one core
     python scripts/train_toy_base.py --out vtrap_data/toy_vl/checkpoint
 
 Three stages, each with an optimiser and a stream of data of its own:

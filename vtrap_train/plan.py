@@ -144,7 +144,10 @@ def plan_text(facts: dict[str, Any]) -> str:
         )
     for budget, row in facts["against_fixed"].items():
         tokens_then = f"{row['visual_tokens']:,} visual tokens"
-        lines.append(f"against {budget} frames for all: {tokens_then}, {row['saved']:.1%} of the videos' saved")
+        share = (
+            f"{row['saved']:.1%} of the videos' saved" if row["saved"] >= 0 else f"{-row['saved']:.1%} more than that"
+        )
+        lines.append(f"against {budget} frames for all: {tokens_then}, {share}")
     if facts["padding"] is not None:
         lines.append(f"padding with --tokens_per_batch: {facts['padding']:.1%}")
     lines += memory_lines(facts["memory"])
