@@ -178,7 +178,6 @@ def test_hybrid_knows_better_who_needs_frames(packed, fixed):
     outcomes = {o.strategy: o for o in compare_strategies(packed, mean_frames=fixed)}
     hybrid = outcomes["hybrid"]
     assert hybrid.mean_frames <= fixed
-    for other in ("random", f"fixed:{fixed}"):
+    for other in ("random", "coverage", f"fixed:{fixed}"):
         assert hybrid.enough > outcomes[other].enough + 0.03, other
-    for part in ("coverage", "instruction"):  # at 8 hybrid stops short of the mean it may use: nearly all have enough
-        assert hybrid.enough > outcomes[part].enough, part
+    assert hybrid.enough > outcomes["instruction"].enough
