@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from standin.running import WRITE, Running, run
+from standin.running import WRITE, Running, run, serve
 
 from vtrap_data.encoding.models import NAMED
 
@@ -101,13 +101,8 @@ def test_train_publish_score_submit(
     base = shutil.copytree(checkpoint, tmp_path / "base", ignore=trained)
     (base / "README.md").write_text(BASE_CARD)
     (base / "LICENSE").write_text("Do what you like.\n")
-    upload = "name, folder = 'Qwen/Qwen2.5-VL-7B-Instruct', FOLDER\napi.create_repo(name)\n"
-    upload += "api.upload_folder(folder_path=folder, repo_id=name)"
-    call(hub, tmp_path, upload.replace("FOLDER", repr(str(base))))
-    pinned = NAMED["qwen2.5-vl-7b"].revision
-    hub.control("rename", {"type": "model", "id": "Qwen/Qwen2.5-VL-7B-Instruct", "to": pinned})
-    # The commit at which vtrap pins the model.
-    hub.control("pin", {"type": "model", "id": "Qwen/Qwen2.5-VL-7B-Instruct", "sha": PINNED})
+    # At the commit at which vtrap pins the model.
+    serve(hub, tmp_path / "home", base, "Qwen/Qwen2.5-VL-7B-Instruct", sha=PINNED)
     ours(hub, tmp_path, ["-m", "vtrap_data", "push", corpora.old, "vtrap/video-sft-hybrid"])
     for kind in ("image", "video"):
         ours(hub, tmp_path, ["-m", "vtrap_data", "push", benchmarks / f"toy-{kind}", f"vtrap/toy-{kind}"])

@@ -3,8 +3,8 @@
 Reads lines of JSON from stdin, {"words": [module, argument, ...], "env": {...}, "log": file}; for each it forks, runs
 the module's `main` in the child and answers {"pid": ...}. A child that ended is reported by {"pid": ..., "code": ...}
 after the line {"wait": pid}. The children are real processes with a real client, to be killed at will. What a command
-starts in a process of its own (the reader that loads a publication back) is forked, too, with the same fresh caches:
-what is left out of it is the time to import, nothing else.
+starts in a process of its own (the reader that loads a publication back) is forked, too, with the same fresh caches,
+and so are the steps of a study: what is left out of it is the time to import, nothing else.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ MODULES = {
         "datasets",
     ),
 }
+MODULES["all"] = (
+    *(name for kind in ("data", "train", "bench") for name in MODULES[kind]),
+    *("vtrap_train.__main__", "vtrap_train.run", "vtrap_train.plan", "vtrap_bench.study", "vtrap_bench.report"),
+    *("vtrap_bench.run", "vtrap_bench.steps", "vtrap_bench.backends.transformers_backend"),
+)
 
 
 def use_environment(new: dict[str, str]) -> None:
@@ -82,14 +87,43 @@ def forked_run(words: list[str], *, env: dict[str, str], cwd: str, stdout: Any, 
     return SimpleNamespace(stdout=said, returncode=os.waitstatus_to_exitcode(status))
 
 
+class ForkedStep:
+    """`subprocess.Popen` of a step of a study, `python -m MODULE ...`, but forked."""
+
+    returncode: int | None = None
+
+    def __init__(self, argv: list[str], *, stdout: Any, env: dict[str, str], **_: Any) -> None:
+        assert argv[1] == "-m", argv
+        self.pid = os.fork()
+        if self.pid == 0:
+            use_environment(env)
+            run_main([f"{argv[2]}.__main__", *argv[3:]], stdout.fileno())
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        while self.poll() is None:
+            time.sleep(0.05)
+        assert self.returncode is not None
+        return self.returncode
+
+
 def child(words: list[str], env: dict[str, str], log: str) -> None:
     """Run a command; never returns."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    use_environment(env)
+    os.chdir(Path(log).parent)
+    run_main(words, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+
+
+def run_main(words: list[str], out: int) -> None:
+    """Run `main` of a module with its output in a file; never returns."""
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.setpgid(0, 0)
-    use_environment(env)
-    os.chdir(Path(log).parent)
     code = 70
     try:
         code = importlib.import_module(words[0]).main(words[1:])
@@ -100,6 +134,7 @@ def child(words: list[str], env: dict[str, str], log: str) -> None:
 
 
 def main(kind: str) -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns on stdout, where we answer
     for name in MODULES[kind]:
         importlib.import_module(name)
     from huggingface_hub.utils import _http
@@ -109,6 +144,9 @@ def main(kind: str) -> None:
     verifying.subprocess = SimpleNamespace(run=forked_run, PIPE=subprocess.PIPE)
     hurry(retrying)
     hurry(_http)
+    if "vtrap_bench.steps" in sys.modules:
+        stand_in = {**vars(subprocess), "Popen": ForkedStep}
+        sys.modules["vtrap_bench.steps"].subprocess = SimpleNamespace(**stand_in)  # type: ignore[attr-defined]
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)

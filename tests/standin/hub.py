@@ -777,8 +777,6 @@ class Hub:
             repo.data["commits"][body["sha"]] = repo.data["commits"].pop(repo.data["branches"]["main"])
             repo.data["branches"]["main"] = body["sha"]
             repo.save()
-        elif verb == "rename":
-            self.store.repos[body["type"], body["id"]].rename_head(body["to"])
         elif verb == "delete":
             self.store.delete(body["type"], body["id"])
         elif verb == "reset":

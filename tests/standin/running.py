@@ -139,6 +139,19 @@ class Forking:
         self.process.wait(timeout=10)
 
 
+def serve(
+    hub: Running, home: Path, folder: Path, repo_id: str, *, kind: str = "model", sha: str | None = None
+) -> None:
+    """Upload a folder as anyone would; its commit gets the id at which the world knows it, and nobody pins main."""
+    code = "import sys; from huggingface_hub import HfApi; api = HfApi(); name, kind, folder = sys.argv[1:]\n"
+    code += "api.create_repo(name, repo_type=kind)\n"
+    code += "api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind)"
+    done = run(["-c", code, repo_id, kind, folder], hub.environment(home))
+    assert done.returncode == 0, done.stderr[-3000:]
+    if sha is not None:
+        hub.control("pin", {"type": kind, "id": repo_id, "sha": sha})
+
+
 def certify(folder: Path) -> Path:
     """Make `cert.pem` and `key.pem` for loopback, signed by themselves. Returns the certificate."""
     folder.mkdir(parents=True, exist_ok=True)

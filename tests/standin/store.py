@@ -88,13 +88,6 @@ class Repo:
         self.data["commits"][sha] = facts
         return sha
 
-    def rename_head(self, sha: str) -> None:
-        """Let the head of the default branch have a certain name: that of a revision which others have pinned."""
-        old = self.data["branches"]["main"]
-        self.data["commits"][sha] = self.data["commits"].pop(old)
-        self.data["branches"]["main"] = sha
-        self.save()
-
     def history(self, sha: str) -> list[tuple[str, Json]]:
         found = []
         at: str | None = sha
