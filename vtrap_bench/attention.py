@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, ImageDraw
 from tqdm import tqdm
@@ -252,16 +251,9 @@ def page(found: Mapping[str, Any]) -> str:
     """`attention.html`: opens offline, runs nothing."""
     from importlib import resources
 
-    from vtrap_bench.report import plain
+    from vtrap_bench.report import environment
 
-    env = Environment(
-        loader=PackageLoader("vtrap_bench"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: plain(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    env = environment()
     css = resources.files("vtrap_bench").joinpath("templates/report.css").read_text("utf-8")
     data = found["json"]
     return env.get_template("attention.html.jinja").render(

@@ -110,14 +110,9 @@ def write_report(paths: Sequence[Path], *, out: Path, benchmarks: Path | None = 
     return report
 
 
-def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, figures.Drawn]]) -> str:
-    """The page: self-contained, light and dark, readable on a phone.
-
-    Args:
-        report: What `report.json` holds.
-        drawn: Figures by theme ("light", "dark") and name.
-    """
-    env = Environment(
+def environment() -> Environment:
+    """Templates of this package. Everything that goes into them is escaped, text without control characters."""
+    return Environment(
         loader=PackageLoader("vtrap_bench"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -125,6 +120,16 @@ def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, f
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, figures.Drawn]]) -> str:
+    """The page: self-contained, light and dark, readable on a phone.
+
+    Args:
+        report: What `report.json` holds.
+        drawn: Figures by theme ("light", "dark") and name.
+    """
+    env = environment()
     env.filters.update(points=points, score=score, tokens=tokens, count=count, share=share, clip=_clip, frames=_frames)
     css = resources.files("vtrap_bench").joinpath("templates/report.css").read_text("utf-8") + _swatches(report)
     return env.get_template("report.html.jinja").render(
