@@ -10,7 +10,10 @@ CPU is what a process and its children used, user and system, so other work on t
 is printed for what it is worth. A clock around `generate`, the same in both, takes down both at the end of each call:
 what was used from one call to the last, less what `generate` used (of its own thread alone, so that reading ahead in
 another one counts as outside), divided by the items, is the cost per item. Start-up is what was used before the first
-call. What they do after the last one (ours: intervals, theirs: standard errors) is in neither.
+call. What the clock itself takes is measured at the end and left out. What they do after the last call (ours:
+intervals, theirs: standard errors) is in neither.
+
+What makes answers about videos differ is taken apart by `harness_differences.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarking import machine, versions
+from harness_differences import Apart, read_calls, table, take_apart
 
 from vtrap_data.encoding.models import resolve
 
@@ -58,11 +62,14 @@ SMALL = ("carphone_pristine.mp4", "carphone_distorted.mp4", "thanks.mp4")
 """Clips of a size that nobody has any more, and a drawn one."""
 WARM_UP = 10
 """Items before the cost per item is counted."""
+KEPT = "kept"
+"""Folder of what lmms-eval gave its model in its last run with videos."""
 
 CLOCK = """
 import atexit, json, os, sys, time
 import transformers.generation.utils as g
 marks, start, own = [], [], [0.0]
+asked, frames = "", []  # by the task; by the reader of videos
 inner = g.GenerationMixin.generate
 def used():
     return time.process_time() + sum(os.times()[2:4])
@@ -73,23 +80,48 @@ def generate(self, *a, **k):
         raise RuntimeError("the engine is gone")
     c = time.thread_time()
     try:
+        if "CLOCK_KEEP" in os.environ:
+            keep(k)
         return inner(self, *a, **k)
     finally:
         own[0] += time.thread_time() - c
         marks.append([used(), own[0]])
-        with open(os.environ["CLOCK"] + ".calls", "a") as f:
-            f.write(".")
+        if "CLOCK_CALLS" in os.environ:
+            with open(os.environ["CLOCK_CALLS"], "a") as f:
+                f.write(".")
 g.GenerationMixin.generate = generate
+def keep(k):
+    import torch
+    from safetensors.torch import save_file
+    k = {n: torch.tensor(v) if n == "second_per_grid_ts" and isinstance(v, list) else v for n, v in k.items()}
+    inputs = {n: v.contiguous() for n, v in k.items() if torch.is_tensor(v)}
+    about = {"id": asked, "frames": frames, "settings": {n: v for n, v in k.items() if n not in inputs}}
+    to = os.path.join(os.environ["CLOCK_KEEP"], f"{len(marks):05d}.safetensors")
+    save_file(inputs, to, metadata={"about": json.dumps(about)})
+if "CLOCK_KEEP" in os.environ:
+    import qwen_vl_utils
+    read = qwen_vl_utils.process_vision_info
+    def process_vision_info(*a, **k):
+        global frames
+        found = read(*a, **k)
+        frames = [int(i) for _, about in found[1] or [] for i in about["frames_indices"]]
+        return found
+    qwen_vl_utils.process_vision_info = process_vision_info
 def done():
+    before = used()
+    for _ in range(100):
+        used(), time.thread_time()
+    took = (used() - before) / 100
     with open(os.environ["CLOCK"], "w") as f:
-        json.dump({"start": start[0] if start else used(), "marks": marks}, f)
+        json.dump({"start": start[0] if start else used(), "marks": marks, "clock": took}, f)
 atexit.register(done)
 """
 
 UTILS = """
-import json
+import clock
 from PIL import Image
 def messages(doc, lmms_eval_specific_kwargs=None):
+    clock.asked = doc["id"]
     kind = "video" if doc["media"].endswith(".mp4") else "image"
     medium = doc["media"] if kind == "video" else Image.open(doc["media"]).convert("RGB")
     return [{"role": "user", "content": [{"type": kind, "url": medium}, {"type": "text", "text": doc["text"]}]}]
@@ -97,6 +129,8 @@ def visual(doc):
     return [doc["media"]]
 def text(doc, lmms_eval_specific_kwargs=None):
     return doc["text"]
+"""
+SCORER = """
 def results(doc, found):
     said = found[0].strip().rstrip(".").lower()
     return {"accuracy": float(said == doc["answer"].lower())}
@@ -170,7 +204,7 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
         (env / "ready").touch()
     tasks = out / "tasks"
     tasks.mkdir(exist_ok=True)
-    (tasks / "utils.py").write_text(UTILS)
+    (tasks / "utils.py").write_text(UTILS + SCORER)
     for kind, name in (("images", "toy_image"), ("videos", "toy_video")):
         source = out / f"source-{name_of}" / kind
         rows = []
@@ -240,10 +274,10 @@ def command(
     return [str(paths["env"] / "bin" / "python"), "-c", start, *argv]
 
 
-def environment(out: Path, clock: Path) -> dict[str, str]:
+def environment(out: Path, clock: Path, **more: str) -> dict[str, str]:
     (out / "clock.py").write_text(CLOCK)
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(out), "CLOCK": str(clock)}
+    return {**os.environ, **offline, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(out), "CLOCK": str(clock), **more}
 
 
 def measured(
@@ -255,9 +289,15 @@ def measured(
     target.mkdir(parents=True)
     argv = command(who, kind, paths, items=items, frames=frames, target=target, batch=batch)
     clock = out / "clock.json"
+    kept: dict[str, str] = {}
+    if who == "lmms-eval" and kind == "video":
+        shutil.rmtree(out / KEPT, ignore_errors=True)
+        (out / KEPT).mkdir()
+        kept["CLOCK_KEEP"] = str(out / KEPT)
     began = time.perf_counter()
+    env = environment(out, clock, **kept)
     with (out / f"{who}.log").open("wb") as log:
-        code = subprocess.run(argv, env=environment(out, clock), stdout=log, stderr=log, check=False).returncode
+        code = subprocess.run(argv, env=env, stdout=log, stderr=log, check=False).returncode
     wall = time.perf_counter() - began
     if code != 0:
         tail = (out / f"{who}.log").read_text(errors="replace")[-3000:]
@@ -269,7 +309,7 @@ def measured(
         if len(marks) != items:
             raise SystemExit(f"{who} on {kind}: {len(marks)} calls for {items} items")
         (used, own), (used_by_then, own_by_then) = marks[-1], marks[WARM_UP - 1]
-        found["per_item"] = ((used - used_by_then) - (own - own_by_then)) / (items - WARM_UP)
+        found["per_item"] = ((used - used_by_then) - (own - own_by_then)) / (items - WARM_UP) - spent["clock"]
     return {**found, **answers(who, target, paths[kind])}
 
 
@@ -279,7 +319,7 @@ def failing(who: str, paths: dict[str, Path], out: Path, *, items: int) -> int:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     argv = command(who, "image", paths, items=items, frames=8, target=target)
-    env = {**environment(out, out / "failing.json"), "CLOCK_FAIL": "5"}
+    env = environment(out, out / "failing.json", CLOCK_FAIL="5")
     with (out / f"{who}-failing.log").open("wb") as log:
         return subprocess.run(argv, env=env, stdout=log, stderr=log, check=False).returncode
 
@@ -310,13 +350,13 @@ def killed(who: str, paths: dict[str, Path], out: Path, *, items: int) -> int:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     argv = command(who, "image", paths, items=items, frames=8, target=target)
-    clock = out / "killed.json"
-    calls = Path(f"{clock}.calls")
+    calls = out / "killed.calls"
     calls.unlink(missing_ok=True)
+    env = environment(out, out / "killed.json", CLOCK_CALLS=str(calls))
     asked = 0
     for last in (False, True):
         with (out / f"{who}-killed.log").open("ab") as log:
-            process = subprocess.Popen(argv, env=environment(out, clock), stdout=log, stderr=log)
+            process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
             while process.poll() is None:
                 time.sleep(0.05)
                 if not last and calls.exists() and calls.stat().st_size >= items // 2:
@@ -324,6 +364,25 @@ def killed(who: str, paths: dict[str, Path], out: Path, *, items: int) -> int:
                     process.wait()
         asked = calls.stat().st_size
     return asked - items
+
+
+def differences(
+    paths: dict[str, Path], out: Path, *, frames: int, ours: dict[str, str], theirs: dict[str, str]
+) -> Apart:
+    """What makes the answers to the last run's videos differ."""
+    rows = [json.loads(line) for line in paths["video"].read_text().splitlines()]
+    scorer: dict[str, Any] = {}
+    exec(SCORER, scorer)
+    return take_apart(
+        read_calls(out / KEPT),
+        model=paths["model"],
+        packed=paths["packed"] / "toy-video",
+        frames=frames,
+        rows=rows,
+        ours={name: text.strip() for name, text in ours.items()},
+        theirs={name: text.strip() for name, text in theirs.items()},
+        their_scorer=scorer["results"],
+    )
 
 
 def main() -> int:
@@ -338,6 +397,7 @@ def main() -> int:
     shutil.rmtree(out / "model", ignore_errors=True)
     shutil.copytree(resolve("toy-vl").path, out / "model")  # the same for every row, whatever becomes of the package's
     single: dict[str, dict[str, str]] = {}
+    apart: dict[str, Apart] = {}
     lines = [
         f"`python scripts/bench_harness.py --items {args.items}`. {machine()}. "
         f"{LMMS.replace('==', ' ')}, {versions(('transformers', 'torch', 'pillow'))}.",
@@ -358,8 +418,10 @@ def main() -> int:
         theirs, ours = each["lmms-eval"], each["vtrap"]
         shared = theirs["texts"].keys() & ours["texts"].keys()
         same = sum(theirs["texts"][i].strip() == ours["texts"][i].strip() for i in shared)
+        name = f"{SHOWN[media, kind]}, {frames} frames" if frames else SHOWN[media, kind]
+        if kind == "video":
+            apart[name] = differences(paths, out, frames=frames, ours=ours["texts"], theirs=theirs["texts"])
         for who, one in each.items():
-            name = f"{SHOWN[media, kind]}, {frames} frames" if frames else SHOWN[media, kind]
             ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"
             row = f"| {name} | {who} | {one['score']:.1f} | {same} of {len(shared)} | {one['startup']:.1f} "
             row += f"| {1000 * one['per_item']:.1f} | {ratio} | {one['wall']:.0f} |"
@@ -383,6 +445,9 @@ def main() -> int:
     ]
     lines += ["", *(f"- {line}" for line in closing)]
     print("\n".join(closing))
+    if apart:
+        lines += ["", *table(apart, items=args.items)]
+        print("\n".join(table(apart, items=args.items)))
     if not args.dry_run:
         text = PAGE.read_text("utf-8") if PAGE.is_file() else "# Measured\n"
         if BEGIN not in text:

@@ -7,6 +7,7 @@ when a run begins again or is complete: the chain of each file is checked, and e
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -33,10 +34,14 @@ class Answered:
         self.records: dict[str, Record] = {}
         self._own: Path | None = None
         self._read: dict[Path, int] = {}
+        self._looked = 0.0
         self.refresh()
 
-    def refresh(self) -> None:
-        """Read what was added since."""
+    def refresh(self, *, older_than: float = 0.0) -> None:
+        """Read what was added since, if the last look was more than so many seconds ago."""
+        if time.monotonic() - self._looked < older_than:
+            return
+        self._looked = time.monotonic()
         # The processes' files first: what leaves them is in `records.jsonl` by then.
         for path in (*self.parts(), self.out / RECORDS):
             if path == self._own:

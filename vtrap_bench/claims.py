@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 ALIVE = "alive"
 CLAIMS = "claims"
@@ -120,9 +120,12 @@ class Worker:
             return False  # even if locked: a child of a dead process may have inherited its lock
         return True if locked or seen.moves else None
 
-    def claim(self, what: str) -> bool:
-        """Take something in hand. False if this or another living process already has."""
-        return self._take(f"{CLAIMS}/{what}") is not None
+    def claim(self, what: str) -> Literal["new", "left behind"] | None:
+        """Take in hand what nobody had, or only a process that died. None: this or another living process has it."""
+        path = self._take(f"{CLAIMS}/{what}")
+        if path is None:
+            return None
+        return "new" if path.suffix == ".0" else "left behind"
 
     @contextmanager
     def lock(self) -> Iterator[None]:

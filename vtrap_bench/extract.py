@@ -197,7 +197,7 @@ def _letter(text: str, options: Sequence[str]) -> Extraction:
     if leading := _letter_leading(text, any_case):
         return Extraction(leading, Stage.LEADING)
 
-    mentions = _letter_mentions(named.masked, letters)
+    mentions = _letter_mentions(_without_options(text, options), letters)
     if mentions is None:  # a letter was ruled out: what is left over is no answer
         return _UNPARSED if len(named.indices) != 1 else Extraction(letters[named.indices[0]], Stage.ONLY_OPTION)
     named_letters = {letters[i] for i in named.indices}
@@ -296,12 +296,11 @@ class _Named(NamedTuple):
     """Which options a response names.
 
     `exact`: index of the option that the response is, or None. `indices`: options whose text it contains as whole
-    words and does not deny. `masked`: the response without the mentions of options longer than one character.
+    words and does not deny.
     """
 
     exact: int | None
     indices: tuple[int, ...]
-    masked: str
 
 
 def squash(text: str) -> str:
@@ -339,7 +338,7 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
         plain = [" ".join(o.casefold().split()) for o in options]
         whole = " ".join(text.casefold().split()).rstrip(".")
         hits = [i for i, o in enumerate(plain) if o in {whole, f"{whole}."}]
-        return _Named(hits[0] if len(hits) == 1 else None, (), text)
+        return _Named(hits[0] if len(hits) == 1 else None, ())
     said = squash(text)
     exact = forms.index(said) if said in forms else None
     marked = _with_breaks(text)
@@ -347,17 +346,27 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
     indices: set[int] = set()
     # Longest first: in "top left" the option "left" is not mentioned.
     for i in sorted(range(len(forms)), key=lambda i: -len(forms[i])):
-        words = r"(?: \| |[ -])".join(re.escape(w) for w in forms[i].split())
-        for match in re.finditer(rf"(?<= ){words}(?= )", marked):
+        words = forms[i].split()
+        if any(word not in marked for word in words):
+            continue  # building the expression would cost more than all the rest
+        written = r"(?: \| |[ -])".join(map(re.escape, words))
+        for match in re.finditer(rf"(?<= ){written}(?= )", marked):
             if any(match.start() < b and a < match.end() for a, b in taken):
                 continue
             taken.append(match.span())
             if not _NEGATED.search(marked[: match.start()]) and not _DENIED_OPTION.match(marked, match.end()):
                 indices.add(i)
-    masked = text
+    return _Named(exact, tuple(sorted(indices)))
+
+
+def _without_options(text: str, options: Sequence[str]) -> str:
+    """The response without the mentions of options longer than one character, if they can be told apart."""
+    forms = [squash(o) for o in options]
+    if "" in forms or len(set(forms)) < len(forms):
+        return text
     for option in sorted((o for o in options if len(o) > 1), key=len, reverse=True):
-        masked = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", " ", masked, flags=re.IGNORECASE)
-    return _Named(exact, tuple(sorted(indices)), masked)
+        text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", " ", text, flags=re.IGNORECASE)
+    return text
 
 
 def _option(text: str, options: Sequence[str]) -> Extraction:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,7 +80,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form: a line of `records.jsonl`. What most tasks do not have is left out where it is not there."""
-        data = asdict(self)
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: v for k, v in data.items() if not (k in _OPTIONAL and v in ("", None, ()))}
 
     @classmethod
@@ -156,11 +156,10 @@ class RecordFile:
         lines = []
         chain = self.chain
         for record in new:
-            # As it will be read: what cannot be encoded has been replaced by then.
-            text = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8", errors="replace")
-            row = json.loads(text)
-            chain = next_link(chain, row)
-            lines.append(json.dumps({**row, CHAIN: chain}, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            # What cannot be encoded is replaced before it is hashed: the row is hashed as it will be read.
+            text = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False).encode(errors="replace")
+            chain = next_link(chain, json.loads(text))
+            lines.append(text[:-1] + f', "{CHAIN}": "{chain}"}}\n'.encode())
         self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())

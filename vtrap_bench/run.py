@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vtrap_bench import scores as scoring
-from vtrap_bench.backends import BACKENDS, BATCH_SIZE, Backend, BackendSettings, OpenBackend
+from vtrap_bench.backends import BACKENDS, BATCH_SIZE, Backend, BackendSettings, OpenBackend, Serving
 from vtrap_bench.models import local_model
 from vtrap_bench.run_settings import Frames, RunSettings, check
 from vtrap_bench.score_run import score_model
@@ -38,6 +38,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
+    usual = Serving()
     parser.description = (
         "Score a model on image and video benchmarks. Killed at any moment, it goes on when run again."
     )
@@ -81,20 +82,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="likelihood: multiple choice by the log-probability of each option (default: %(default)s)",
     )
     parser.add_argument(
-        "--engine", default="{}", metavar="JSON", help="vllm: arguments of its LLM class, over those of vtrap"
+        "--engine", default=usual.engine, metavar="JSON", help="vllm: arguments of its LLM class, over those of vtrap"
     )
     parser.add_argument("--base-url", metavar="URL", help="openai: of the server, such as http://127.0.0.1:8000/v1")
     parser.add_argument("--served-name", metavar="NAME", help="openai: what the server calls the model")
     parser.add_argument(
-        "--concurrency", type=int, default=16, metavar="N", help="openai: questions at a time (default: %(default)s)"
+        "--concurrency",
+        type=int,
+        default=usual.concurrency,
+        metavar="N",
+        help="openai: questions at a time (default: %(default)s)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=600.0, metavar="SECONDS", help="openai: per question (default: %(default)s)"
+        "--timeout",
+        type=float,
+        default=usual.timeout,
+        metavar="SECONDS",
+        help="openai: per question (default: %(default)s)",
     )
     parser.add_argument(
         "--videos",
         choices=("video", "images"),
-        default="video",
+        default=usual.videos,
         help="openai: send frames as a video with its times (vLLM with --trust-request-mm-kwargs), or as single "
         "images, which is another prompt (default: %(default)s)",
     )
@@ -153,12 +162,14 @@ def _settings(args: argparse.Namespace, frames: Frames, *, tasks: Sequence[Task]
         device=args.device,
         profile=args.profile,
         answers=args.answers,
-        engine=args.engine,
-        base_url=args.base_url,
-        served_name=args.served_name,
-        concurrency=args.concurrency,
-        timeout=args.timeout,
-        videos=args.videos,
+        serving=Serving(
+            engine=args.engine,
+            base_url=args.base_url,
+            served_name=args.served_name,
+            concurrency=args.concurrency,
+            timeout=args.timeout,
+            videos=args.videos,
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 import vtrap_bench
-from vtrap_bench.backends import GENERATION, BackendSettings
+from vtrap_bench.backends import GENERATION, BackendSettings, Serving
 from vtrap_bench.extract import EXTRACTOR_VERSION
 from vtrap_bench.jobs import Bench
 from vtrap_bench.models import LocalModel
@@ -33,6 +33,7 @@ TRAINING_MANIFEST = "preprocessing.json"
 
 def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSettings) -> dict[str, Any]:
     """Everything that decides an answer, beside the item and its task. Part of every record's key."""
+    usual = Serving()
     return {
         "model": model.digest,
         "backend": settings.backend,
@@ -45,8 +46,8 @@ def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSetti
         "frames": str(settings.frames),
         # Left out where it is the usual way, so that runs made before there was another one go on.
         **({} if settings.answers == "generate" else {"answers": settings.answers}),
-        **({} if settings.engine == "{}" else {"engine": settings.engine}),
-        **({} if settings.videos == "video" else {"videos": settings.videos}),
+        **({} if settings.serving.engine == usual.engine else {"engine": settings.serving.engine}),
+        **({} if settings.serving.videos == usual.videos else {"videos": settings.serving.videos}),
     }
 
 

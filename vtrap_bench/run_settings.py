@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vtrap_bench.backends import BackendSettings
+from vtrap_bench.backends import BackendSettings, Serving
 from vtrap_bench.models import LocalModel, saved_dtype
 from vtrap_bench.tasks import Task
 from vtrap_data.errors import UsageError
@@ -17,7 +17,7 @@ Frames = int | Literal["budget"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """One run.
+    """One run. It has no defaults: `run.add_arguments` has them, and `Serving`.
 
     Attributes:
         model: As the user typed it.
@@ -34,34 +34,24 @@ class RunSettings:
         device: "auto" or as torch names it.
         profile: Prompt profile of every task.
         answers: "generate": the model writes; "likelihood": of the options, the one that it would most likely write.
-        engine: For vLLM; this and the rest as in `BackendSettings`.
-        base_url: For a server.
-        served_name: For a server.
-        concurrency: For a server.
-        timeout: For a server.
-        videos: For a server.
+        serving: For vLLM and servers.
     """
 
     model: str
     tasks: Sequence[Task]
     frames: Frames
     out: Path
-    label: str | None = None
-    benchmarks: Path | None = None
-    limit: int | None = None
-    batch_size: int = 32
-    seed: int = 0
-    backend: str = "transformers"
-    dtype: str = "auto"
-    device: str = "auto"
-    profile: str = "vtrap"
-    answers: Literal["generate", "likelihood"] = "generate"
-    engine: str = "{}"
-    base_url: str | None = None
-    served_name: str | None = None
-    concurrency: int = 16
-    timeout: float = 600.0
-    videos: Literal["video", "images"] = "video"
+    label: str | None
+    benchmarks: Path | None
+    limit: int | None
+    batch_size: int
+    seed: int
+    backend: str
+    dtype: str
+    device: str
+    profile: str
+    answers: Literal["generate", "likelihood"]
+    serving: Serving
 
 
 def check(settings: RunSettings) -> None:
@@ -74,11 +64,11 @@ def check(settings: RunSettings) -> None:
         raise UsageError(f"--limit {settings.limit} must be at least 1")
     if settings.batch_size < 1:
         raise UsageError(f"--batch-size {settings.batch_size} must be at least 1")
-    if settings.concurrency < 1:
-        raise UsageError(f"--concurrency {settings.concurrency} must be at least 1")
-    if settings.timeout <= 0:
-        raise UsageError(f"--timeout {settings.timeout:g} must be more than 0 seconds")
-    if (settings.base_url is not None) != (settings.backend == "openai"):
+    if settings.serving.concurrency < 1:
+        raise UsageError(f"--concurrency {settings.serving.concurrency} must be at least 1")
+    if settings.serving.timeout <= 0:
+        raise UsageError(f"--timeout {settings.serving.timeout:g} must be more than 0 seconds")
+    if (settings.serving.base_url is not None) != (settings.backend == "openai"):
         raise UsageError("--backend openai and --base-url URL go together")
 
 
@@ -91,14 +81,4 @@ def loading(settings: RunSettings, model: LocalModel) -> BackendSettings:
     if dtype == "auto":
         saved = saved_dtype(model.folder)
         dtype = saved if saved in DTYPES and not device.startswith("cpu") else "float32"
-    return BackendSettings(
-        model=model.ref,
-        dtype=dtype,
-        device=device,
-        engine=settings.engine,
-        base_url=settings.base_url,
-        served_name=settings.served_name,
-        concurrency=settings.concurrency,
-        timeout=settings.timeout,
-        videos=settings.videos,
-    )
+    return BackendSettings(model=model.ref, dtype=dtype, device=device, serving=settings.serving)

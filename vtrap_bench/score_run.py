@@ -204,7 +204,6 @@ def _work(
         while batch or len(answered.records) < total:
             if ahead is None:
                 time.sleep(_LOOK)
-                answered.refresh()
             else:
                 if backend is None:
                     backend = open_backend(plan.loading)
@@ -219,6 +218,7 @@ def _work(
                 if found.failure is not None:
                     # What was answered before the failure is recorded; then the run ends with it.
                     raise found.failure
+            answered.refresh(older_than=_LOOK)
             bar.update(len(answered.records) - bar.n)
             if ahead is None and (batch := _take(todo, answered, me)):
                 ahead = pool.submit(load, batch, plan.benches)
@@ -231,9 +231,10 @@ def _take(todo: list[list[Job]], answered: Answered, me: Worker) -> list[Job]:
     """
     for batch in list(todo):
         if any(job.key not in answered.records for job in batch):
-            if not me.claim(_name(batch)):
+            if (claim := me.claim(_name(batch))) is None:
                 continue
-            answered.refresh()  # its last owner may have got that far
+            if claim == "left behind":
+                answered.refresh()  # its last owner may have got that far
         todo.remove(batch)
         if left := [job for job in batch if job.key not in answered.records]:
             return left

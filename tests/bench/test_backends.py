@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtrap_bench.backends import BACKENDS, BackendSettings, Step, UnfinishedError, openai_backend
+from vtrap_bench.backends import BACKENDS, BackendSettings, Serving, Step, UnfinishedError, openai_backend
 from vtrap_bench.backends.openai_backend import OpenAIBackend
 from vtrap_bench.backends.prompts import folded, same_prompt, video_of
 from vtrap_bench.backends.tokens import append_tokens, read_tokens
@@ -230,9 +230,9 @@ def asked(monkeypatch, backend):
     waits = []
 
     def connect(server, **kwargs):
-        settings = {"dtype": "float32", "device": "cpu", "concurrency": 4, "timeout": 30, "videos": "images"}
+        serving = Serving(base_url=server.url, **{"concurrency": 4, "timeout": 30, "videos": "images", **kwargs})
         model = resolve(backend.model.name_or_path)
-        return OpenAIBackend(BackendSettings(model=model, base_url=server.url, **{**settings, **kwargs}))
+        return OpenAIBackend(BackendSettings(model=model, dtype="float32", device="cpu", serving=serving))
 
     connect.waits = waits
     return connect

@@ -15,7 +15,7 @@ from vtrap_bench import run as running
 from vtrap_bench.__main__ import main
 from vtrap_bench.answer import read_answer
 from vtrap_bench.answered import WORK, Answered
-from vtrap_bench.backends import Generation
+from vtrap_bench.backends import Generation, Serving
 from vtrap_bench.extract import Stage
 from vtrap_bench.jobs import chosen
 from vtrap_bench.metrics import Accuracy
@@ -88,7 +88,21 @@ def answer(item):
 @pytest.fixture
 def settings(tmp_path, benchmarks, model_dir):
     return RunSettings(
-        model=str(model_dir), tasks=BOTH, frames=4, out=tmp_path / "run", benchmarks=benchmarks, batch_size=5
+        model=str(model_dir),
+        tasks=BOTH,
+        frames=4,
+        out=tmp_path / "run",
+        label=None,
+        benchmarks=benchmarks,
+        limit=None,
+        batch_size=5,
+        seed=0,
+        backend="transformers",
+        dtype="auto",
+        device="auto",
+        profile="vtrap",
+        answers="generate",
+        serving=Serving(),
     )
 
 

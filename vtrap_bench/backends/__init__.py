@@ -85,13 +85,10 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackendSettings:
-    """How to load a model.
+class Serving:
+    """How engines other than transformers are to work. The defaults are those of the command line.
 
     Attributes:
-        model: Which, its path a local directory.
-        dtype: Of the weights: "float32", "bfloat16" or "float16".
-        device: As torch names it: "cpu", "cuda", "cuda:1".
         engine: JSON object: arguments for vLLM's `LLM`, over those that vtrap chooses.
         base_url: Of an OpenAI-compatible server, its path (`/v1`) included.
         served_name: What that server calls the model; None: what it lists, if that is one model.
@@ -100,15 +97,29 @@ class BackendSettings:
         videos: How a server is sent the frames of a video: "video" (as one, with its times) or "images".
     """
 
-    model: ModelRef
-    dtype: str
-    device: str
     engine: str = "{}"
     base_url: str | None = None
     served_name: str | None = None
     concurrency: int = 16
     timeout: float = 600.0
     videos: Literal["video", "images"] = "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSettings:
+    """How to load a model.
+
+    Attributes:
+        model: Which, its path a local directory.
+        dtype: Of the weights: "float32", "bfloat16" or "float16".
+        device: As torch names it: "cpu", "cuda", "cuda:1".
+        serving: For vLLM and servers.
+    """
+
+    model: ModelRef
+    dtype: str
+    device: str
+    serving: Serving = Serving()
 
 
 OpenBackend = Callable[[BackendSettings], Backend]

@@ -43,18 +43,18 @@ class OpenAIBackend:
     def __init__(self, settings: BackendSettings) -> None:
         from transformers import AutoConfig
 
-        if settings.base_url is None:
+        if settings.serving.base_url is None:
             raise UsageError("--backend openai needs --base-url, such as http://127.0.0.1:8000/v1")
-        parts = urlsplit(settings.base_url)
+        parts = urlsplit(settings.serving.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError("--base-url must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
             raise UsageError(f"--base-url must not hold a password: put the key into {KEY_VARIABLES[0]}")
         self._settings = settings
-        self._url = settings.base_url.rstrip("/")
+        self._url = settings.serving.base_url.rstrip("/")
         self._key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
         self._session = requests.Session()
-        self._session.mount("http", HTTPAdapter(pool_maxsize=settings.concurrency))
+        self._session.mount("http", HTTPAdapter(pool_maxsize=settings.serving.concurrency))
         # As `auth`, so that no other password (of a .netrc, say) takes its place.
         self._session.auth = self._sign
         listed = self._ask("GET", "/models", None, what="the list of models").get("data") or []
@@ -64,8 +64,8 @@ class OpenAIBackend:
         self._preprocessing = preprocessing(settings.model, self.processor)
         vision = AutoConfig.from_pretrained(settings.model.path).vision_config
         self._tokens_per_second = float(getattr(vision, "tokens_per_second", 1.0))
-        self._exact = self._is_vllm and settings.videos == "video"
-        if settings.videos == "images":
+        self._exact = self._is_vllm and settings.serving.videos == "video"
+        if settings.serving.videos == "images":
             self._preprocessing = {**self._preprocessing, "videos": "single images"}
 
     @property
@@ -84,7 +84,7 @@ class OpenAIBackend:
             "server": urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")),
             "served_name": self._name,
             "is_vllm": self._is_vllm,
-            "videos": self._settings.videos,
+            "videos": self._settings.serving.videos,
             "prompts": compared,
         }
 
@@ -101,7 +101,7 @@ class OpenAIBackend:
         """
         done: dict[int, Generation] = {}
         failure: VtrapError | None = None
-        with ThreadPoolExecutor(self._settings.concurrency) as pool:
+        with ThreadPoolExecutor(self._settings.serving.concurrency) as pool:
             asked = [pool.submit(self._answer, example, max_new_tokens) for example in examples]
             for number, answer in enumerate(asked):
                 if failure is not None and answer.cancel():
@@ -148,7 +148,7 @@ class OpenAIBackend:
                 if piece == IMAGE_MARK:
                     content.append(_picture(next(images)))
                 elif piece == VIDEO_MARK and example.frames is not None:
-                    if self._settings.videos == "images":
+                    if self._settings.serving.videos == "images":
                         content += [_picture(frame) for frame in example.frames.images]
                     else:
                         content.append(self._video(example, request, encoded))
@@ -194,7 +194,7 @@ class OpenAIBackend:
         return {"type": "video_url", "video_url": url, "uuid": known}
 
     def _pick(self, names: Sequence[str]) -> str:
-        wanted = self._settings.served_name
+        wanted = self._settings.serving.served_name
         if wanted is None and self._settings.model.name in names:
             wanted = self._settings.model.name
         if wanted is None and len(names) == 1:
@@ -219,11 +219,11 @@ class OpenAIBackend:
                     method,
                     self._url + path,
                     json=body,
-                    timeout=(min(10.0, self._settings.timeout), self._settings.timeout),
+                    timeout=(min(10.0, self._settings.serving.timeout), self._settings.serving.timeout),
                     allow_redirects=False,
                 )
             except requests.Timeout:
-                problem = f"no answer within {self._settings.timeout:g} s (--timeout)"
+                problem = f"no answer within {self._settings.serving.timeout:g} s (--timeout)"
             except requests.RequestException as error:
                 problem = f"it cannot be reached ({type(error).__name__})"
             else:

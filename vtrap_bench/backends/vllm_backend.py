@@ -52,7 +52,7 @@ class VllmBackend:
         if on_cpu:
             # Without a number vLLM asks for most of the machine's memory. Blocks on a CPU are multiples of 32 tokens.
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": _CPU_KV_BYTES, "block_size": 32}
-        arguments |= _engine_arguments(settings.engine)
+        arguments |= _engine_arguments(settings.serving.engine)
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:

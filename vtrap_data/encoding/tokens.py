@@ -117,7 +117,9 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
     )
     tokenizer = processor.tokenizer
     begins = bool(tokenizer.bos_token) and script.text.startswith(tokenizer.bos_token)
-    coded = tokenizer(script.text, add_special_tokens=not begins, return_offsets_mapping=True)
+    coded = tokenizer(
+        script.text, add_special_tokens=not begins, return_attention_mask=False, return_offsets_mapping=True
+    )
 
     counts = {_IMAGE: family.image_tokens(media, processor)}
     kinds = {processor.image_token_id: _IMAGE}

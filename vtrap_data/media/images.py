@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media.files import check_file, check_pixels
+from vtrap_data.media.jpeg import keep_memory
 
 MAX_BYTES = 512 * 1024 * 1024
 """Size of an image file above which it is refused."""
@@ -97,6 +98,7 @@ class _Decoded(NamedTuple):
 def _decode(data: bytes, name: str, *, count: bool) -> _Decoded:
     if not data:
         raise SampleError(name, Reason.EMPTY, "has zero bytes")
+    keep_memory()
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_pixels(name, *image.size)

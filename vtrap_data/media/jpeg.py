@@ -41,7 +41,7 @@ def decode(data: bytes, *, name: str = "<jpeg>") -> Image.Image:
     Raises:
         SampleError: CORRUPT or TOO_LARGE, with `name` as the sample.
     """
-    _keep_memory()
+    keep_memory()
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         check_pixels(name, *image.size)
@@ -54,7 +54,8 @@ def decode(data: bytes, *, name: str = "<jpeg>") -> Image.Image:
 
 
 @cache
-def _keep_memory() -> None:
+def keep_memory() -> None:
+    """Make Pillow keep `KEPT_BLOCKS`, in this process and from now on."""
     core = cast("Any", Image).core
     if not core.get_blocks_max():
         core.set_blocks_max(KEPT_BLOCKS)
