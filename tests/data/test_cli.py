@@ -48,9 +48,12 @@ def test_allocation_as_json_and_text(packed: Path, capsys: pytest.CaptureFixture
     assert rows[0]["strategy"] == "hybrid"
     assert rows[-1] == {
         "strategy": "fixed:16", "mean_frames": 16.0, "items": 7, "items_with_truth": 6, "enough": 1.0, "error": None,
+        "per_budget": [[2, 0], [4, 0], [8, 0], [16, 7]],
     }  # fmt: skip
     assert main(["allocation", str(packed), "--mean-frames", "9"]) == 0
-    assert "got enough" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert " ".join(said[0].split()) == "strategy mean frames got enough at 2 at 4 at 8 at 16"
+    assert said[-2].split() == ["fixed:16", "16.00", "100.0%", "0", "0", "0", "7"]
 
 
 def test_faults_exit_with_one(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,7 @@ class Outcome:
         items: Video items.
         items_with_truth: Video items that carry `needs`.
         enough: Share of those that got at least the frames they need; None when there are none.
+        per_budget: How many video items got each budget, a pair (budget, items) for each candidate.
         error: Why the strategy cannot be used on this corpus; then the numbers are empty.
     """
 
@@ -55,6 +56,7 @@ class Outcome:
     items: int
     items_with_truth: int
     enough: float | None
+    per_budget: tuple[tuple[int, int], ...] = ()
     error: str | None = None
 
 
@@ -146,18 +148,22 @@ def _outcome(name: str, asked: Sequence[Asked], scores: Sequence[float | None], 
         items=len(asked),
         items_with_truth=truth,
         enough=enough / truth if truth else None,
+        per_budget=tuple((budget, budgets.count(budget)) for budget in settings.budgets),
     )
 
 
 def as_text(outcomes: Sequence[Outcome]) -> str:
     """The outcomes as a table."""
-    lines = [f"{'strategy':<14}{'mean frames':>12}{'got enough':>12}"]
+    candidates = next((one.per_budget for one in outcomes if one.per_budget), ())
+    heads = "".join(f"{f'at {budget}':>8}" for budget, _ in candidates)
+    lines = [f"{'strategy':<14}{'mean frames':>12}{'got enough':>12}{heads}"]
     for one in outcomes:
         if one.error is not None or one.mean_frames is None:
             lines.append(f"{one.strategy:<14}{'-':>12}{'-':>12}   {one.error}")
         else:
             enough = "-" if one.enough is None else f"{one.enough:.1%}"
-            lines.append(f"{one.strategy:<14}{one.mean_frames:>12.2f}{enough:>12}")
+            items = "".join(f"{count:>8}" for _, count in one.per_budget)
+            lines.append(f"{one.strategy:<14}{one.mean_frames:>12.2f}{enough:>12}{items}")
     truth = outcomes[0].items_with_truth
     lines.append(
         f"{outcomes[0].items} video items; "
