@@ -23,7 +23,7 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
         attn_implementation: As in transformers.
 
     Raises:
-        UsageError: bitsandbytes is missing or cannot be used here.
+        UsageError: bitsandbytes is missing or cannot be used here, or ZeRO-3 is on.
     """
     if find_spec("bitsandbytes") is None:
         raise UsageError(
@@ -32,6 +32,14 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
         )
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled():
+        # ZeRO-3 shares out weights by their number of elements; two of four bits lie in each byte.
+        raise UsageError(
+            "--lora_4bit does not go with ZeRO-3, which this model's recipe or --deepspeed asks for: use --deepspeed "
+            "zero2 (every GPU holds the base in four bits), or leave --lora_4bit out"
+        )
 
     settings = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -34,6 +34,10 @@ def ceiling(asked: int | None, ref: ModelRef) -> int:
     return asked or most
 
 
+ESTIMATED = "lengths are estimates: some texts were tokenised, the others follow from their characters in the index"
+"""What is said where not every sample was counted."""
+
+
 class Lengths(NamedTuple):
     """Tokens of every row of an epoch.
 

@@ -13,7 +13,7 @@ from vtrap_data.encoding import load_processor, resolve
 from vtrap_train.batches import StepSampler, padding
 from vtrap_train.config import Parsed, mixture_of
 from vtrap_train.data import Mixture
-from vtrap_train.lengths import ceiling, lengths, visual_lengths
+from vtrap_train.lengths import ESTIMATED, ceiling, lengths, visual_lengths
 from vtrap_train.memory import GB, activations, available_gb, count, per_setup, refuse, setup_of
 
 
@@ -25,10 +25,11 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         processes: That the run would have.
 
     Returns:
-        JSON-ready: `items`, `per_epoch`, `steps`, `tokens` (text, visual and histogram per epoch), `over_ceiling`,
-        `against_fixed` (visual tokens at each fixed budget and the share saved), `padding` (its share with
-        `--tokens_per_batch`, else null) and `memory`: GB per process for weights, gradients and optimiser states in
-        each setup, a rough estimate of the activations on top, the setup of this run, the memory of a GPU.
+        JSON-ready: `per_epoch`, `steps`, `tokens` (text, visual and histogram per epoch; `exact`: whether every
+        sample was counted), `over_ceiling`, `against_fixed` (visual tokens at each fixed budget and the share saved),
+        `padding` (its share with `--tokens_per_batch`, else null) and `memory`: GB per process for weights, gradients
+        and optimiser states in each setup, a rough estimate of the activations on top, the setup of this run, the
+        memory of a GPU.
 
     Raises:
         UsageError: Weights, gradients and optimiser states alone need more than a GPU has.
@@ -138,6 +139,8 @@ def plan_text(facts: dict[str, Any]) -> str:
     for b in tokens["histogram"]:
         bar = "#" * math.ceil(40 * b["samples"] / most)
         lines.append(f"  {b['from']:>7} to {b['below'] - 1:<7} {b['samples']:>9,} {bar}")
+    if not tokens["exact"]:
+        lines.append(f"  {ESTIMATED}")
     if facts["over_ceiling"]:
         lines.append(
             f"{facts['over_ceiling']:,} samples are over the ceiling of {facts['ceiling']:,} and would be skipped"

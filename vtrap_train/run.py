@@ -26,7 +26,7 @@ from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
 from vtrap_train.ledger import write_text
-from vtrap_train.lengths import ceiling, lengths
+from vtrap_train.lengths import ESTIMATED, ceiling, lengths
 from vtrap_train.packing import packer
 from vtrap_train.trainer import NotFiniteError, VideoSFTTrainer, complete, last_checkpoint, ours
 
@@ -92,6 +92,12 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         pack=packer(ref, model.config, attn_implementation=arguments.attn_implementation) if config.pack else None,
     )
 
+    tokens = None
+    if config.tokens_per_batch:
+        found = lengths(mixture, processor)
+        tokens = found.tokens
+        if not found.exact:
+            _say(config, f"lengths    {ESTIMATED}")
     if config.data_seed is None:
         config.data_seed = config.seed  # the order must not hang on what else has drawn random numbers
     trainer = VideoSFTTrainer(
@@ -100,7 +106,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         preprocessing=preprocessing(ref, processor),
         max_skip_rate=arguments.max_skip_rate,
         order=mixture.order if mixture.streaming else None,
-        lengths=lengths(mixture, processor).tokens if config.tokens_per_batch else None,
+        lengths=tokens,
         model=model,
         args=config,
         data_collator=collator,

@@ -59,6 +59,12 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if kwargs.get("peft_config") is not None:
+            # On a base in four bits SFTTrainer makes adapters bfloat16, which small steps do not move, and a resumed
+            # run would have them in 32 bits, as PEFT does. So they are everywhere.
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         self.order = order
         self.lengths = lengths
         # SFTTrainer divides by the tokens of the whole step itself. Qwen2.5-VL declares that its own loss would not,
@@ -80,6 +86,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
         if not self.is_deepspeed_enabled:
             self.add_callback(ZeroGradients())
+        self.add_callback(AsAsked())
         self.add_callback(CleanProgress(bar=not self.args.disable_tqdm))
 
     # What was trained on.
@@ -411,6 +418,14 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
     found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and complete(p)]
     return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+class AsAsked(TrainerCallback):  # type: ignore[misc]
+    """How often is logged and saved is what this command says. Trainer would go by what the checkpoint says."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Work the steps out again, after the state was read."""
+        state.compute_steps(args, state.max_steps)
 
 
 class ZeroGradients(TrainerCallback):  # type: ignore[misc]

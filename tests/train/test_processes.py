@@ -39,9 +39,9 @@ def alone(model_dir, nine, tmp_path_factory):
     return out
 
 
-def start(words):
+def start(words, *, by=("-m", "vtrap_train")):
     return subprocess.run(
-        [sys.executable, "-m", "vtrap_train", *map(str, words)],
+        [sys.executable, *by, *map(str, words)],
         capture_output=True,
         text=True,
         timeout=500,
@@ -49,8 +49,8 @@ def start(words):
     )
 
 
-def launch(words):
-    done = start(words)
+def launch(words, **how):
+    done = start(words, **how)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
@@ -59,6 +59,8 @@ def log(out):
     return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "vtrap_train")
+ADAPTERS = "--lora_r 4 --lora_dropout 0.1 --lora_target language+projector+vision --learning_rate 1e-2"
 HOW = {"ddp": (), "zero2": ("--deepspeed", "zero2"), "zero3": ("--deepspeed", "zero3")}
 
 
@@ -67,6 +69,11 @@ def assert_like(out, alone, model_dir):
     assert set(weights) == set(reference) == set(load_file(model_dir / "model.safetensors"))  # names of the Hub
     for key, value in reference.items():
         torch.testing.assert_close(weights[key], value, rtol=1e-2, atol=1e-3)
+
+
+def assert_equal(*files):
+    one, other = map(load_file, files)
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.mark.slow
@@ -99,20 +106,45 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
 
 
 @pytest.mark.slow
-def test_ranks_stop_together_when_one_has_a_reason(model_dir, singles, tmp_path):
+def test_ranks_stop_together_when_one_has_a_reason_and_adapters_go_on_under_zero3(model_dir, singles, tmp_path):
     out = tmp_path / "out"
-    rounds = ["text", "text", "images", "images", "text", "video", "text", "text"]  # step 3: only rank 1 has the video
-    data = ",".join(str(singles[kind]) for kind in rounds)
+    rounds = ["text", "text", "images", "images", "images", "text", "text", "video", "video", "text"]
+    data = ",".join(str(singles[kind]) for kind in rounds)  # step 4: only rank 1 has the video
     processor = load_processor(resolve(str(model_dir)))
     longest = {k: len(encode(PackedDataset(singles[k])[0], processor, train=True).input_ids) for k in singles}
-    words = ["--model", model_dir, "--data", data, "--output_dir", out, *STEPS.split(), "--max_steps", "4"]
-    words += ["--gpus", "2", *HOW["zero3"], "--per_device_train_batch_size", "1", "--save_steps", "100"]
-    ceiling = ["--max_tokens", longest["video"] - 1]
+    words = ["--model", model_dir, "--data", data, "--output_dir", out, *STEPS.split(), "--max_steps", "5"]
+    words += [*HOW["zero3"], *ADAPTERS.split(), "--per_device_train_batch_size", "1", "--save_steps", "2"]
+    words += ["--max_tokens", longest["video"] - 1]
     assert longest["video"] > max(longest["text"], longest["images"])
-    done = start([*words, *ceiling])
+    done = start([*words, "--gpus", "2"])
     assert done.returncode == 1
     assert done.stderr.count("vtrap-train: ") == 1 and "Traceback" not in done.stderr
-    assert "1 samples were skipped" in done.stderr and f"learned before is in {out / 'checkpoint-2'}" in done.stderr
+    assert "1 samples were skipped" in done.stderr and f"learned before is in {out / 'checkpoint-3'}" in done.stderr
+    lines = log(out)
+    aside = (out / "checkpoint-3").rename(tmp_path / "aside")  # step 3 comes again, from the checkpoint of step 2
+    done = launch([*words, "--max_skip_rate", "1", "--save_steps", "1", "--save_total_limit", "9"], by=TORCHRUN)
+    assert f"going on from {out / 'checkpoint-2'}" in done.stderr
+    assert log(out)[:3] == lines and len(lines) == 3 and log(out)[-1]["skipped"] == 2
+    assert_equal(*(folder / "adapter_model.safetensors" for folder in (aside, out / "checkpoint-3")))
+    assert set(load_file(out / "model.safetensors")) == set(load_file(model_dir / "model.safetensors"))
+
+
+@pytest.mark.slow
+def test_adapters_go_on_exactly_under_zero2(model_dir, nine, tmp_path):
+    out = tmp_path / "out"
+    words = ["--model", model_dir, "--data", nine, "--output_dir", out, *ADAPTERS.split(), "--max_steps", "6"]
+    words += ["--logging_steps", "1", "--save_steps", "2", *HOW["zero2"], "--per_device_train_batch_size", "1"]
+    words += ["--gradient_accumulation_steps", "3", "--tokens_per_batch", "60"]
+    launch(words, by=TORCHRUN)
+    lines, whole = log(out), tmp_path / "whole"
+    whole.mkdir()
+    for name in ("checkpoint-6", "adapter", "training_summary.json", "model.safetensors"):
+        (out / name).rename(whole / name)  # as if killed after the checkpoint of step 4
+    done = launch(words, by=TORCHRUN)
+    assert f"going on from {out / 'checkpoint-4'}" in done.stderr
+    assert log(out) == lines and len(lines) == 6
+    assert_equal(whole / "adapter" / "adapter_model.safetensors", out / "adapter" / "adapter_model.safetensors")
+    assert_equal(whole / "model.safetensors", out / "model.safetensors")
 
 
 def test_a_process_that_is_killed_is_told_and_what_is_wrong_is_said_once(model_dir, packed, tmp_path):
