@@ -168,10 +168,16 @@ def write_index(folder: Path, made: Mapping[PartName, Part]) -> dict[PartName, P
 
 
 def list_uploads(folder: Path, *, skip: Sequence[str] = ()) -> list[Upload]:
-    """The files of a folder as uploads, sorted; hidden files and those named in `skip` are left out."""
+    """The files of a folder as uploads, sorted; hidden files and those named in `skip` are left out.
+
+    Raises:
+        ValueError: One is a link that leads out of the folder: what lies there was not meant to be published.
+    """
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path} is a link that leads out of {folder}: put the file itself there, or remove it")
         if path.is_file() and name not in skip and not any(part.startswith(".") for part in Path(name).parts):
             found.append(Upload(name, path.stat().st_size))
     return found
@@ -184,7 +190,7 @@ def _read_plan(path: Path) -> dict[PartName, Part]:
         if data["format"] != PLAN_FORMAT:
             return {}
         return {name: _part(data["parts"][name]) for name in get_args(PartName) if name in data["parts"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

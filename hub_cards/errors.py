@@ -13,6 +13,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+_SECRET = re.compile(r"([?&][\w.-]*(?:token|key|sig|secret|password|credential)[\w.-]*=)[^&\s]+", re.IGNORECASE)
+
 
 class Refused(ValueError):
     """The caller has to change something: the token, the name, the content."""
@@ -79,11 +81,18 @@ def one_line(value: object) -> str:
 
 
 def redact(text: str) -> str:
-    """Replace tokens: the one in use, and whatever looks like one."""
+    """Replace tokens: the one in use, whatever looks like one, and passwords and signatures inside addresses.
+
+    Example:
+        >>> redact("https://me:secret@host/a.tar?part=1&X-Amz-Signature=99")
+        'https://***@host/a.tar?part=1&X-Amz-Signature=***'
+    """
     token = huggingface_hub.get_token()
     if token:
         text = text.replace(token, "hf_***")
-    return re.sub(r"(hf|api_org)_[A-Za-z0-9]{8,}", "hf_***", text)
+    text = re.sub(r"(hf|api_org)_[A-Za-z0-9]{8,}", "hf_***", text)
+    text = re.sub(r"(\w://)[^/@\s]+@", r"\1***@", text)
+    return _SECRET.sub(r"\1***", text)
 
 
 def bare(error: BaseException) -> BaseException | None:

@@ -106,7 +106,7 @@ def merge_eval_results(existing: Sequence[str], new: str) -> str:
         try:
             entries = yaml.safe_load(text) or []
             found |= {(e["dataset"]["id"], e["dataset"]["task_id"]): e for e in entries}
-        except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # it is other people's file, and YAML raises nearly anything
             raise ValueError(f"{RESULTS_PATH} of the model is no list of results ({type(error).__name__})") from error
     for entry in yaml.safe_load(new):
         key = (entry["dataset"]["id"], entry["dataset"]["task_id"])

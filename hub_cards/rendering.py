@@ -93,7 +93,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: temporary name, fsync, rename. Makes the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8", newline="\n") as file:  # x: not through a link that somebody put there
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import NoReturn, Protocol, cast
 
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError, VtrapError, printable
 
 
 class _Command(Protocol):
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(name: str, error: VtrapError, code: int) -> int:
-    print(f"vtrap_bench {name}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"vtrap_bench {name}: {printable(error)}", file=sys.stderr)
     return code
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vtrap_bench.gaze import Box
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 from vtrap_data.sources.toyworld.generate import Recipe
 from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene, Thing
@@ -26,9 +26,12 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         UsageError: A line is none, or a box lies outside the picture.
     """
     found: dict[str, list[Box]] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             boxes = [Box(*map(float, box)) for box in row["boxes"]]
             if not all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for b in boxes):
                 raise ValueError("left, top, right and bottom are shares, 0 to 1")

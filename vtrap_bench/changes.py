@@ -116,9 +116,11 @@ def read_run(folder: Path) -> Run:
     for row in read_records(path):
         answers.setdefault(row.task, {})[row.item_id] = row
     for task, facts in scores["tasks"].items():
-        if len(answers.get(task, {})) < int(facts["n"]):
-            found = len(answers.get(task, {}))
-            raise UsageError(f"{path} holds {found} of the {facts['n']} items of {task}: run the benchmark again")
+        wanted = facts.get("n") if isinstance(facts, dict) else None
+        if not isinstance(wanted, int):
+            raise UsageError(f"{folder / SCORES} is damaged (tasks, {task!r}): score the run again")
+        if (found := len(answers.get(task, {}))) < wanted:
+            raise UsageError(f"{path} holds {found} of the {wanted} items of {task}: run the benchmark again")
     info = read_json_object(folder / RUN, "score the run again") if (folder / RUN).is_file() else {}
     return Run(folder=folder, scores=scores, answers=answers, info=info)
 
@@ -132,6 +134,14 @@ def read_study(folder: Path) -> Material:
     study = read_json_object(folder / STUDY_RECORD, "give a study's folder or folders of runs")
     if study.get("format") != 1:
         raise UsageError(f"{folder / STUDY_RECORD} has format {study.get('format')!r}, not 1: run the study again")
+    try:
+        return _material(folder, study)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{folder / STUDY_RECORD} is damaged ({why}): run the study again") from error
+
+
+def _material(folder: Path, study: Mapping[str, Any]) -> Material:
     checkpoints, unfinished = [], []
     for entry in study["checkpoints"]:
         name = entry["setting"] or "base"

@@ -26,10 +26,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from vtrap_data.errors import UsageError
+
 ALIVE = "alive"
 CLAIMS = "claims"
 LOCK = "lock"
 _WAIT = 0.05
+_SIGN = 64  # bytes of a sign of life, at most
 
 
 class _Sign(NamedTuple):
@@ -103,13 +106,19 @@ class Worker:
 
     def _lives(self, name: str) -> bool | None:
         """None: it cannot be told yet."""
-        here = name.split(".")[-3] == self.name.split(".")[-3]
-        try:
-            with (self.root / name / ALIVE).open("rb") as file:
-                locked = _locked(file.fileno()) if here else None
-                sign = file.read()
-        except FileNotFoundError:
+        parts = name.split(".")
+        if len(parts) < 4 or "/" in name:  # no process that we name: a link that somebody else has put there
             return False
+        here = parts[-3] == self.name.split(".")[-3]
+        try:
+            # Not to be waited for: somebody may have put a FIFO there.
+            with open(self.root / name / ALIVE, "rb", opener=_at_once) as file:
+                locked = _locked(file.fileno()) if here else None
+                sign = file.read(_SIGN)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise UsageError(f"{self.root / name / ALIVE} cannot be read ({error.strerror}): remove it") from None
         if locked is False:
             return False
         now = time.monotonic()
@@ -169,6 +178,8 @@ class Worker:
                     owner = str(path.readlink())
                 except FileNotFoundError:  # given back just now
                     continue
+                except OSError:
+                    raise UsageError(f"{path} is no claim of a process (a link): remove it, then run again") from None
                 if owner == self.name and str(path) not in self._held:
                     pass  # made, but over a network the answer got lost, and the second try found the first one's link
                 elif owner == self.name or self.lives(owner):
@@ -194,6 +205,10 @@ def _make(folder: Path) -> None:
     while not folder.is_dir():
         with suppress(FileNotFoundError):  # another process has just removed the one above it, which was empty
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _locked(descriptor: int) -> bool | None:

@@ -27,6 +27,7 @@ from vtrap_bench.statistics import (
 )
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 
 RUN = "run.json"
 ALPHA = 0.05
@@ -174,12 +175,14 @@ def read_run(folder: Path) -> Run:
         hint = f"; it holds the runs {', '.join(several)}" if several else ""
         raise UsageError(f"{folder} is no run: it has no {RUN}{hint}")
     try:
-        scores = json.loads((folder / SCORES).read_bytes())
-        info = json.loads((folder / RUN).read_bytes())
+        scores = parse_json((folder / SCORES).read_bytes())
+        info = parse_json((folder / RUN).read_bytes())
     except FileNotFoundError:
         raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again") from None
     except ValueError as error:
         raise UsageError(f"{folder}: {RUN} or {SCORES} is damaged ({error})") from error
+    if not isinstance(scores, dict) or not isinstance(info, dict) or not isinstance(info.get("tasks"), dict):
+        raise UsageError(f"{folder}: {RUN} or {SCORES} is damaged: run it again in another --out")
     if scores.get("format") != SCORES_FORMAT:
         raise UsageError(f"{folder / SCORES} has format {scores.get('format')}, not {SCORES_FORMAT}: run it again")
     return Run(folder=folder, info=info, records=by_task(read_records(folder / RECORDS)))

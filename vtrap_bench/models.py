@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from vtrap_data.encoding.models import ModelRef, resolve
 from vtrap_data.errors import UsageError
+from vtrap_data.json_object import read_json_object
 from vtrap_data.shards.files import canonical_json
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -70,7 +70,7 @@ def local_model(name_or_path: str) -> LocalModel:
 
 def saved_dtype(folder: Path) -> str | None:
     """The dtype that a checkpoint's config names."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(folder / "config.json", "a model has one")
     for part in (config, config.get("text_config") or {}):
         if found := part.get("dtype") or part.get("torch_dtype"):
             return str(found)

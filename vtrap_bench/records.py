@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.parsing import parse_json, typed
 from vtrap_data.shards.files import canonical_json, sync_directory
 
 RECORDS = "records.jsonl"
@@ -84,14 +85,14 @@ class Record:
         return {k: v for k, v in data.items() if not (k in _OPTIONAL and v in ("", None, ()))}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Read it back. Unknown keys are ignored, so that older versions read newer files."""
-        values: dict[str, Any] = {
-            f.name: data[f.name] for f in fields(cls) if f.name in data or f.name not in _OPTIONAL
-        }
-        for name in ("options", "frame_times", "likelihoods"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+    def from_json(cls, data: Any) -> Record:
+        """Read it back. Unknown keys are ignored, so that older versions read newer files.
+
+        Raises:
+            ValueError: A field is missing or of another type.
+        """
+        known = {f.name for f in fields(cls)}
+        return typed(cls, {k: v for k, v in data.items() if k in known} if isinstance(data, dict) else data)
 
 
 def record_key(**parts: Any) -> str:
@@ -187,10 +188,10 @@ def read_chained(path: Path) -> list[dict[str, Any]]:
     chain, rows = "", []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line)
+            chain = next_link(chain, row)
+        except (ValueError, AttributeError, RecursionError):
             row = {CHAIN: ""}  # no line of ours: not as it was written
-        chain = next_link(chain, row)
         if row.get(CHAIN) != chain:
             what = "carries no hash (an older vtrap wrote it)" if CHAIN not in row else "is not as it was written"
             raise UsageError(
@@ -203,7 +204,7 @@ def read_chained(path: Path) -> list[dict[str, Any]]:
 
 def _last_link(data: bytes) -> str:
     last = data[data.rfind(b"\n", 0, -1) + 1 :]
-    return str(json.loads(last).get(CHAIN, "")) if last.strip() else ""
+    return str(parse_json(last).get(CHAIN, "")) if last.strip() else ""
 
 
 def parse_records(data: bytes, path: Path) -> list[Record]:
@@ -216,8 +217,8 @@ def parse_records(data: bytes, path: Path) -> list[Record]:
     # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
-            records.append(Record.from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+            records.append(Record.from_json(parse_json(line)))
+        except ValueError as error:
             raise VtrapError(
                 f"{path}, line {number} is no record ({type(error).__name__}: {error}): the file was changed or "
                 "damaged; remove that line and run again to make its item anew"

@@ -24,6 +24,7 @@ from hub_cards.verifying import ReadBack
 from vtrap_bench.changes import Json
 from vtrap_bench.records import CHAIN, PRIVATE, RECORDS, Record
 from vtrap_bench.scores import SCORES
+from vtrap_data.parsing import parse_json
 
 NAME = "vtrap-results"
 MARKER = "vtrap_results.json"
@@ -109,9 +110,9 @@ def _date(run: Submission, results: str) -> str:
         text = Repository(results, "dataset").read_text(f"{run.place}/{RUN}")
     except Refused:  # no results dataset yet
         text = None
-    before = json.loads(text) if text is not None else {}
+    before = parse_json(text) if text is not None else {}
     when = datetime.datetime.fromtimestamp((run.folder / SCORES).stat().st_mtime, tz=datetime.UTC)
-    return str(before.get("date") or when.date().isoformat())
+    return str((before.get("date") if isinstance(before, dict) else None) or when.date().isoformat())
 
 
 def published_records(rows: Sequence[Json], scores: Json) -> bytes:

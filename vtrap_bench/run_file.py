@@ -22,7 +22,9 @@ from vtrap_bench.statistics import RESAMPLES
 from vtrap_bench.tasks.task import PROMPTS_VERSION
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
+from vtrap_data.json_object import read_json_object
 from vtrap_data.media.select import FRAMES_VERSION
+from vtrap_data.parsing import parse_json
 from vtrap_data.shards.files import canonical_json, write_bytes
 
 RUN = "run.json"
@@ -119,7 +121,7 @@ def same_preprocessing(
             f"--out {settings.out} was begun with other preprocessing ({'; '.join(other)}): choose another --out"
         )
     trained = model.folder / TRAINING_MANIFEST
-    if trained.is_file() and (other := differences(json.loads(trained.read_text(encoding="utf-8")), current)):
+    if trained.is_file() and (other := differences(read_json_object(trained, "train it again"), current)):
         note(f"warning: {settings.model} was trained with other preprocessing: {'; '.join(other)}")
     return current
 
@@ -138,7 +140,7 @@ def read_run(out: Path) -> dict[str, Any] | None:
             )
         return None
     try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
+        data: dict[str, Any] = parse_json(path.read_bytes())
         if data["format"] != RUN_FORMAT:
             raise UsageError(f"{path} has format {data['format']}, not {RUN_FORMAT}: choose another --out")
         if not isinstance(data["decides"], dict) or not isinstance(data["tasks"], dict):

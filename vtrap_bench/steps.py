@@ -26,6 +26,7 @@ from typing import IO, Literal, NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 from vtrap_data.shards.files import sha256_file, write_bytes
 
 MARKER_FORMAT = 1
@@ -351,7 +352,7 @@ def _marker(out: Path, step: Step) -> Path:
 def _read_marker(path: Path) -> dict[str, object]:
     """The marker, or {} where there is none. An unreadable one counts as another format: the step runs afresh."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

@@ -23,6 +23,7 @@ from vtrap_bench import study_cost
 from vtrap_bench.steps import Step, plan, run_steps
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_yaml
 from vtrap_data.shards.files import write_bytes
 
 STUDY_FORMAT = 1
@@ -174,13 +175,13 @@ def read_study(path: Path) -> Study:
         UsageError: The file cannot be read, or a key or value is not allowed; the message names the place.
     """
     try:
-        data = yaml.load(path.read_text("utf-8"), Loader=_StrictLoader)
+        data = parse_yaml(path.read_text("utf-8"), loader=_StrictLoader)
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist: give the study's YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}") from error
     try:
         return _study(data)
     except UsageError as error:

@@ -7,13 +7,13 @@ model merges it. The same run submitted twice changes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_cards.dry_run import Results, render
+from hub_cards.errors import Failed, Refused
 from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
 from vtrap_bench.changes import Json, Run, read_run
@@ -21,6 +21,7 @@ from vtrap_bench.records import RECORDS, Record, read_chained
 from vtrap_bench.scores import SCORES, digest
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
+from vtrap_data.parsing import parse_json
 from vtrap_data.push_command import explained, say_rendered
 
 if TYPE_CHECKING:
@@ -232,10 +233,13 @@ def _origin(repository: Repository) -> Json:
     from huggingface_hub import ModelCard
 
     try:
-        trained = json.loads(repository.read_text("training_summary.json") or "{}")
+        trained = parse_json(repository.read_text("training_summary.json") or "{}")
         card: Any = ModelCard(repository.read_text("README.md") or "").data
-    except ValueError:
+    except Exception as error:  # both are other people's files, and YAML raises nearly anything
+        if isinstance(error, (Refused, Failed)):
+            raise
         return {}
+    trained = trained if isinstance(trained, dict) else {}
     base = card.base_model or trained.get("model")
     found = {"base": base[0] if isinstance(base, list) else base, "trained_with": trained.get("frames")}
     return {key: str(value) for key, value in found.items() if value is not None}

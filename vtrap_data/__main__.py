@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError, VtrapError, printable
 
 # Whatever a subcommand needs is imported inside its function: `--help` answers at once, and decoding workers, which
 # import this module again, stay light.
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print("vtrap_data: " + " ".join(str(error).split()), file=sys.stderr)
+    print(f"vtrap_data: {printable(error)}", file=sys.stderr)
     return code
 
 
@@ -267,11 +267,11 @@ def _pack(args: argparse.Namespace) -> int:
     if manifest.duplicates:
         print(f"{len(manifest.duplicates)} samples joined others that have the same media, see {MANIFEST}")
     for note in manifest.notes[:5]:
-        print(f"note: {note.sample}: {note.detail}", file=sys.stderr)
+        print(printable(f"note: {note.sample}: {note.detail}"), file=sys.stderr)
     if len(manifest.notes) > 5:
         print(f"... and {len(manifest.notes) - 5} more notes, see {MANIFEST}", file=sys.stderr)
     for entry in manifest.quarantine[:20]:
-        print(f"set aside: {entry.sample}: {entry.reason}: {entry.detail}", file=sys.stderr)
+        print(printable(f"set aside: {entry.sample}: {entry.reason}: {entry.detail}"), file=sys.stderr)
     if len(manifest.quarantine) > 20:
         print(f"... and {len(manifest.quarantine) - 20} more, see {MANIFEST}", file=sys.stderr)
     return 0
@@ -300,7 +300,7 @@ def _doctor(args: argparse.Namespace) -> int:
         print(json.dumps({"dir": str(args.dir), "quick": args.quick, "faults": [asdict(f) for f in faults]}, indent=1))
     else:
         for fault in faults:
-            print(f"{fault.kind.value}: {fault.where}: {fault.detail}")
+            print(printable(f"{fault.kind.value}: {fault.where}: {fault.detail}"))
         print(f"{args.dir}: {len(faults)} faults" if faults else f"{args.dir}: sound")
     return 1 if faults else 0
 
@@ -327,7 +327,7 @@ def _duplicates(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(group) for group in groups], indent=1))
         return 0
     for group in groups:
-        print(f"{'same file' if group.exact else 'alike'}: {', '.join(group.samples)}")
+        print(printable(f"{'same file' if group.exact else 'alike'}: {', '.join(group.samples)}"))
     print(f"{args.dir}: {len(groups)} groups of media that look alike")
     return 0
 

@@ -10,6 +10,17 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+def printable(text: object) -> str:
+    r"""Text for a terminal: on one line, control characters shown instead of obeyed. File names may hold any.
+
+    Example:
+        >>> print(printable("a\nb \x1b[2Jc"))
+        a b \x1b[2Jc
+    """
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class VtrapError(Exception):
     """Base of every error that vtrap raises on purpose."""
 

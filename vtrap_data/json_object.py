@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 
 
 def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
         UsageError: There is no such file, or it holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist; {remedy}") from error
     except (OSError, ValueError) as error:

@@ -7,10 +7,12 @@ All are frozen dataclasses that know their JSON form. Nothing here imports torch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from vtrap_data.parsing import typed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -160,17 +162,11 @@ class PackedSample:
         return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> PackedSample:
-        """Read the JSON form back. Raises ValueError for another format version."""
-        if data["format"] != FORMAT_VERSION:
-            raise ValueError(f"format {data['format']} of sample {data['key']} is not {FORMAT_VERSION}: pack it again")
-        video, images = data["video"], data["images"]
-        return cls(
-            **{k: data[k] for k in ("key", "id", "kind", "source", "licence", "redistributable", "format")},
-            items=tuple(_packed_item(i) for i in data["items"]),
-            video=None if video is None else PackedVideo(**{k: _tuples(v) for k, v in video.items()}),
-            images=tuple(PackedImage(**i) for i in images),
-        )
+    def from_json(cls, data: Any) -> PackedSample:
+        """Read the JSON form back. Raises ValueError for another format version, and for any field of another type."""
+        if isinstance(data, dict) and (found := data.get("format")) != FORMAT_VERSION:
+            raise ValueError(f"format {found!r} of sample {data.get('key')!r} is not {FORMAT_VERSION}: pack it again")
+        return typed(cls, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +203,3 @@ def _lists(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_lists(v) for v in value]
     return value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _packed_item(data: Mapping[str, Any]) -> PackedItem:
-    fields = {k: _tuples(v) for k, v in data.items() if k != "messages"}
-    return PackedItem(**fields, messages=tuple(Message(**m) for m in data["messages"]))

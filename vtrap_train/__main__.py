@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError
+from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +103,7 @@ def _complain(error: object) -> None:
         if isinstance(error, (UsageError, FatalSampleError, UnreachableError, NotFiniteError)):
             return  # these stop all processes; the first says so
         who = f"process {rank}: "
-    print(f"vtrap-train: {who}{' '.join(str(error).split())}", file=sys.stderr)
+    print(f"vtrap-train: {who}{printable(error)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-import yaml
 from trl import SFTConfig, TrlParser
 
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_train.data import Mixture, Streaming, parse_data, parse_frames
 from vtrap_train.groups import check_groups
 
@@ -265,6 +265,11 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         self.dataset_kwargs = {"skip_prepare_dataset": True}  # our collator makes the tensors
         if isinstance(self.deepspeed, str):
             self.deepspeed = str(preset(self.deepspeed))
+        if self.use_cpu and self.deepspeed:
+            import deepspeed
+
+            # Plain gloo; the alternative is compiled on first use, which takes a compiler and most of a minute.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self._cpu_backend()
         super().__post_init__()
@@ -273,11 +278,8 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
     def _cpu_backend(self) -> None:
         # Without a GPU accelerate picks no backend for DeepSpeed and stays in one process, whatever ddp_backend says.
         if self.deepspeed:
-            import deepspeed
             from accelerate import PartialState
 
-            # Plain gloo; the alternative is compiled on first use, which takes a compiler and most of a minute.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
             PartialState(backend="gloo")
             self.accelerator_config = {"use_configured_state": True}
@@ -415,8 +417,8 @@ def mixture_of(parsed: Parsed) -> Mixture:
 def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
     """Read a recipe. Raises UsageError if it is no YAML mapping or sets something unknown."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        settings = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UsageError(f"--config {str(path)!r} cannot be read: {_one_line(error)}") from error
     if not isinstance(settings, dict):
         raise UsageError(f"--config {str(path)!r} is no mapping of settings to values")
@@ -448,7 +450,7 @@ def settings_of(parsed: Parsed, *, world_size: int, data: Sequence[dict[str, Any
     if not parsed.arguments.streaming:  # then it says nothing, and runs that were begun before it existed go on
         settings = {k: v for k, v in settings.items() if not k.startswith("streaming")}
     if isinstance(settings.get("deepspeed"), str):
-        settings["deepspeed"] = json.loads(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
+        settings["deepspeed"] = parse_json(Path(settings["deepspeed"]).read_text(encoding="utf-8"))
     settings |= {"world_size": world_size, "data": list(data)}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str, sort_keys=True))
     return plain

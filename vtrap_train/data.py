@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hub_cards.errors import redact
 from vtrap_data.encoding import Shown, Size, join
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
@@ -289,7 +290,7 @@ class Mixture:
         seen = Counter(self.rows[:, 0].tolist())
         return [
             {
-                "data": part.location,
+                "data": redact(part.location),  # it is published
                 "weight": self.weights[number],
                 "items": len(dataset),
                 "per_epoch": seen[number],

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing, resolve
-from vtrap_data.errors import SampleError, UsageError, VtrapError
+from vtrap_data.errors import SampleError, UsageError, VtrapError, printable
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example, Frames
 from vtrap_train.cosines import PARTS, VARIANTS, Estimate, Matrix, draw_weights, measure
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         found = run(args)
     except VtrapError as error:
-        print(f"vtrap-train gradients: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"vtrap-train gradients: {printable(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("vtrap-train gradients: interrupted; the same command goes on from here", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vtrap_data.errors import FatalSampleError
+from vtrap_data.parsing import parse_json
 
 
 class Skip(TypedDict):
@@ -43,11 +44,15 @@ class Lines:
         if not self.path.is_file():
             return []
         records = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
+        for line in self.path.read_bytes().split(b"\n")[:-1]:
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = parse_json(line)
+                if not isinstance(record["step"], int):
+                    break
+            except (ValueError, TypeError, KeyError):
                 break
+            records.append(record)
         return records
 
     def rewind(self, step: int) -> None:
@@ -80,7 +85,8 @@ def enforce(skipped: int, *, planned: int, rate: float, last: Skip | None) -> No
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8") as file:  # x: not through a link that somebody put there
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

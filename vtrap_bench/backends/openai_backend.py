@@ -62,7 +62,7 @@ class OpenAIBackend:
         self._name = self._pick([str(m.get("id")) for m in listed])
         self.processor: Any = load_processor(settings.model)
         self._preprocessing = preprocessing(settings.model, self.processor)
-        vision = AutoConfig.from_pretrained(settings.model.path).vision_config
+        vision = AutoConfig.from_pretrained(settings.model.path, trust_remote_code=False).vision_config
         self._tokens_per_second = float(getattr(vision, "tokens_per_second", 1.0))
         self._exact = self._is_vllm and settings.serving.videos == "video"
         if settings.serving.videos == "images":

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vtrap_bench.backends import Step
+from vtrap_data.parsing import parse_json
 
 TOKENS = "tokens.jsonl"
 
@@ -23,7 +24,7 @@ def read_tokens(path: Path) -> dict[str, tuple[Step, ...]]:
         return found
     for line in path.read_bytes().split(b"\n"):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             found[row["key"]] = tuple(Step(*step) for step in row["steps"])
         except (ValueError, KeyError, TypeError):
             continue

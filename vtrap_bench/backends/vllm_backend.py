@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from vtrap_bench.backends import BackendSettings, Choice, Generation, Step
 from vtrap_bench.backends.prompts import folded, frame_arrays, same_prompt, video_of, video_settings
 from vtrap_data.encoding import Encoded, encode, load_processor, preprocessing
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 
 _CPU_KV_BYTES = 256 * 2**20
@@ -182,11 +182,16 @@ def _step(token: int, likely: Mapping[int, float]) -> Step:
 
 def _engine_arguments(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UsageError(f"--engine {text!r} is no JSON object, such as '{{\"max_model_len\": 16384}}'")
+    for name in found:
+        if name == "trust_remote_code":
+            raise UsageError("--engine: trust_remote_code is not possible, a model's own code is never run")
+        if "token" in name.lower().split("_"):
+            raise UsageError(f"--engine: {name} would be recorded and published; `hf auth login` or HF_TOKEN")
     return found
 
 

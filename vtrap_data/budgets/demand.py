@@ -434,8 +434,10 @@ def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
     spec = importlib.util.find_spec(_MODULE)
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "model"
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model: Any = AutoModel.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    ).eval()
     rows = []
     # One text at a time pads nothing, so a question's score cannot depend on what stands beside it.
     for text in tqdm(texts, desc="demand", unit="question", delay=2, leave=False):

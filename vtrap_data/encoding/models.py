@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hub_cards.errors import one_line
 from vtrap_data.encoding import llava_next_video
 from vtrap_data.encoding.families import FAMILIES, family_of
 from vtrap_data.encoding.family import FamilyName
 from vtrap_data.errors import UsageError
+from vtrap_data.json_object import read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ def resolve(name_or_path: str) -> ModelRef:
         return NAMED[name_or_path]
     config = Path(name_or_path) / "config.json"
     if config.is_file():
-        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        model_type = read_json_object(config, "it is a model's: --model DIR").get("model_type")
     elif Path(name_or_path).exists() or name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
         near = difflib.get_close_matches(name_or_path, NAMED, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -94,7 +95,11 @@ def resolve(name_or_path: str) -> ModelRef:
     else:
         from transformers import AutoConfig
 
-        model_type = AutoConfig.from_pretrained(name_or_path).model_type
+        try:
+            # False, not the default: that would ask on a terminal whether code of the repository may run.
+            model_type = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).model_type
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--model {name_or_path!r} cannot be used: {one_line(error)}") from error
     if model_type not in FAMILIES:
         raise UsageError(
             f"--model {name_or_path!r} has model_type {model_type!r}; families with an encoding: {', '.join(FAMILIES)}"

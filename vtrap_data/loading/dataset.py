@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import frame_ids
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample, PackedVideo
 from vtrap_data.shards.index import frame_counts, read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
@@ -147,8 +147,8 @@ class PackedDataset:
     def _sample(self, row: _Row) -> PackedSample:
         (data,) = self._reader.read(row.shard, [Span(row.json_offset, row.json_size)])
         try:
-            return PackedSample.from_json(json.loads(data))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return PackedSample.from_json(parse_json(data))
+        except ValueError as error:
             raise UsageError(f"{self.root}: {row.key} in {row.shard} is damaged ({error}): run `doctor`") from error
 
     def _images(self, row: _Row) -> list[bytes]:
@@ -163,16 +163,16 @@ class PackedDataset:
     def _jpegs(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> list[bytes]:
         try:
             where = spans(video.frame_bytes)
+            if len(where) != len(video.frame_times) or min(ids, default=0) < 0:
+                raise ValueError(f"{len(where)} frames for {len(video.frame_times)} times")
             wanted = [Span(row.frames_offset + where[i].start, where[i].length) for i in ids]
         except (ValueError, IndexError) as error:
             raise UsageError(f"{self.root}: frames of {row.key} are damaged ({error}): run `doctor`") from error
         return self._reader.read(row.shard, wanted)
 
     def _frames(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> Frames:
-        return Frames(
-            images=[jpeg.decode(data, name=row.key) for data in self._jpegs(row, video, ids)],
-            times=tuple(video.frame_times[i] for i in ids),
-        )
+        pictures = [jpeg.decode(data, name=row.key) for data in self._jpegs(row, video, ids)]
+        return Frames(images=pictures, times=tuple(video.frame_times[i] for i in ids))
 
 
 def _with_budget(index: pa.Table, frames: int, *, smallest: int, root: Path) -> pa.Table:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hub_cards.errors import one_line, redact
 from vtrap_data.errors import UnreachableError, UsageError
 from vtrap_data.shards.files import sha256_file, sync_directory, write_bytes
 from vtrap_data.shards.manifest import INDEX, MANIFEST, Manifest, read_manifest
@@ -65,13 +66,15 @@ class Remote:
             try:
                 os.utime(path)
             except FileNotFoundError:
-                _persist(lambda: self._download(shard, path), what=f"{self.address}/{shard}")
+                _persist(lambda: self._download(shard, path), what=f"{redact(self.address)}/{shard}")
                 self._make_room()
 
     def _download(self, shard: str, path: Path) -> None:
         temporary = path.with_name(f".{path.name}.part")  # of whoever holds the lock: a crash leaves one, not many
+        expected = next((s for s in self.manifest.shards if s.path == shard), None)
+        if expected is None:
+            raise _OtherError(f"its {INDEX} names a shard that its {MANIFEST} does not")
         _get(f"{self.address}/{shard}", temporary)
-        expected = next(s for s in self.manifest.shards if s.path == shard)
         if (size := temporary.stat().st_size) != expected.bytes:
             raise OSError(f"{size} bytes came of {expected.bytes}")
         if sha256_file(temporary) != expected.sha256:
@@ -111,7 +114,9 @@ def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
             if not (root / MANIFEST).is_file():
                 _get(f"{address}/{INDEX}", Path(folder) / INDEX)
                 if sha256_file(Path(folder) / INDEX) != manifest.index_sha256:
-                    raise UsageError(f"{address}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it")
+                    raise UsageError(
+                        f"{redact(address)}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it"
+                    )
                 write_bytes(root / INDEX, (Path(folder) / INDEX).read_bytes())
             # Of equal indices, but maybe not of equal settings: the one from the address counts.
             write_bytes(root / MANIFEST, (Path(folder) / MANIFEST).read_bytes())
@@ -119,7 +124,7 @@ def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
         raise
     except Exception as error:  # every file system raises errors of its own
         raise UsageError(
-            f"{address} cannot be read ({_told(error)}): is a packed corpus there, and may you read it?"
+            f"{redact(address)} cannot be read ({_told(error)}): is a packed corpus there, and may you read it?"
         ) from error
     return Remote(address=address, root=root, manifest=manifest, keep=keep)
 
@@ -160,4 +165,4 @@ def _hopeless(error: Exception) -> bool:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hub_cards.dataset_card import features
+from hub_cards.errors import one_line, redact
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.order import ORDER_VERSION, permutation
 from vtrap_data.media import images, jpeg
@@ -195,7 +196,7 @@ def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:
                 (Path(folder) / MANIFEST).write_bytes(file.read())
         except (OSError, ValueError, ImportError) as error:
             raise UsageError(
-                f"{location}/{MANIFEST} cannot be read ({type(error).__name__}: {error}): is a packed corpus there, "
-                "and may you read it?"
+                f"{redact(location)}/{MANIFEST} cannot be read ({type(error).__name__}: {one_line(error)}): is a "
+                "packed corpus there, and may you read it?"
             ) from error
         return read_manifest(Path(folder))

@@ -56,9 +56,48 @@ def tar_names(tar: Path) -> Mapping[str, InTar]:
 
 @lru_cache(maxsize=1024)
 def _names(tar: str, size: int, mtime_ns: int) -> Mapping[str, InTar]:
-    with tarfile.open(tar, "r:") as opened:
-        found = {normal(info.name): InTar(Path(tar), info.offset_data, info.size) for info in opened if info.isreg()}
-    return MappingProxyType(found)
+    return MappingProxyType({normal(name): InTar(Path(tar), *where) for name, where in tar_members(Path(tar))})
+
+
+class Member(NamedTuple):
+    """Where a member's bytes lie in its tar."""
+
+    offset: int
+    size: int
+
+
+def tar_members(path: Path, *, strict: bool = False) -> Iterator[tuple[str, Member]]:
+    """The regular members of an uncompressed tar by name, in order, found by reading its headers only.
+
+    Links, devices, folders and sparse files (1 kB can claim to be a terabyte) are left out.
+
+    Args:
+        path: The tar.
+        strict: Do not leave them out: refuse the tar.
+
+    Raises:
+        tarfile.TarError: It is no tar, or is damaged.
+        OSError: It cannot be read.
+    """
+    size, end = path.stat().st_size, 0
+    try:
+        with tarfile.open(path, "r:") as opened:
+            for info in opened:
+                # A header that leads back would be read for ever.
+                if info.size < 0 or info.offset_data < end:
+                    raise tarfile.ReadError(
+                        f"member {info.name[:80]!r} has {info.size} bytes and begins before its end"
+                    )
+                plain = info.isreg() and not info.issparse()
+                end = info.offset_data + (info.size if plain else 0)
+                if end > size:
+                    raise tarfile.ReadError(f"it ends in the middle of {info.name[:80]!r}")
+                if plain:
+                    yield info.name, Member(info.offset_data, info.size)
+                elif strict:
+                    raise tarfile.ReadError(f"{info.name[:80]!r} is no regular file")
+    except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, RecursionError) as error:
+        raise tarfile.ReadError(f"a header is damaged ({type(error).__name__}: {error})") from None
 
 
 def normal(name: str) -> str:

@@ -23,7 +23,8 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     try:
-        with temporary.open("w+b") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x+b") as file:  # x: not through a link that somebody put there
             yield file
             file.flush()
             if sync:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from vtrap_data.errors import UsageError
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
+from vtrap_data.media.tars import Member
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.files import atomic_file
 from vtrap_data.shards.manifest import INDEX
@@ -59,13 +59,7 @@ SCHEMA = pa.schema(
 """Columns of the index. `version` is the version of the index itself."""
 
 INDEX_VERSION = 1
-
-
-class Member(NamedTuple):
-    """Where a member's bytes lie in its tar."""
-
-    offset: int
-    size: int
+_MAY_LACK = frozenset({"redistributable", "ability", "category", "demand", "needs", "duration"})
 
 
 class FrameFacts(NamedTuple):
@@ -74,12 +68,6 @@ class FrameFacts(NamedTuple):
     width: int
     height: int
     distinct: int
-
-
-def tar_members(path: Path) -> dict[str, Member]:
-    """Every member of a tar by name, in order, found by reading its headers only."""
-    with tarfile.open(path, "r:") as tar:
-        return {info.name: Member(info.offset_data, info.size) for info in tar}
 
 
 def index_rows(
@@ -220,8 +208,14 @@ def read_index(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
         with path.open("rb") as file:
             table = pq.read_table(file, columns=None if columns is None else [*columns, "version"])
             table = table.select(SCHEMA.names if columns is None else [*columns, "version"])
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): pack again") from error
+        for field in table.schema:
+            if field.type != (wanted := SCHEMA.field(field.name).type):
+                raise pa.ArrowInvalid(f"column {field.name} holds {field.type}, not {wanted}")
+            if table[field.name].null_count and field.name not in _MAY_LACK:
+                raise pa.ArrowInvalid(f"column {field.name} has gaps")
+    # OSError is also what damaged pages raise; the rest comes out of hostile schemas.
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())}): pack again") from error
     versions = set(table["version"].unique().to_pylist())
     if versions - {INDEX_VERSION}:
         raise UsageError(f"{path} has version {versions}, this vtrap reads version {INDEX_VERSION}: pack again")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.parsing import parse_json, typed
 from vtrap_data.samples import FORMAT_VERSION
 from vtrap_data.shards.files import write_bytes
 
@@ -20,7 +21,8 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 README = "README.md"
 DATA = "data"
-
+MOST_SLOTS = 1 << 16
+"""Of a pool that is read back: a number beyond any use would take all memory."""
 
 _HOW = ("workers", "executor", "ray_address", "file_timeout", "worker_memory")
 
@@ -86,9 +88,15 @@ class PackSettings:
         return {**data, "budgets": list(self.budgets), "mean_frames": float(self.mean_frames)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> PackSettings:
-        """Read the JSON form back."""
-        return cls(**{**data, "budgets": tuple(data["budgets"])})
+    def from_json(cls, data: Any) -> PackSettings:
+        """Read the JSON form back. Raises ValueError for what no pack can have been made with."""
+        settings = typed(cls, data)
+        # A corpus may come from anywhere, and `budget` writes files that are called after the split.
+        if not settings.split.isidentifier():
+            raise ValueError(f"'split' is {settings.split[:60]!r}, not letters, digits and underscores")
+        if not settings.budgets or min(settings.budgets) < 1 or not 1 <= settings.slots <= MOST_SLOTS:
+            raise ValueError(f"'budgets' {settings.budgets} and 'slots' {settings.slots} cannot be")
+        return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,12 +188,19 @@ class Manifest:
         }
 
 
-def _shard(data: Mapping[str, Any]) -> Shard:
-    shard = Shard(**data)
-    # A corpus may come from anywhere: its manifest must not make us read other files.
-    if not re.fullmatch(rf"{DATA}/[\w-]+\.tar", shard.path):
-        raise ValueError(f"the shard {shard.path!r} is no tar in {DATA}/")
-    return shard
+def _manifest(data: Any) -> Manifest:
+    """The manifest of a corpus that may come from anywhere: it must not make us read or write other files."""
+    PackSettings.from_json(data["settings"])
+    manifest = typed(Manifest, data)
+    for shard in manifest.shards:
+        if not re.fullmatch(rf"{DATA}/[\w-]+\.tar", shard.path):
+            raise ValueError(f"the shard {shard.path!r} is no tar in {DATA}/")
+    for digest in (manifest.index_sha256, manifest.source_sha256, *(shard.sha256 for shard in manifest.shards)):
+        if not re.fullmatch("[0-9a-f]{64}", digest):  # a cache is called after one
+            raise ValueError(f"{digest[:70]!r} is no SHA-256 in hex")
+    if missing := {"samples", "items", "bytes", "frames_stored", "duplicate_media"} - manifest.counts.keys():
+        raise ValueError(f"'counts' lacks {min(missing)!r}")
+    return manifest
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -204,23 +219,11 @@ def read_manifest(root: Path) -> Manifest:
         why = "is not finished (run `pack` again)" if (root / ".work").is_dir() else f"has no {MANIFEST}"
         raise UsageError(f"{root} is no packed corpus: it {why if root.is_dir() else 'does not exist'}")
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
         if data["format"] != FORMAT_VERSION:
             raise UsageError(
                 f"{path} has format {data['format']}, this version of vtrap reads format {FORMAT_VERSION}: pack again"
             )
-        return Manifest(
-            format=data["format"],
-            settings=PackSettings.from_json(data["settings"]),
-            params=data["params"],
-            counts=data["counts"],
-            shards=tuple(_shard(shard) for shard in data["shards"]),
-            index_sha256=data["index_sha256"],
-            source_sha256=data["source_sha256"],
-            versions=data["versions"],
-            quarantine=tuple(Quarantined(**entry) for entry in data["quarantine"]),
-            duplicates=tuple(Duplicate(**entry) for entry in data.get("duplicates", ())),
-            notes=tuple(Note(**entry) for entry in data.get("notes", ())),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        return _manifest(data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}): pack again") from error

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jinja2
 from PIL import Image
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.samples import PackedItem, PackedSample
 from vtrap_data.shards.files import write_bytes
@@ -84,7 +84,10 @@ def preview(root: Path, out: Path, *, limit: int = 50) -> int:
     if limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")
     manifest = read_manifest(root)
-    shown = [_shown(n, s, manifest) for n, s in enumerate(islice(read_stored(root, members=True), limit))]
+    try:
+        shown = [_shown(n, s, manifest) for n, s in enumerate(islice(read_stored(root, members=True), limit))]
+    except (ValueError, KeyError, IndexError, ArithmeticError, SampleError) as error:
+        raise UsageError(f"{root} is damaged ({error}): run `doctor` on it") from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vtrap_data.shards", "templates"),
         autoescape=True,

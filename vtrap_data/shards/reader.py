@@ -65,8 +65,9 @@ class ShardReader:
             raise UsageError(f"the index names the shard {shard!r}, which lies outside {self.root}")
         try:
             descriptor = self._opened(path, shard)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be opened: {error.strerror}. Run `doctor` on {self.root}") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(f"{path} cannot be opened: {why}. Run `doctor` on {self.root}") from None
         self._open[shard] = descriptor
         if len(self._open) > self.keep_open:
             os.close(self._open.popitem(last=False)[1])
@@ -84,6 +85,9 @@ class ShardReader:
     def _pread(self, descriptor: int, shard: str, span: Span) -> bytes:
         pieces = []
         start, left = span
+        # Before memory is asked for: an index may say anything.
+        if start < 0 or left < 0 or start + left > os.fstat(descriptor).st_size:
+            raise VtrapError(f"{self.root / shard} ends before byte {start + left}: run `doctor` on it")
         while left:
             piece = os.pread(descriptor, left, start)
             if not piece:

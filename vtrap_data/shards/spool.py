@@ -7,12 +7,12 @@ written last and holds the hash of the other, so a torn pair is noticed and made
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from vtrap_data.media.tars import marks
+from vtrap_data.parsing import parse_json, typed
 from vtrap_data.samples import PackedImage, SourceSample
 from vtrap_data.shards.files import canonical_json, write_bytes
 from vtrap_data.shards.members import unpack_list
@@ -105,9 +105,7 @@ def is_spooled(folder: Path, sample: SourceSample) -> bool:
 def read_facts(folder: Path, sample: SourceSample) -> Measured | None:
     """What is known about a sample; None when nothing is, or when its media files have changed since."""
     data = _read(folder, sample)
-    if data is None or data["media"] != file_marks(sample):
-        return None
-    return _measured(data)
+    return data.measured if data is not None and data.media == file_marks(sample) else None
 
 
 def read_spool(folder: Path, sample: SourceSample) -> tuple[Measured, list[bytes]] | None:
@@ -117,9 +115,12 @@ def read_spool(folder: Path, sample: SourceSample) -> tuple[Measured, list[bytes
         member = (folder / f"{spool_name(sample)}.frames").read_bytes()
     except OSError:
         return None
-    if data is None or hashlib.sha256(member).hexdigest() != data["member_sha256"]:
+    if data is None or hashlib.sha256(member).hexdigest() != data.member_sha256:
         return None
-    return _measured(data), unpack_list(member) if member else []
+    try:
+        return data.measured, unpack_list(member) if member else []
+    except ValueError:
+        return None
 
 
 def file_marks(sample: SourceSample) -> list[list[int] | None]:
@@ -128,19 +129,20 @@ def file_marks(sample: SourceSample) -> list[list[int] | None]:
     return [None if mark is None else list(mark) for mark in found]
 
 
-def _measured(data: dict[str, Any]) -> Measured:
-    video = data["video"]
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (video or {}).items()}
-    return Measured(
-        video=VideoFacts(**fields) if fields else None,
-        images=tuple(PackedImage(**image) for image in data["images"]),
-        notes=tuple(data["notes"]),
-    )
+class _Spooled(NamedTuple):
+    """The content of a `.json` of the spool."""
+
+    media: list[list[int] | None]
+    member_sha256: str
+    measured: Measured
 
 
-def _read(folder: Path, sample: SourceSample) -> dict[str, Any] | None:
+def _read(folder: Path, sample: SourceSample) -> _Spooled | None:
     try:
-        data = json.loads((folder / f"{spool_name(sample)}.json").read_bytes())
-    except (OSError, ValueError):
+        data = parse_json((folder / f"{spool_name(sample)}.json").read_bytes())
+        if data["sample"] != sample.id:
+            return None
+        measured = typed(Measured, {name: data[name] for name in ("video", "images", "notes")})
+        return _Spooled(data["media"], data["member_sha256"], measured)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return data if isinstance(data, dict) and data.get("sample") == sample.id else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vtrap_data.errors import printable
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.tokens import frame_tokens, image_tokens
@@ -117,7 +118,7 @@ def as_text(facts: dict[str, Any]) -> str:
 
 
 def _histogram(values: Any) -> dict[str, int]:
-    return {str(name): n for name, n in Counter(values).most_common()}
+    return {printable(name): n for name, n in Counter(values).most_common()}
 
 
 def _numbers(values: Any) -> dict[str, int]:

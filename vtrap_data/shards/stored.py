@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
+from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.index import FrameFacts, read_index
 from vtrap_data.shards.members import FRAMES, IMAGES, Span
@@ -51,7 +52,10 @@ def read_stored(root: Path, *, members: bool) -> Iterator[StoredSample]:
 
 def _read(reader: ShardReader, row: dict[str, Any], members: bool) -> StoredSample:
     (text,) = reader.read(row["shard"], [Span(row["json_offset"], row["json_size"])])
-    sample = PackedSample.from_json(json.loads(text))
+    try:
+        sample = PackedSample.from_json(parse_json(text))
+    except ValueError as error:
+        raise UsageError(f"{reader.root / row['shard']}: a sample is damaged ({error}): run `doctor`") from error
     found = {}
     for name, kind in ((FRAMES, "frames"), (IMAGES, "images")):
         if members and row[f"{kind}_offset"] >= 0:

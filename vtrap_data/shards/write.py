@@ -10,9 +10,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from vtrap_data.media.tars import tar_members
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.files import atomic_file, canonical_json
-from vtrap_data.shards.index import SCHEMA, FrameFacts, index_rows, index_table, tar_members
+from vtrap_data.shards.index import SCHEMA, FrameFacts, index_rows, index_table
 from vtrap_data.shards.manifest import DATA, Shard
 from vtrap_data.shards.tokens import frame_tokens, images_tokens
 
@@ -83,7 +84,7 @@ def write_shards(out: Path, samples: Iterable[Stored], *, split: str, limits: Sh
             for stored in _write_tar(sink, _fill(todo, limits)):
                 facts.append((stored.sample, stored.frames))
         shards.append(Shard(path=name, bytes=sink.size, sha256=sink.digest.hexdigest(), samples=len(facts)))
-        members = tar_members(out / name)
+        members = dict(tar_members(out / name))
         rows: list[dict[str, Any]] = []
         for sample, frames in facts:
             rows += index_rows(sample, shard=name, split=split, members=members, frames=frames)

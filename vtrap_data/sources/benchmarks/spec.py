@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 
 Row = Mapping[str, Any]
@@ -149,7 +150,7 @@ def read_facts(category: str | None) -> dict[str, str]:
     Raises:
         ValueError: It is no object of texts.
     """
-    facts = json.loads(category or "{}")
+    facts = parse_json(category or "{}")
     if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
         raise ValueError(f"category {category!r} is no object of texts: convert the benchmark again")
     return facts
@@ -165,7 +166,7 @@ def references(answers: Sequence[str]) -> str:
 def read_references(answer: str) -> list[str]:
     """The references that `references` wrote; any other text is the only one."""
     try:
-        found = json.loads(answer)
+        found = parse_json(answer)
     except ValueError:
         return [answer]
     return [str(one) for one in found] if isinstance(found, list) else [answer]

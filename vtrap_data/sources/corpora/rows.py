@@ -49,7 +49,7 @@ def read_rows(path: Path) -> Iterator[Any]:
     """
     try:
         yield from _READERS[path.suffix](path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 
 

