@@ -62,11 +62,11 @@ def reader(world: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def clone(tmp_path: Path) -> Path:
     """Where the reader stands: an empty folder but for what is theirs."""
     mine = tmp_path / "my"
-    for number in range(12):
+    for number in range(6):
         write_clip(mine / f"clips/{number}.mp4", frames=16, seed=number)
     rows = [
         {"id": f"{n}-{q}", "video": f"clips/{n}.mp4", "conversations": chat(f"<video>\n{question}", answer)}
-        for n in range(12)
+        for n in range(6)
         for q, (question, answer) in enumerate(QUESTIONS)
     ]
     write_rows(mine / "videos.jsonl", rows)
@@ -116,7 +116,7 @@ def test_hybrid_budgets_for_a_7b(reader: Forking, clone: Path) -> None:
     instead = {"seeds: [0, 1, 2]": "seeds: [0]", "{config: one-gpu-lora}": "{config: one-gpu-lora, max_steps: 1}"}
     instead |= {"  - {name: random, frames: hybrid, strategy: random}\n": ""}
     said = walk(reader, clone, "hybrid_7b", instead=instead)
-    assert "24 items about 12 samples" in line(said, "vtrap_data pack --workers 0 my")
+    assert "12 items about 6 samples" in line(said, "vtrap_data pack --workers 0 my")
     report = json.loads((clone / "runs/study/report.json").read_text())
     assert [setting["name"] for setting in report["summary"]] == ["hybrid", "fixed-16"]
     for setting in report["summary"]:
@@ -131,7 +131,7 @@ def test_eight_gpus_tonight(reader: Forking, clone: Path) -> None:
     said = walk(reader, clone, "eight_gpus", instead=instead)
     assert "8" in line(said, "vtrap_train --model qwen2.5-vl-7b --data runs/corpus --config one-node,hybrid --gpu_mem")
     summary = json.loads((clone / "runs/7b/training_summary.json").read_text())
-    assert summary["samples"] == 24 and summary["frames"] == "hybrid"
+    assert summary["samples"] == 12 and summary["frames"] == "hybrid"
     tuned = json.loads((clone / "runs/tuned/run.json").read_text())
     assert tuned["model"]["weights"] != json.loads((clone / "runs/base/run.json").read_text())["model"]["weights"]
 
