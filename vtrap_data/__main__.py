@@ -22,6 +22,7 @@ examples:
   python -m vtrap_data pack questions.jsonl --out corpus --store 64    ... that can also be read at 8, 16, 32 or 64
   python -m vtrap_data doctor corpus                                   check every byte of it
   python -m vtrap_data stats corpus                                    what is inside
+  python -m vtrap_data duplicates corpus --distance 30                 media that look alike
   python -m vtrap_data preview corpus --out preview.html               see the frames that each question gets
   python -m vtrap_data allocation corpus                               compare the strategies on it
   python -m vtrap_data budget corpus --out corpus8 --strategy fixed:8  other budgets, without touching video
@@ -41,7 +42,7 @@ GENERATORS = {
     "benchmark": ("turn the rows of one of 19 benchmarks into a file to pack", "vtrap_data.sources.benchmarks.cli"),
 }
 """Commands that make something to pack: summary and the module with their arguments, loaded only when called."""
-PUBLISHING = {"push": ("render what publishing a packed corpus would send", "vtrap_data.push")}
+PUBLISHING = {"push": ("publish a packed corpus on the Hub; --dry-run shows it first", "vtrap_data.push")}
 """Commands that publish: the same."""
 CHECKS = {"contamination": ("find media and questions of benchmarks in a corpus", "vtrap_data.shards.contamination")}
 """Commands that look for trouble: the same."""
@@ -95,7 +96,7 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_pack(commands)
 
-    doctor = commands.add_parser("doctor", help="check a packed corpus, byte by byte")
+    doctor = _add(commands, "doctor", "check a packed corpus, byte by byte")
     doctor.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     doctor.add_argument("--quick", action="store_true", help="do not decode the frames and images")
     doctor.add_argument(
@@ -106,32 +107,32 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="faults as JSON")
     doctor.set_defaults(run=_doctor)
 
-    stats = commands.add_parser("stats", help="what is in a packed corpus: counts, histograms, frames used")
+    stats = _add(commands, "stats", "what is in a packed corpus: counts, histograms, frames used")
     stats.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     stats.add_argument("--json", action="store_true", help="as JSON")
     stats.add_argument("--png", type=Path, metavar="FILE", help="write the histograms as a picture, too")
     stats.set_defaults(run=_stats)
 
-    near = commands.add_parser("duplicates", help="media of a packed corpus that look alike")
+    near = _add(commands, "duplicates", "media of a packed corpus that look alike")
     near.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     near.add_argument("--distance", type=int, default=20, help="bits of 256 that may differ (default: %(default)s)")
     near.add_argument("--json", action="store_true", help="as JSON")
     near.set_defaults(run=_duplicates)
 
-    preview = commands.add_parser("preview", help="an HTML page with the very frames that each question gets")
+    preview = _add(commands, "preview", "an HTML page with the very frames that each question gets")
     preview.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     preview.add_argument("--out", type=Path, help="the page (default: DIR/preview.html)")
     preview.add_argument("--limit", type=int, default=50, help="media items on the page (default: %(default)s)")
     preview.set_defaults(run=_preview)
 
-    allocation = commands.add_parser("allocation", help="what every strategy would give a packed corpus")
+    allocation = _add(commands, "allocation", "what every strategy would give a packed corpus")
     allocation.add_argument("dir", type=Path, metavar="DIR", help="folder of the corpus")
     allocation.add_argument("--mean-frames", type=float, help="mean budget to hit (default: that of the corpus)")
     allocation.add_argument("--scorer", choices=("lexical", "embedding"), help="(default: that of the corpus)")
     allocation.add_argument("--json", action="store_true", help="as JSON")
     allocation.set_defaults(run=_allocation)
 
-    budget = commands.add_parser("budget", help="give a packed corpus other budgets, without touching video")
+    budget = _add(commands, "budget", "give a packed corpus other budgets, without touching video")
     budget.add_argument("dir", type=Path, metavar="SRC", help="folder of the corpus")
     budget.add_argument("--out", type=Path, required=True, metavar="DST", help="folder of the new corpus")
     budget.add_argument(
@@ -157,12 +158,21 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _add(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """A command whose help ends with those of the examples that are about it."""
+    own = [line for line in EPILOG.splitlines() if f"vtrap_data {name} " in line]
+    shape = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, epilog="\n".join(["examples:", *own]), formatter_class=shape
+    )
+    return parser
+
+
 def _add_pack(commands: Any) -> None:
-    pack = commands.add_parser(
-        "pack",
-        help="pack a JSONL file and its media into shards",
-        description="Pack a JSONL file (LLaVA conversations or messages) and its media. A killed pack goes on "
-        "where it stopped when it is run again.",
+    pack = _add(commands, "pack", "pack a JSONL file and its media into shards")
+    pack.description = (
+        "Pack a JSONL file (LLaVA conversations or messages) and its media. A killed pack goes on where it stopped "
+        "when it is run again."
     )
     pack.add_argument("source", type=Path, metavar="SOURCE.jsonl", help="rows; a .json file holds one array of them")
     pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus")

@@ -47,6 +47,10 @@ command is given again; a finished one says so. Exit codes: 0 done, 1 stopped (t
 """
 
 
+# Instead of the 200 flags in brackets that argparse would print first.
+USAGE = """python -m vtrap_train [--model MODEL] [--data DATA] [--frames FRAMES] [--config FILE] [--plan] [FLAG ...]
+       python -m vtrap_train push --help"""
+
 CONFIG_HELP = (
     f"YAML with any of these settings, or one that ships: {', '.join(SETUPS)}. Several with commas; later ones win."
 )
@@ -349,6 +353,7 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     parser = _Parser(
         (VtrapArguments, TrainConfig),
         prog="python -m vtrap_train",
+        usage=USAGE,
         description="Fine-tune a vision-language model on packed video, images and text, with TRL's SFTTrainer.",
         epilog=EPILOG,
         formatter_class=_Formatter,
