@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, by_index, filled, plain, text
 
-DURATIONS = ("15", "60", "600", "3600")
 ABILITIES = {
     "S2E": "action",
     "S2O": "recognition",

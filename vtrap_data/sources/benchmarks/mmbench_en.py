@@ -6,14 +6,6 @@ from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, b
 
 ROTATION = 1_000_000
 """Copy k of question q has index q + k * ROTATION."""
-L2 = (
-    "coarse_perception",
-    "finegrained_perception (instance-level)",
-    "finegrained_perception (cross-instance)",
-    "attribute_reasoning",
-    "relation_reasoning",
-    "logic_reasoning",
-)
 ABILITIES = {
     "image_scene": "scene",
     "image_style": "attribute",

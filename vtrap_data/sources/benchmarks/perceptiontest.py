@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, by_index, plain, sequence, text
 
-AREAS = ("memory", "abstraction", "physics", "semantics")
-REASONING = ("descriptive", "explanatory", "predictive", "counterfactual")
 ABILITIES = {"memory": "long-range", "abstraction": "counting", "physics": "reasoning", "semantics": "action"}
 
 

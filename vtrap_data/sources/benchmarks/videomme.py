@@ -14,7 +14,6 @@ from vtrap_data.sources.benchmarks.spec import (
     text,
 )
 
-DURATIONS = ("short", "medium", "long")
 DOMAINS = (
     "Knowledge",
     "Film & Television",
