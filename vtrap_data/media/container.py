@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,8 +82,14 @@ def sample_errors(path: Path) -> Iterator[None]:
         raise SampleError(str(path), Reason.CORRUPT, detail) from error
 
 
-def read_packets(container: Any, stream: Any) -> Packets:
-    """Read every packet of `stream` from where the container stands (the start), without decoding."""
+def read_packets(container: Any, stream: Any, see: Callable[[Any], None] | None = None) -> Packets:
+    """Read every packet of `stream` from where the container stands (the start), without decoding.
+
+    Args:
+        container: As `open_video` gives it.
+        stream: Its video stream.
+        see: Shown every packet, also those that are left out.
+    """
     pts: list[int | None] = []
     dts: list[int] = []
     durations: list[int] = []
@@ -91,6 +97,8 @@ def read_packets(container: Any, stream: Any) -> Packets:
     sums: list[int] = []
     vp8 = stream.codec_context.name == "vp8"
     for packet in demux(container, stream):
+        if see is not None:
+            see(packet)
         # Cut off by an edit list, or kept back by the encoder: decoded for reference, never shown.
         if packet.is_discard or (vp8 and _is_hidden(packet)):
             continue

@@ -26,10 +26,10 @@ from vtrap_data.media.container import (
     open_video,
     packet_sum,
     quarter_turns,
-    read_packets,
     sample_errors,
 )
 from vtrap_data.media.probe import VideoInfo
+from vtrap_data.media.tars import marks
 from vtrap_data.samples import Frames
 
 RESIZE = "swscale bicubic, 8-bit 4:2:0 video before its conversion to RGB"
@@ -45,6 +45,7 @@ _SUBSAMPLED = frozenset({"yuv420p", "yuvj420p"})
 _TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 _LUMA_SAMPLES = 40
+_BT601 = np.array([77, 150, 29], dtype=np.uint16)  # weights of red, green and blue in 1/256
 
 T = TypeVar("T")
 
@@ -106,15 +107,15 @@ def decode_each(
 
 
 def _decode(info: VideoInfo, wanted: list[int], paint: _Painter[T]) -> dict[int, T]:
-    with open_video(info.path) as (container, stream):
-        packets = read_packets(container, stream)
+    now = marks(info.path)
+    if now is not None and now != info.marks:
+        detail = f"changed since it was probed: size and time are {tuple(now)}, not {tuple(info.marks or ())}"
+        raise SampleError(str(info.path), Reason.CORRUPT, detail)
+    packets = info.packets
     found: dict[int, T] = {}
     if packets.pts is None:
         _decode_by_order(info, set(wanted), paint, found)
     else:
-        if packets.pts.size != info.pts.size:
-            detail = f"changed since it was probed: {packets.pts.size} frames, not {info.pts.size}"
-            raise SampleError(str(info.path), Reason.CORRUPT, detail)
         order = np.argsort(packets.pts)
         index_of = {int(packets.pts[order[i]]): i for i in wanted}
         _decode_segments(info, packets, _plan(packets, order[wanted]), index_of, paint, found)
@@ -142,8 +143,7 @@ def luma(image: Image.Image) -> NDArray[np.uint8]:
     picks = len(range(across // 2, width, across)), len(range(down // 2, height, down))
     steps = (across, 0, 0, 0, down, 0)
     grid = np.asarray(image.transform(picks, Image.Transform.AFFINE, steps, Image.Resampling.NEAREST))
-    # The weights of BT.601 in 1/256.
-    light: NDArray[np.uint16] = (grid * np.array([77, 150, 29], dtype=np.uint16)).sum(axis=-1, dtype=np.uint16)
+    light: NDArray[np.uint16] = grid @ _BT601
     return (light >> 8).astype(np.uint8)
 
 
@@ -271,6 +271,7 @@ class _Painter(Generic[T]):
         how: dict[str, Any] = {"width": width, "height": height, "interpolation": "BICUBIC", "threads": 1}
         if frame.format.name in _SUBSAMPLED and (frame.width, frame.height) != (width, height):
             frame = self._scale.reformat(frame, **how)
+        # Not "rgb0", which Pillow could use uncopied: at some widths swscale leaves its last columns unwritten.
         plane = self._colour.reformat(frame, format="rgb24", **how).planes[0]
         image = self._images.get((width, height)) or Image.new("RGB", (width, height), None)
         image.frombytes(plane, "raw", "RGB", plane.line_size, 1)

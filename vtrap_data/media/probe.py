@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media.container import Packets, decode_all, open_video, quarter_turns, read_packets, sample_errors
 from vtrap_data.media.files import check_frame, sha256
+from vtrap_data.media.tars import Marks, marks
 
 _LAST_RESORT = 1 / 25  # seconds that a lone frame is shown when nothing in the file says how long
 
@@ -30,6 +33,8 @@ class VideoInfo:
         duration: Seconds from the first frame's appearance to the last one's disappearance.
         fps: Frames per second on average: number of frames / duration.
         pts: float64 [n], n >= 1: when each frame appears, in seconds after the first, ascending.
+        packets: What lies where in the file: `decode` need not read it again.
+        marks: Size and time of the file, by which `decode` notices that it has changed.
     """
 
     path: Path
@@ -40,6 +45,8 @@ class VideoInfo:
     duration: float
     fps: float
     pts: NDArray[np.float64]
+    packets: Packets = field(repr=False, compare=False)
+    marks: Marks | None
 
 
 def probe(path: Path) -> VideoInfo:
@@ -57,17 +64,16 @@ def probe(path: Path) -> VideoInfo:
 
 
 def _probe(path: Path) -> VideoInfo:
+    known = marks(path)
     with open_video(path) as (container, stream):
-        packets = read_packets(container, stream)
+        first = _First(stream.codec_context)
+        packets = read_packets(container, stream, first)
         codec = str(stream.codec_context.codec.canonical_name)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         time_base = float(stream.time_base)
-    if packets.keys.size == 0:
-        raise SampleError(str(path), Reason.NO_VIDEO, "its video stream has no frame")
-    first = _first_frame(path)
-    width, height = first.width, first.height
-    if quarter_turns(first) % 2:
-        width, height = height, width
+        if packets.keys.size == 0:
+            raise SampleError(str(path), Reason.NO_VIDEO, "its video stream has no frame")
+        width, height = _size(first.finish(), path)
     check_frame(str(path), width, height)
     if packets.pts is not None:
         pts, last = _times(packets.pts, packets, time_base)
@@ -88,14 +94,36 @@ def _probe(path: Path) -> VideoInfo:
         duration=duration,
         fps=pts.size / duration,
         pts=pts,
+        packets=packets,
+        marks=known,
     )
 
 
-def _first_frame(path: Path) -> Any:
-    with open_video(path) as (container, stream):
-        for frame in decode_all(container, stream):
-            return frame
-    raise SampleError(str(path), Reason.CORRUPT, "not one frame of it can be decoded")
+class _First:
+    """Decodes packets until there is a first frame: what `decode_all` would give, without a pass of its own."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.frame: Any = None
+
+    def __call__(self, packet: Any) -> None:
+        if self.frame is None:
+            try:
+                self.frame = next(iter(self.context.decode(packet)), None)
+            except (av.FFmpegError, ValueError):
+                return
+
+    def finish(self) -> Any:
+        """The frame; None if not one can be decoded."""
+        with suppress(EOFError):
+            self(None)
+        return self.frame
+
+
+def _size(frame: Any, path: Path) -> tuple[int, int]:
+    if frame is None:
+        raise SampleError(str(path), Reason.CORRUPT, "not one frame of it can be decoded")
+    return (frame.height, frame.width) if quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
 def _times(raw: NDArray[np.int64], packets: Packets, time_base: float) -> tuple[NDArray[np.float64], float]:

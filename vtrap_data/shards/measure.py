@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -247,7 +248,7 @@ class _Opened(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """What stays of a frame: images of a whole video would take 90 MB."""
+    """What stays of a frame: images of a whole video would take 90 MB. `light` is empty where nobody asks for it."""
 
     jpeg: bytes
     light: NDArray[np.uint8]
@@ -255,15 +256,15 @@ class _Frame(NamedTuple):
     height: int
 
 
-def _frame(image: Image) -> _Frame:
-    return _Frame(jpeg.encode(image), luma(image), image.width, image.height)
+def _frame(image: Image, *, light: bool) -> _Frame:
+    return _Frame(jpeg.encode(image), luma(image) if light else np.empty(0, np.uint8), image.width, image.height)
 
 
 def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
     info = probe(sample.paths[0])
     pool = pool_frames(info.pts, info.duration, slots=options.slots)
     indices = sorted({int(pool[slot]) for slot in options.wanted})
-    frames = decode_each(info, indices, short_side=options.short_side, make=_frame)
+    frames = decode_each(info, indices, short_side=options.short_side, make=partial(_frame, light=options.coverage))
     loss: tuple[float, ...] = ()
     if options.coverage:
         place = {index: number for number, index in enumerate(indices)}
