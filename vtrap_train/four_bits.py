@@ -10,6 +10,21 @@ import torch
 from vtrap_data.encoding import ModelRef, install
 from vtrap_data.errors import UsageError
 
+KEPT = ("visual", "vision_tower", "multi_modal_projector", "lm_head")
+"""Modules whose linear layers stay as they are, in 32 bits."""
+
+NOT_WITH_ZERO3 = (
+    "--lora_4bit does not go with ZeRO-3, which this model's recipe or --deepspeed asks for: use --deepspeed zero2 "
+    "(every GPU holds the base in four bits), or leave --lora_4bit out"
+)
+# ZeRO-3 shares out weights by their number of elements, and each byte of these holds two.
+
+
+def in_four_bits(model: Any) -> list[Any]:
+    """The linear layers that are stored in four bits, or would be."""
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [module for name, module in linear if not set(KEPT) & set(name.split("."))]
+
 
 def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation: str) -> Any:
     """The model with the linear layers of its language model in four bits (NF4, double quantisation).
@@ -35,18 +50,15 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     if is_deepspeed_zero3_enabled():
-        # ZeRO-3 shares out weights by their number of elements; two of four bits lie in each byte.
-        raise UsageError(
-            "--lora_4bit does not go with ZeRO-3, which this model's recipe or --deepspeed asks for: use --deepspeed "
-            "zero2 (every GPU holds the base in four bits), or leave --lora_4bit out"
-        )
+        raise UsageError(NOT_WITH_ZERO3)
 
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["visual", "vision_tower", "multi_modal_projector", "lm_head"],
+        # Read as regular expressions for the beginning of a whole name: a bare `visual` would not be found in it.
+        llm_int8_skip_modules=[rf"(?:.*\.)?{name}" for name in KEPT],
     )
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(

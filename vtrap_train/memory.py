@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from vtrap_data.encoding import resolve
 from vtrap_data.errors import UsageError
 from vtrap_train.config import PRESETS, Parsed
+from vtrap_train.four_bits import NOT_WITH_ZERO3, in_four_bits
 from vtrap_train.groups import check_groups, group_of
 
 ALONE = "no sharding"
@@ -32,12 +33,14 @@ class Counts(NamedTuple):
         trained: Of it that get gradients, adapters included.
         adapters: Added by LoRA.
         largest: The largest number of parameters in one layer of the language model; ZeRO-3 gathers one at a time.
+        small: Of the total, those that `--lora_4bit` stores in four bits; all others it keeps in 32.
     """
 
     total: int
     trained: int
     adapters: int
     largest: int
+    small: int = 0
 
 
 def count(model_config: Any, parsed: Parsed) -> Counts:
@@ -60,13 +63,14 @@ def count(model_config: Any, parsed: Parsed) -> Counts:
         wanted = set(lora_targets(arguments, model))
         linear = [m for n, m in model.named_modules() if n in wanted]
         adapters = sum(arguments.lora_r * (m.in_features + m.out_features) for m in linear)
-        return Counts(total, adapters, adapters, max(layers.values()))
+        small = sum(m.in_features * m.out_features for m in in_four_bits(model)) if arguments.lora_4bit else 0
+        return Counts(total, adapters, adapters, max(layers.values()), small)
     frozen = check_groups(arguments.freeze, setting="--freeze")
     trained = sum(p.numel() for n, p in model.named_parameters() if group_of(n) not in frozen)
     return Counts(total, trained, 0, max(layers.values()))
 
 
-def states(counts: Counts, *, setup: str, processes: int, lean: bool, four_bit: bool = False) -> float:
+def states(counts: Counts, *, setup: str, processes: int, lean: bool) -> float:
     """Bytes per process for weights, gradients and Adam states.
 
     Args:
@@ -74,9 +78,10 @@ def states(counts: Counts, *, setup: str, processes: int, lean: bool, four_bit: 
         setup: One of `SETUPS`.
         processes: That share them.
         lean: Weights in bfloat16 (2 bytes). Without sharding a trained one needs its own 32-bit copy then, too.
-        four_bit: The frozen base is stored in four bits (about 0.56 bytes with its scales).
     """
-    base = counts.total * (0.56 if four_bit else 2 if lean or setup != ALONE else 4)
+    base = counts.total * (2.0 if lean or setup != ALONE else 4.0)
+    if counts.small:  # 4.127 bits with their scales, which are quantised, too: QLoRA, arXiv 2305.14314, section 3
+        base = counts.small * 4.127 / 8 + (counts.total - counts.small) * 4.0
     if counts.adapters:
         # PEFT keeps adapters, their gradients and states in 32 bits.
         own = 16.0 * counts.adapters
@@ -123,7 +128,18 @@ def activations(model_config: Any, parsed: Parsed, *, tokens: int, visual: int) 
 
 
 def setup_of(parsed: Parsed, *, processes: int) -> str:
-    """Which of `SETUPS` a run would use. A DeepSpeed file of one's own counts as the preset it is most like."""
+    """Which of `SETUPS` a run would use. A DeepSpeed file of one's own counts as the preset it is most like.
+
+    Raises:
+        UsageError: ZeRO-3 with `--lora_4bit`.
+    """
+    setup = _setup_of(parsed, processes=processes)
+    if parsed.arguments.lora_4bit and setup.startswith("zero3"):
+        raise UsageError(NOT_WITH_ZERO3)
+    return setup
+
+
+def _setup_of(parsed: Parsed, *, processes: int) -> str:
     chosen = parsed.sharding if processes > 1 or parsed.put_aside is not None else None
     if chosen is None:
         return ALONE
@@ -147,13 +163,14 @@ def check_fit(parsed: Parsed, *, processes: int) -> None:
 
 
 def per_setup(model_config: Any, parsed: Parsed, *, processes: int) -> dict[str, float]:
-    """GB per process for weights, gradients and optimiser states, for each of `SETUPS`."""
+    """GB per process for weights, gradients and optimiser states, for each of `SETUPS` that the run could have."""
     counts = count(model_config, parsed)
     # Without DeepSpeed a full fine-tune keeps 32-bit weights, which the optimiser needs.
     lean = parsed.arguments.dtype == "bfloat16" or (parsed.config.bf16 and parsed.arguments.lora_r > 0)
-    four_bit = parsed.arguments.lora_4bit
     return {
-        name: states(counts, setup=name, processes=processes, lean=lean, four_bit=four_bit) / GB for name in SETUPS
+        name: states(counts, setup=name, processes=processes, lean=lean) / GB
+        for name in SETUPS
+        if not (parsed.arguments.lora_4bit and name.startswith("zero3"))
     }
 
 
@@ -169,7 +186,7 @@ def refuse(need: dict[str, float], *, setup: str, processes: int, gb: float, mod
     """Raise UsageError if weights, gradients and optimiser states alone do not fit, and say what would."""
     if need[setup] <= gb:
         return
-    fitting = [name for name in SETUPS[1:] if need[name] <= gb]
+    fitting = [name for name in SETUPS[1:] if name in need and need[name] <= gb]
     ways = [f"--deepspeed {name} ({need[name]:.0f} GB)" for name in fitting]
     if processes == 1 or not fitting:
         # Sharded states shrink with the processes: how many would do?

@@ -112,6 +112,14 @@ def test_memory_of_full_training_is_what_zero_says(model_dir):
     assert found.adapters == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
 
+def test_four_bits_are_planned_without_zero3(model_dir, packed, capsys):
+    words = ["--model", str(model_dir), "--data", str(packed), "--lora_r", "4", "--lora_4bit", "--gpus", "2", "--plan"]
+    assert main([*words, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["memory"]["gb"]) == ["no sharding", "zero2"]
+    assert main([*words, "--deepspeed", "zero3"]) == 2
+    assert "--deepspeed zero2" in capsys.readouterr().err
+
+
 def test_the_slurm_script_is_sound():
     script = Path(__file__).parents[2] / "scripts" / "train.slurm"
     subprocess.run(["bash", "-n", script], check=True)

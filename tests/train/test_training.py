@@ -8,12 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
+from transformers.integrations import HfDeepSpeedConfig
 
 from vtrap_data.encoding import load_model, load_processor, preprocessing, resolve
+from vtrap_data.errors import UsageError
+from vtrap_train import memory
 from vtrap_train.__main__ import main
-from vtrap_train.config import parse
+from vtrap_train.config import PRESETS, parse
+from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.run import run
 from vtrap_train.trainer import last_checkpoint, load_weights
+
+NO_FOUR_BITS = "QLoRA needs bitsandbytes, which has no build for this platform"
 
 
 class Killed(Exception):
@@ -92,8 +98,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir
         assert last_checkpoint(out).name == "checkpoint-3"
         shutil.copytree(out / "checkpoint-3", half)
         (half / "trainer_state.json").write_text('{"global_step": 5')
-    summary = run(parse(words))
-    assert not half.exists()
+    more = ["--save_steps", "1"] if at == 5 else []  # how often is saved may change
+    summary = run(parse([*words, *more]))
+    assert half.exists() == (at == 5)
     assert losses(out) == losses(whole)
     one, other = load_file(whole / "model.safetensors"), load_file(out / "model.safetensors")
     assert all(torch.equal(one[k], other[k]) for k in one)
@@ -227,30 +234,59 @@ def test_killed_lora_goes_on_exactly(model_dir, packed, tmp_path):
         assert all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_four_bits_without_bitsandbytes_is_one_line(model_dir, packed, tmp_path, capsys):
-    if find_spec("bitsandbytes") is not None:
-        pytest.skip("bitsandbytes is installed here: the message cannot come")
+def test_four_bits_without_bitsandbytes_is_one_line(model_dir, packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vtrap_train.four_bits.find_spec", lambda name: None)
     assert main(argv(model_dir, packed, tmp_path / "out", "--lora_r", 4, "--lora_4bit")) == 2
     assert "pip install bitsandbytes" in capsys.readouterr().err
 
 
-def test_four_bits_train_adapters_only(model_dir, packed, tmp_path):
-    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes, which is not part of the environment")
-    out = tmp_path / "out"
-    more = ["--lora_r", 4, "--lora_4bit", "--max_steps", 3, "--per_device_train_batch_size", 20]  # all, in each step
-    summary = run(parse(argv(model_dir, packed, out, *more, "--learning_rate", 1e-2)))
-    lines = losses(out)
+def test_four_bits_do_not_go_with_zero3(model_dir):
+    pytest.importorskip("bitsandbytes", reason=NO_FOUR_BITS)
+    zero3 = HfDeepSpeedConfig(json.loads(PRESETS["zero3"].read_text()))  # in force as long as it lives
+    with pytest.raises(UsageError, match="--deepspeed zero2"):
+        load_in_four_bits(resolve(str(model_dir)), dtype=torch.float32, attn_implementation="sdpa")
+    del zero3
+
+
+def test_four_bits_train_adapters_only_and_go_on_exactly(model_dir, packed, tmp_path):
+    pytest.importorskip("bitsandbytes", reason=NO_FOUR_BITS)
+    outs = [tmp_path / "whole", tmp_path / "killed"]
+    more = ["--lora_r", 4, "--lora_4bit", "--max_steps", 4, "--per_device_train_batch_size", 20]  # all, in each step
+    more += ["--learning_rate", 1e-2, "--save_steps", 2]
+    summary = run(parse(argv(model_dir, packed, outs[0], *more)))
+    lines = losses(outs[0])
     assert lines[-1]["loss"] < lines[0]["loss"] and summary["groups"]["vision"]["trainable"] == 0
-    base, merged = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
-    assert set(base) == set(merged)
+    with pytest.raises(Killed):
+        run(parse(argv(model_dir, packed, outs[1], *more)), callbacks=[KillAt(3)])
+    run(parse(argv(model_dir, packed, outs[1], *more)))
+    assert losses(outs[1]) == lines
+    adapter = load_file(outs[0] / "adapter" / "adapter_model.safetensors")
+    assert {v.dtype for v in adapter.values()} == {torch.float32}
+    base, merged, again = (load_file(d / "model.safetensors") for d in (model_dir, *outs))
+    assert set(base) == set(merged) and all(torch.equal(merged[k], again[k]) for k in base)
+    moved = {k for k in base if not torch.equal(base[k], merged[k])}
+    assert moved and all("layers" in k and "visual" not in k for k in moved)
 
 
-@pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "wandb"])
+def test_four_bits_are_for_the_language_model(model_dir):
+    pytest.importorskip("bitsandbytes", reason=NO_FOUR_BITS)
+    stored = load_in_four_bits(resolve(str(model_dir)), dtype=torch.float32, attn_implementation="sdpa")
+    small = {n for n, m in stored.named_modules() if type(m).__name__ == "Linear4bit"}
+    linear = {n for n, m in stored.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert small == {n for n in linear if ".language_model." in n}
+    # The plan counts what is really there: the small weights, two in a byte, and all others in 32 bits.
+    counts = memory.count(stored.config, parse(argv(model_dir, "data", "out", "--lora_r", 4, "--lora_4bit")))
+    weights = {id(p): p for p in stored.parameters()}.values()
+    packed_two = [p for p in weights if p.dtype == torch.uint8]
+    assert len(packed_two) == len(small) and counts.small == 2 * sum(p.numel() for p in packed_two)
+    assert counts.total - counts.small == sum(p.numel() for p in weights if p.dtype == torch.float32)
+
+
+@pytest.mark.parametrize("tracker", ["trackio", "wandb"])
 def test_offline_trackers_get_every_step(tracker, model_dir, packed, tmp_path, monkeypatch):
     if find_spec(tracker) is None:  # looked for, not imported: trackio reads its folder on import
-        pytest.skip(f"{tracker} is not part of the environment")
+        pytest.skip(f"{tracker} is not in the environment: {WHY_NOT[tracker]}")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run(parse(argv(model_dir, packed, tmp_path / "out", "--report_to", tracker, "--max_steps", 2)))
@@ -258,12 +294,29 @@ def test_offline_trackers_get_every_step(tracker, model_dir, packed, tmp_path, m
     assert written and sum(p.stat().st_size for p in written) > 100
 
 
-def test_a_tracker_that_is_missing_is_one_line(model_dir, packed, tmp_path, capsys):
-    if find_spec("wandb") is not None:
-        pytest.skip("wandb is installed here: the message cannot come")
-    assert main(argv(model_dir, packed, tmp_path / "out", "--report_to", "wandb")) == 2
+WHY_NOT = {
+    "trackio": "it wants pillow below 13, and CI runs on 13",
+    "wandb": "TRL imports it in every process where it finds it, wanted or not",
+}
+
+
+def test_tensorboard_gets_what_the_loss_log_gets(model_dir, packed, tmp_path, monkeypatch):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    run(parse(argv(model_dir, packed, tmp_path / "out", "--report_to", "tensorboard", "--max_steps", 2)))
+    board = events.EventAccumulator(str(tmp_path / "board")).Reload()
+    for name in ("loss", "loss/modality/video", "share/toy-images", "padding"):
+        told = {event.step: event.value for event in board.Scalars(f"train/{name}")}
+        assert told == pytest.approx({line["step"]: line[name] for line in losses(tmp_path / "out") if name in line})
+        assert told
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "wandb"])
+def test_a_tracker_that_is_missing_is_one_line(tracker, model_dir, packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vtrap_train.config.find_spec", lambda name: None)
+    assert main(argv(model_dir, packed, tmp_path / "out", "--report_to", tracker)) == 2
     err = capsys.readouterr().err
-    assert "--report_to wandb" in err and "pip install wandb" in err
+    assert f"--report_to {tracker}" in err and f"pip install {tracker}" in err
 
 
 def test_ties_are_checked_and_told(model_dir):
