@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from standin.running import WRITE, Running, run, serve
+from standin.running import WRITE, Repository, Running, run, serve
 
 from vtrap_data.encoding.models import NAMED
 
@@ -102,7 +102,7 @@ def test_train_publish_score_submit(
     (base / "README.md").write_text(BASE_CARD)
     (base / "LICENSE").write_text("Do what you like.\n")
     # At the commit at which vtrap pins the model.
-    serve(hub, tmp_path / "home", base, "Qwen/Qwen2.5-VL-7B-Instruct", sha=PINNED)
+    serve(hub, tmp_path / "home", Repository(base, "Qwen/Qwen2.5-VL-7B-Instruct", sha=PINNED))
     ours(hub, tmp_path, ["-m", "vtrap_data", "push", corpora.old, "vtrap/video-sft-hybrid"])
     for kind in ("image", "video"):
         ours(hub, tmp_path, ["-m", "vtrap_data", "push", benchmarks / f"toy-{kind}", f"vtrap/toy-{kind}"])

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 TESTS = Path(__file__).parent.parent
 ROOT = TESTS.parent
@@ -139,17 +139,26 @@ class Forking:
         self.process.wait(timeout=10)
 
 
-def serve(
-    hub: Running, home: Path, folder: Path, repo_id: str, *, kind: str = "model", sha: str | None = None
-) -> None:
-    """Upload a folder as anyone would; its commit gets the id at which the world knows it, and nobody pins main."""
-    code = "import sys; from huggingface_hub import HfApi; api = HfApi(); name, kind, folder = sys.argv[1:]\n"
-    code += "api.create_repo(name, repo_type=kind)\n"
-    code += "api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind)"
-    done = run(["-c", code, repo_id, kind, folder], hub.environment(home))
+class Repository(NamedTuple):
+    """What `serve` uploads; its commit gets the id `sha`, if the world knows it by one."""
+
+    folder: Path
+    id: str
+    kind: str = "model"
+    sha: str | None = None
+
+
+def serve(hub: Running, home: Path, *repositories: Repository) -> None:
+    """Upload folders as anyone would."""
+    code = "import json, sys; from huggingface_hub import HfApi; api = HfApi()\n"
+    code += "for folder, name, kind, _ in json.loads(sys.argv[1]):\n"
+    code += "    api.create_repo(name, repo_type=kind)\n"
+    code += "    api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind)"
+    done = run(["-c", code, json.dumps(repositories, default=str)], hub.environment(home))
     assert done.returncode == 0, done.stderr[-3000:]
-    if sha is not None:
-        hub.control("pin", {"type": kind, "id": repo_id, "sha": sha})
+    for one in repositories:
+        if one.sha is not None:
+            hub.control("pin", {"type": one.kind, "id": one.id, "sha": one.sha})
 
 
 def certify(folder: Path) -> Path:
