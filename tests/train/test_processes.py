@@ -99,7 +99,7 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
     for name in ("checkpoint-9", "training_summary.json", "model.safetensors"):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 5
-    launch(words)
+    launch(words, by=TORCHRUN)
     assert log(out) == lines
     again = load_file(out / "model.safetensors")
     assert all(torch.equal(weights[key], again[key]) for key in weights)
@@ -130,20 +130,28 @@ def test_ranks_stop_together_when_one_has_a_reason_and_adapters_go_on_under_zero
 
 
 @pytest.mark.slow
-def test_adapters_go_on_exactly_under_zero2(model_dir, nine, tmp_path):
+def test_adapters_go_on_exactly_under_zero2_and_the_best_ones_come_out(model_dir, nine, tmp_path):
     out = tmp_path / "out"
     words = ["--model", model_dir, "--data", nine, "--output_dir", out, *ADAPTERS.split(), "--max_steps", "6"]
     words += ["--logging_steps", "1", "--save_steps", "2", *HOW["zero2"], "--per_device_train_batch_size", "1"]
     words += ["--gradient_accumulation_steps", "3", "--tokens_per_batch", "60"]
+    words += ["--eval_tasks", "image,video", "--load_best_model_at_end", "true", "--save_total_limit", "3"]
+    (out / "eval").mkdir(parents=True)
+    for step, score in ((0, 10.0), (2, 20.0), (4, 40.0), (6, 30.0)):  # those that are there are not worked out again
+        scores = {"image": score, "video": score, "tasks": {"toy-image": score}}
+        (out / "eval" / f"step-{step}.json").write_text(json.dumps(scores))
     launch(words, by=TORCHRUN)
     lines, whole = log(out), tmp_path / "whole"
     whole.mkdir()
-    for name in ("checkpoint-6", "adapter", "training_summary.json", "model.safetensors"):
-        (out / name).rename(whole / name)  # as if killed after the checkpoint of step 4
+    for name in ("checkpoint-4", "checkpoint-6", "adapter", "training_summary.json", "model.safetensors"):
+        (out / name).rename(whole / name)  # as if killed after the checkpoint of step 2
     done = launch(words, by=TORCHRUN)
-    assert f"going on from {out / 'checkpoint-4'}" in done.stderr
+    assert f"going on from {out / 'checkpoint-2'}" in done.stderr
     assert log(out) == lines and len(lines) == 6
-    assert_equal(whole / "adapter" / "adapter_model.safetensors", out / "adapter" / "adapter_model.safetensors")
+    for step in (4, 6):
+        assert_equal(*(folder / f"checkpoint-{step}" / "adapter_model.safetensors" for folder in (whole, out)))
+    for folder in (whole, out):  # the best one is what comes out
+        assert_equal(*(folder / name / "adapter_model.safetensors" for name in ("checkpoint-4", "adapter")))
     assert_equal(whole / "model.safetensors", out / "model.safetensors")
 
 
@@ -172,9 +180,9 @@ def test_batches_by_tokens_over_two_ranks_under_zero2(model_dir, nine, tmp_path)
     )
     words = ["--model", model_dir, "--data", nine, *steps.split()]
     run(parse([str(w) for w in [*words, "--output_dir", tmp_path / "one", "--per_device_train_batch_size", 6]]))
-    many = ["--gpus", "2", "--deepspeed", "zero2", "--per_device_train_batch_size", "1"]
+    many = ["--deepspeed", "zero2", "--per_device_train_batch_size", "1"]
     many += ["--gradient_accumulation_steps", "3", "--tokens_per_batch", "60"]
-    launch([*words, "--output_dir", out, *many])
+    launch([*words, "--output_dir", out, *many], by=TORCHRUN)
     lines, expected = log(out), log(tmp_path / "one")
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-3)
     assert [line["visual_tokens"] for line in lines] == [line["visual_tokens"] for line in expected]
