@@ -69,9 +69,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nvtrap_bench {name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except OSError as error:  # a path that may not be read or written is wrong use; a full disk is not
+        return _fail(name, error, 1 if error.filename is None else 2)
 
 
-def _fail(name: str, error: VtrapError, code: int) -> int:
+def _fail(name: str, error: Exception, code: int) -> int:
     print(f"vtrap_bench {name}: {printable(error)}", file=sys.stderr)
     return code
 

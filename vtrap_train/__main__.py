@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         from vtrap_train.trainer import storage_failed
 
+        if isinstance(error, (PermissionError, NotADirectoryError)) or error.errno == errno.EROFS:
+            _complain(error)  # a folder that may not be written to is wrong use
+            return 2
         if not storage_failed(error):
             raise
         _complain(f"{error}: make room and give the same command again; it goes on from the last checkpoint")

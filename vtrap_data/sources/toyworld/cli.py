@@ -8,10 +8,17 @@ from pathlib import Path
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 
+EXAMPLES = """\
+examples:
+  python -m vtrap_data toyworld videos --count 100 --out toy                   clips with questions to learn from
+  python -m vtrap_data toyworld images --purpose bench --count 50 --out bench  pictures with questions to score
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.description = "Generate a synthetic corpus of real JPEG or H.264 files with questions of known truth."
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("kind", choices=("images", "videos"))
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="gets media/ and train.jsonl or bench.jsonl"
