@@ -17,6 +17,7 @@ from test_loading_corpus import fingerprint
 
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.loading.remote import open_remote
 from vtrap_data.loading.stream import Stream
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
@@ -147,6 +148,57 @@ def test_a_bucket_resumes_exactly(packed: Path) -> None:
         assert first + fingerprint(list(again)) == expected
     finally:
         bucket.rm("/bucket", recursive=True)
+
+
+@pytest.fixture(scope="module")
+def s3(packed: Path) -> Iterator[str]:
+    """A server that speaks S3, with the corpus in a bucket; gives its address. Needs the extra `dev`."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    import boto3  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            patch.setenv(f"AWS_{name}", "ann")
+        client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+        client.create_bucket(Bucket="lab")
+        for path in packed.rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), "lab", f"corpus/{path.relative_to(packed)}")
+        yield address
+    server.stop()
+
+
+def test_s3_resumes_exactly_in_another_process(packed: Path, s3: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": s3}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    first, state = child("s3://lab/corpus", None, 5, environment)
+    second, _ = child("s3://lab/corpus", state, 99, environment)
+    assert first + second == fingerprint(list(Stream(packed, seed=1, block=2, frames=4))) and len(first) == 5
+
+
+def test_s3_takes_its_endpoint_as_an_option_and_says_what_is_wrong(packed: Path, s3: str) -> None:
+    options = {"key": "ann", "secret": "ann", "client_kwargs": {"endpoint_url": s3}}
+    streamed = Stream("s3://lab/corpus", shuffle=False, storage_options=options)
+    assert fingerprint(list(streamed)) == fingerprint(list(Stream(packed, shuffle=False)))
+    for place in ("s3://lab/nothing", "s3://nobody/corpus"):
+        with pytest.raises(UsageError, match=r"manifest.json cannot be read \(FileNotFoundError: .*may you read it"):
+            Stream(place, storage_options=options)
+    options["client_kwargs"] = {"endpoint_url": "http://127.0.0.1:9"}
+    with pytest.raises(UsageError, match=r"manifest.json cannot be read \(\w+: .*may you read it"):
+        Stream("s3://lab/corpus", storage_options={**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
+
+
+def test_s3_is_read_by_position(packed: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    remote = open_remote("s3://lab/corpus", cache=tmp_path, keep=1)
+    there, here = PackedDataset(remote.root, fetch=remote.fetch), PackedDataset(packed)
+    assert fingerprint([there[i] for i in range(len(there))]) == fingerprint([here[i] for i in range(len(here))])
+    with pytest.raises(UsageError, match="cannot be read"):
+        open_remote("s3://lab/nothing", cache=tmp_path, keep=1)
 
 
 def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -143,6 +144,8 @@ class Stream:
         """Rows of `datasets`, media as bytes."""
         from datasets import Features, Image, List, load_dataset
 
+        if self.location.startswith("s3://"):
+            _open_s3_for_datasets()
         # The features of the card: left to guess, `datasets` would drop and truncate what the first rows do not have.
         declared = Features._from_yaml_list(features())
         for name in (FRAMES, IMAGES):
@@ -194,9 +197,22 @@ def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:
         try:
             with fsspec.open(f"{location}/{MANIFEST}", "rb", **options) as file:
                 (Path(folder) / MANIFEST).write_bytes(file.read())
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # every file system raises errors of its own
             raise UsageError(
                 f"{redact(location)}/{MANIFEST} cannot be read ({type(error).__name__}: {one_line(error)}): is a "
                 "packed corpus there, and may you read it?"
             ) from error
         return read_manifest(Path(folder))
+
+
+@cache
+def _open_s3_for_datasets() -> None:
+    """`datasets` opens tars with a `block_size`, which s3fs takes for a setting of its session, and fails."""
+    import fsspec
+    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+
+    class Tolerant(S3FileSystem):  # type: ignore[misc]
+        def __init__(self, *args: Any, block_size: int | None = None, **options: Any) -> None:
+            super().__init__(*args, **options)
+
+    fsspec.register_implementation("s3", Tolerant, clobber=True)
