@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vtrap_data.sources.real_media.fetch import fetch, write_atomic
+from vtrap_data.shards.files import write_bytes
+from vtrap_data.sources.real_media.fetch import fetch
 from vtrap_data.sources.real_media.questions import write_questions
 from vtrap_data.sources.real_media.table import MEDIA
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """
     out: Path = args.out
     done = fetch(out)
-    write_atomic(out / "media.json", (json.dumps([asdict(m) for m in MEDIA], indent=1) + "\n").encode())
+    write_bytes(out / "media.json", (json.dumps([asdict(m) for m in MEDIA], indent=1) + "\n").encode())
     questions = out / "questions.jsonl"
     count = write_questions(questions)
     if args.json:

