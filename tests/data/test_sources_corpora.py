@@ -23,7 +23,7 @@ from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.corpora import rows as rows_module
 from vtrap_data.sources.corpora.cli import markdown
-from vtrap_data.sources.corpora.convert import QUESTIONS, convert, summary
+from vtrap_data.sources.corpora.convert import QUESTIONS, REPORT, convert, summary
 from vtrap_data.sources.corpora.rows import read_rows
 from vtrap_data.sources.corpora.table import CORPORA, Known, Subset, read_table
 from vtrap_data.sources.jsonl import Corpus, read_jsonl
@@ -205,6 +205,25 @@ def test_a_commit_is_pinned_for_the_ids_of_a_corpus_alone() -> None:
         assert corpus.revision is None or re.fullmatch("[0-9a-f]{40}", corpus.revision)
         assert [corpus.pinned(name) for name in corpus.ids] == [corpus.revision] * len(corpus.ids)
         assert corpus.pinned("some/set") is None
+
+
+@pytest.mark.parametrize("name", ["sharegpt4video", "videochat2-it"])
+def test_where_no_commit_is_known_it_is_said(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media = write_media(tmp_path / "media", name)
+    parts = [word for subset in SUBSETS[name] for word in ("--subset", subset)]
+    arguments = ["corpus", name, *parts, "--media", str(media), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--rows", str(FIXTURES / name)]) == 0
+    assert "warning: no commit of" in (said := capsys.readouterr().err) and "--revision" in said
+    assert main([*arguments, "--rows", CORPORA[name].ids[0]]) == 2
+    assert "others tomorrow: give --revision, a commit" in capsys.readouterr().err
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(FIXTURES / name))
+    for revision, warned in (("main", True), ("0" * 40, False)):
+        assert main([*arguments, "--rows", CORPORA[name].ids[0], "--revision", revision]) == 0
+        assert ("--revision main is a name that its authors can move" in capsys.readouterr().err) is warned
+        report = json.loads((tmp_path / "out" / REPORT).read_text())
+        assert report["revision"] == revision and (report["unpinned"] is not None) is warned
 
 
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

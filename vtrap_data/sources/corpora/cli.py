@@ -94,6 +94,7 @@ def listing() -> str:
         lines.append(f"  licence {corpus.licence} [{corpus.licence_known}], {allowed[corpus.redistributable]}")
         lines.append(f"  {corpus.licence_note}")
         lines.append(f"  columns {', '.join(corpus.columns)} [{corpus.columns_known}]")
+        lines.append(f"  commit {corpus.revision or 'not known: from the Hub it needs --revision COMMIT'}")
         for subset in corpus.subsets.values():
             rows = "?" if subset.rows is None else f"{'about ' if subset.known == 'viewer' else ''}{subset.rows}"
             lines.append(f"    {subset.name:<32} {rows:>14} rows [{subset.known}]")

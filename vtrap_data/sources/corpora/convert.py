@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class ConvertedCorpus:
     Attributes:
         name: Of the corpus.
         source: Folder name or Hub id of the rows.
-        revision: Commit, if from the Hub.
+        revision: What was asked for, if from the Hub.
+        unpinned: Why the same command may give other rows another time; None where it may not.
         licence: As the rows carry it.
         redistributable: As the rows carry it.
         subsets: Rows per subset.
@@ -77,6 +79,7 @@ class ConvertedCorpus:
     name: str
     source: str
     revision: str | None
+    unpinned: str | None
     licence: str
     redistributable: bool | None
     subsets: tuple[SubsetCount, ...]
@@ -160,10 +163,12 @@ def convert(
             raise UsageError(f"--rows {rows}: the files of {corpus.name} hold no rows")
         if len(bad) > MOST_BAD * total:
             raise FatalSampleError(f"{corpus.name}: {len(bad)} of {total} rows cannot be used; the first, {bad[0]}")
+    asked = None if Path(rows).is_dir() else revision or corpus.pinned(rows)
     done = ConvertedCorpus(
         name=corpus.name,
         source=Path(rows).name if Path(rows).is_dir() else rows,
-        revision=None if Path(rows).is_dir() else revision or corpus.pinned(rows),
+        revision=asked,
+        unpinned=_unpinned(corpus, rows, asked),
         licence=corpus.licence,
         redistributable=corpus.redistributable,
         subsets=tuple(counts),
@@ -190,6 +195,8 @@ def summary(done: ConvertedCorpus) -> list[str]:
                 f"{count.read - count.expected:+d} against the expected {count.expected} (from the {count.known})"
             )
         lines.append(f"{count.subset}: {count.read} rows, {count.written} to pack; {verdict}")
+    if done.unpinned is not None:
+        lines.append(f"warning: {done.unpinned}")
     if done.other_columns:
         lines.append(f"columns that are not used: {', '.join(done.other_columns)}")
     lines += [f"set aside: {place}: {why}" for place, why in done.bad[:20]]
@@ -201,6 +208,21 @@ def summary(done: ConvertedCorpus) -> list[str]:
     if done.redistributable is not True:
         lines.append(f"licence {done.licence}, and it is not said that the media may be passed on: push will refuse")
     return lines
+
+
+def _unpinned(corpus: NamedCorpus, rows: str, revision: str | None) -> str | None:
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is None:
+        return (
+            f"--revision {revision} is a name that its authors can move, so that other rows come under it: give the "
+            "commit, 40 hexadecimal digits"
+        )
+    if revision is None and corpus.revision is None:
+        return (
+            f"no commit of {corpus.ids[0]} is known here, so nobody can tell which of its versions this folder holds: "
+            "download it with `hf download --repo-type dataset --revision COMMIT`, or give its id as --rows and the "
+            "commit as --revision"
+        )
+    return None
 
 
 def _check_columns(corpus: NamedCorpus, subset: Subset, row: Any) -> None:

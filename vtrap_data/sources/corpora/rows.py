@@ -105,7 +105,10 @@ def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | 
         raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(corpus.ids)})")
     pinned = revision or corpus.pinned(source)
     if pinned is None:
-        raise UsageError(f"--rows {source}: give --revision, a commit of it, so that the same rows come every time")
+        raise UsageError(
+            f"--rows {source}: no commit of it is known here, and without one its rows may be others tomorrow: "
+            "give --revision, a commit of it"
+        )
     try:
         found = snapshot_download(
             source, repo_type="dataset", revision=pinned, allow_patterns=[g.replace("[", "[[]") for g in subset.files]
