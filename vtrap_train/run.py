@@ -197,8 +197,9 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--output_dir {str(out)!r} is not a directory")
     for checkpoint in out.glob("checkpoint-*"):
-        # Training would rotate them away, so they must be ours: the first file that goes in is `progress.json`.
-        if not (complete(checkpoint) or ours(checkpoint)):
+        # Training would rotate them away, so they must be ours: the first file that goes in is `progress.json`. Where
+        # that was interrupted while one was rotated away, it may be the first that went: then `SETTINGS` says so.
+        if not (complete(checkpoint) or ours(checkpoint) or (out / SETTINGS).is_file()):
             raise UsageError(
                 f"--output_dir {str(out)!r} holds {checkpoint.name} of another program: choose another one"
             )

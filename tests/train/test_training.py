@@ -16,7 +16,7 @@ from vtrap_train import memory
 from vtrap_train.__main__ import main
 from vtrap_train.config import PRESETS, parse
 from vtrap_train.four_bits import load_in_four_bits
-from vtrap_train.run import run
+from vtrap_train.run import finished, run
 from vtrap_train.trainer import last_checkpoint, load_weights
 
 NO_FOUR_BITS = "QLoRA needs bitsandbytes, which has no build for this platform"
@@ -116,6 +116,16 @@ def test_checkpoints_of_another_program_are_left_alone(model_dir, packed, tmp_pa
     assert main(argv(model_dir, packed, tmp_path / "out")) == 2
     assert "checkpoint-9 of another program" in capsys.readouterr().err
     assert foreign.read_bytes() == b"precious"
+
+
+def test_a_checkpoint_that_was_being_removed_is_known_as_ours(tmp_path):
+    # Ctrl-C in the middle of the removal of an old one: what is left may be anything of it.
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(UsageError, match="of another program"):
+        finished(tmp_path, {"seed": 0})
+    (tmp_path / "settings.json").write_text('{"seed": 0}')
+    assert finished(tmp_path, {"seed": 0}) is None
 
 
 def test_a_finished_run_says_so_and_another_one_is_refused(straight, model_dir, packed, capsys):
