@@ -421,6 +421,7 @@ def main() -> int:
         name = f"{SHOWN[media, kind]}, {frames} frames" if frames else SHOWN[media, kind]
         if kind == "video":
             apart[name] = differences(paths, out, frames=frames, ours=ours["texts"], theirs=theirs["texts"])
+            print("\n".join(table({name: apart[name]}, items=args.items)), flush=True)
         for who, one in each.items():
             ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"
             row = f"| {name} | {who} | {one['score']:.1f} | {same} of {len(shared)} | {one['startup']:.1f} "
@@ -447,7 +448,6 @@ def main() -> int:
     print("\n".join(closing))
     if apart:
         lines += ["", *table(apart, items=args.items)]
-        print("\n".join(table(apart, items=args.items)))
     if not args.dry_run:
         text = PAGE.read_text("utf-8") if PAGE.is_file() else "# Measured\n"
         if BEGIN not in text:
