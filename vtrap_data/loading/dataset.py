@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -137,7 +138,15 @@ class PackedDataset:
         if not -len(self) <= number < len(self):
             raise IndexError(f"item {number} of {len(self)}")
         # Cell by cell: a whole row as a dict costs six times as much, because of its list of slots.
-        return _Row(*(self._index[name][number % len(self)].as_py() for name in _Row._fields))
+        return _Row(*(cells[number % len(self)].as_py() for cells in self._cells))
+
+    @cached_property
+    def _cells(self) -> tuple[Any, ...]:
+        """The columns of a `_Row`: looking them up by name costs as much as reading them."""
+        return tuple(self._index[name].combine_chunks() for name in _Row._fields)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_cells"}  # a second copy of the index
 
     def _chosen(self, item: PackedItem, video: PackedVideo) -> tuple[int, ...]:
         if self.frames == "hybrid":
