@@ -34,7 +34,7 @@ def world(hub: Running, checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
     users = {name: {"orgs": [*user["orgs"], "me"]} for name, user in ACCOUNTS["users"].items()}
     users["ann"]["orgs"] += ["lmms-lab-encoder", "lmms-eval"]
     hub.control("accounts", {"users": users})
-    trained = shutil.ignore_patterns("checkpoint-*", "*.pt", "training_summary.json", "settings.json")
+    trained = shutil.ignore_patterns("checkpoint-*", "*.pt", "*summary.json", "settings.json", "preprocessing.json")
     base = shutil.copytree(checkpoint, root / "base", ignore=trained)
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A tiny stand-in\n")
     tuned = shutil.copytree(base, root / "tuned")
