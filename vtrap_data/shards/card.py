@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hub_cards.dataset_card import DatasetFacts, SourceFacts, dataset_card
 from vtrap_data.shards.files import write_bytes
+from vtrap_data.shards.index import count_values
 from vtrap_data.shards.manifest import DATA, README, Manifest
 from vtrap_data.shards.stats import describe
 
@@ -31,7 +31,7 @@ def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = 
     settings = manifest.settings
     firsts = index.filter(pc.equal(index["item_index"], 0))
     videos = index.filter(pc.equal(index["kind"], "video"))
-    items = _count(index, *_ORIGIN)
+    items = count_values(index, *_ORIGIN)
     facts = describe(manifest, index)
     return DatasetFacts(
         pretty_name=settings.name,
@@ -39,15 +39,15 @@ def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = 
         description=settings.description,
         sources=tuple(
             SourceFacts(name=origin[0], licence=origin[1], redistributable=origin[2], samples=n, items=items[origin])
-            for origin, n in _count(firsts, *_ORIGIN).items()
+            for origin, n in count_values(firsts, *_ORIGIN).items()
         ),
         splits={settings.split: f"{DATA}/{settings.split}-*.tar"},
         n_samples=manifest.counts["samples"],
         n_items=manifest.counts["items"],
-        kinds={kind: n for (kind,), n in _count(firsts, "kind").items()},
+        kinds={kind: n for (kind,), n in count_values(firsts, "kind").items()},
         strategy=settings.strategy,
         params=dict(manifest.params),
-        budgets={budget: n for (budget,), n in _count(videos, "budget").items()},
+        budgets={budget: n for (budget,), n in count_values(videos, "budget").items()},
         settings={
             "candidate budgets": ", ".join(map(str, settings.budgets)),
             "mean frames asked for": float(settings.mean_frames),
@@ -74,9 +74,3 @@ def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = 
 
 
 _ORIGIN = ("source", "licence", "redistributable")
-
-
-def _count(table: pa.Table, *columns: str) -> dict[tuple[Any, ...], int]:
-    """How often each combination of values occurs, in the order of first appearance."""
-    groups = table.group_by(list(columns), use_threads=False).aggregate([([], "count_all")])
-    return {tuple(group[name] for name in columns): group["count_all"] for group in groups.to_pylist()}

@@ -6,7 +6,6 @@ With a model's processor it also encodes every item as training would, and count
 from __future__ import annotations
 
 import tarfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,7 +27,7 @@ from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, PackedItem, PackedSample
 from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.index import FrameFacts, count_rows, index_rows, read_index
 from vtrap_data.shards.manifest import DATA, INDEX, README, Manifest, Shard, read_manifest
-from vtrap_data.shards.members import FRAMES, IMAGES, spans, unpack_list
+from vtrap_data.shards.members import FRAMES, IMAGES, Span, spans, unpack_list
 
 
 class FaultKind(StrEnum):
@@ -83,14 +82,17 @@ def doctor(root: Path, *, quick: bool = False, processor: Any = None) -> list[Fa
         if manifest.counts.get(name) != value:
             detail = f"{name} is {manifest.counts.get(name)} in the manifest, {value} in the index"
             faults.append(Fault(kind=FaultKind.COUNTS, where=INDEX, detail=detail))
-    double = [item for item, n in Counter(index["item_id"].to_pylist()).items() if n > 1]
+    ids = index["item_id"].value_counts()
+    double = ids.filter(pc.greater(ids.field("counts"), 1)).field("values").to_pylist()
     if double:
         detail = f"{len(double)} item ids are used twice, the first is {double[0]!r}"
         faults.append(Fault(kind=FaultKind.INDEX, where=INDEX, detail=detail))
+    places = _places(index)
     for shard in tqdm(manifest.shards, "doctor", unit="shard", disable=None):
         if (root / shard.path).is_file():
-            faults += _check_shard(root, shard, manifest, _rows_of(index, shard.path), quick=quick)
-    for name in sorted(set(index["shard"].unique().to_pylist()) - {shard.path for shard in manifest.shards}):
+            rows = _rows_of(index, places.get(shard.path, ()))
+            faults += _check_shard(root, shard, manifest, rows, quick=quick)
+    for name in sorted(places.keys() - {shard.path for shard in manifest.shards}):
         faults.append(Fault(kind=FaultKind.INDEX, where=INDEX, detail=f"names {name}, which is not in the manifest"))
     if processor is not None:
         if faults:  # what cannot be read cannot be encoded
@@ -146,11 +148,23 @@ def _given_tokens(batch: Mapping[str, Any], claimed: int, processor: Any) -> int
     return patches // int(merge) ** 2
 
 
-def _rows_of(index: pa.Table, shard: str) -> dict[str, list[dict[str, Any]]]:
+def _places(index: pa.Table) -> dict[str, list[Span]]:
+    """Where the rows of each shard lie: looking through the whole index for every shard would be quadratic."""
+    runs = pc.run_end_encode(index["shard"].combine_chunks())
+    places: dict[str, list[Span]] = {}
+    start = 0
+    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        places.setdefault(name, []).append(Span(start, end - start))
+        start = end
+    return places
+
+
+def _rows_of(index: pa.Table, places: Sequence[Span]) -> dict[str, list[dict[str, Any]]]:
     """The index rows of one shard by key: as Python objects those of all shards would take gigabytes."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in index.filter(pc.equal(index["shard"], shard)).to_pylist():
-        rows.setdefault(row["key"], []).append(row)
+    for place in places:
+        for row in index.slice(*place).to_pylist():
+            rows.setdefault(row["key"], []).append(row)
     return rows
 
 

@@ -138,22 +138,36 @@ def index_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def count_rows(index: pa.Table) -> dict[str, int]:
     """The counts of a manifest that follow from the index: samples, items, one per kind, frames, duplicates."""
-    firsts = index.filter(pc.equal(index["item_index"], 0))
+    firsts = index.select(["kind", "pool", "media_sha256"]).filter(pc.equal(index["item_index"], 0))
     kinds = {pair["values"]: pair["counts"] for pair in firsts["kind"].value_counts().to_pylist()}
-    pools = firsts["pool"].combine_chunks()
-    slots = pa.table({"sample": pc.list_parent_indices(pools), "frame": pc.list_flatten(pools)})
-    slots = slots.filter(pc.greater_equal(slots["frame"], 0))  # -1: not stored
-    frames = slots.group_by("sample").aggregate([("frame", "count_distinct")])["frame_count_distinct"]
+    # Piece by piece: beside each slot of a pool, its sample has to be named.
+    frames = sum(_distinct_slots(batch.column("pool")) for batch in firsts.select(["pool"]).to_batches(_PIECE))
     media = pc.list_flatten(firsts["media_sha256"])
     return {
         "samples": firsts.num_rows,
         "items": index.num_rows,
         **{f"samples_{kind}": kinds.get(kind, 0) for kind in ("video", "images", "text")},
         "items_video": pc.sum(pc.equal(index["kind"], "video")).as_py() or 0,
-        "frames_stored": pc.sum(frames).as_py() or 0,
+        "frames_stored": frames,
         "frames_used": pc.sum(index["n_frames"]).as_py() or 0,
         "duplicate_media": len(media) - len(media.unique()),
     }
+
+
+_PIECE = 65_536
+
+
+def _distinct_slots(pools: pa.Array) -> int:
+    """Stored frames that the pools point at, those of each pool counted once."""
+    slots = pa.table({"sample": pc.list_parent_indices(pools), "frame": pc.list_flatten(pools)})
+    slots = slots.filter(pc.greater_equal(slots["frame"], 0))  # -1: not stored
+    return int(slots.group_by(["sample", "frame"]).aggregate([]).num_rows)
+
+
+def count_values(table: pa.Table, *columns: str) -> dict[tuple[Any, ...], int]:
+    """How often each combination of values occurs, in the order of first appearance."""
+    groups = table.group_by(list(columns), use_threads=False).aggregate([([], "count_all")])
+    return {tuple(group[name] for name in columns): group["count_all"] for group in groups.to_pylist()}
 
 
 def frame_counts(index: pa.Table, budgets: int | NDArray[np.int64], *, smallest: int) -> NDArray[np.int64]:

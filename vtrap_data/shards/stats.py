@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vtrap_data.errors import printable
-from vtrap_data.shards.index import read_index
+from vtrap_data.shards.index import count_values, read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.tokens import frame_tokens, image_tokens
 
@@ -46,15 +48,19 @@ def stats(root: Path) -> dict[str, Any]:
 
 def describe(manifest: Manifest, index: pa.Table) -> dict[str, Any]:
     """The same, of a manifest and an index that have been read already."""
-    rows = index.select(_COLUMNS).to_pylist()
-    firsts = [row for row in rows if row["item_index"] == 0]
-    videos = [row for row in rows if row["kind"] == "video"]
-    tokens = [_tokens(row) for row in rows if row["kind"] != "text"]
+    index = index.select(_COLUMNS)
+    firsts = index.filter(pc.equal(index["item_index"], 0))
+    videos = index.filter(pc.equal(index["kind"], "video"))
+    tokens: Counter[int] = Counter()
+    for looks, n in count_values(index, *_LOOKS).items():
+        tokens[_tokens(*looks)] += n
+    del tokens[_NO_PIXELS]
     used: dict[str, float] = {}
-    if videos:
-        used["packed"] = sum(row["n_frames"] for row in videos) / len(videos)
+    if videos.num_rows:
+        used["packed"] = pc.sum(videos["n_frames"]).as_py() / videos.num_rows
         for budget in manifest.settings.budgets:
-            used[f"fixed:{budget}"] = sum(min(budget, row["distinct"]) for row in videos) / len(videos)
+            shown = pc.min_element_wise(videos["distinct"], budget)
+            used[f"fixed:{budget}"] = pc.sum(shown).as_py() / videos.num_rows
     return {
         "name": manifest.settings.name,
         "split": manifest.settings.split,
@@ -63,21 +69,21 @@ def describe(manifest: Manifest, index: pa.Table) -> dict[str, Any]:
         "counts": dict(manifest.counts),
         "bytes": {
             "shards": sum(shard.bytes for shard in manifest.shards),
-            "json": sum(row["json_size"] for row in firsts),
-            "frames": sum(row["frames_size"] for row in firsts),
-            "images": sum(row["images_size"] for row in firsts),
+            **{kind: pc.sum(firsts[f"{kind}_size"]).as_py() or 0 for kind in ("json", "frames", "images")},
         },
-        "kinds": _histogram(row["kind"] for row in rows),
-        "sources": _histogram(row["source"] for row in rows),
-        "licences": _histogram(f"{row['licence']}, {_MAY[row['redistributable']]}" for row in firsts),
-        "abilities": _histogram(row["ability"] for row in rows if row["ability"] is not None),
-        "budgets": _numbers(row["budget"] for row in videos),
-        "frames": _numbers(row["n_frames"] for row in videos),
-        "durations": _ranges([r["duration"] for r in firsts if r["duration"] is not None], DURATION_EDGES, " s"),
+        "kinds": _histogram(_one(index, "kind")),
+        "sources": _histogram(_one(index, "source")),
+        "licences": _histogram(
+            Counter({f"{name}, {_MAY[may]}": n for (name, may), n in count_values(firsts, *_TERMS).items()})
+        ),
+        "abilities": _histogram(_one(index, "ability")),
+        "budgets": _numbers(_one(videos, "budget")),
+        "frames": _numbers(_one(videos, "n_frames")),
+        "durations": _ranges(_one(firsts, "duration"), DURATION_EDGES, " s"),
         "tokens": _ranges(tokens, TOKEN_EDGES, ""),
-        "tokens_total": sum(tokens),
+        "tokens_total": sum(size * n for size, n in tokens.items()),
         "frames_used": used,
-        "quarantine": _histogram(entry.reason for entry in manifest.quarantine),
+        "quarantine": _histogram(Counter(entry.reason for entry in manifest.quarantine)),
     }
 
 
@@ -117,26 +123,36 @@ def as_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _histogram(values: Any) -> dict[str, int]:
-    return {printable(name): n for name, n in Counter(values).most_common()}
+def _one(table: pa.Table, column: str) -> Counter[Any]:
+    """How often each value of a column occurs, gaps left out."""
+    return Counter({value: n for (value,), n in count_values(table, column).items() if value is not None})
 
 
-def _numbers(values: Any) -> dict[str, int]:
-    return {str(number): n for number, n in sorted(Counter(values).items())}
+def _histogram(counted: Counter[Any]) -> dict[str, int]:
+    return {printable(name): n for name, n in counted.most_common()}
 
 
-def _ranges(values: Sequence[float], edges: Sequence[float], unit: str) -> dict[str, int]:
+def _numbers(counted: Counter[int]) -> dict[str, int]:
+    return {str(number): n for number, n in sorted(counted.items())}
+
+
+def _ranges(counted: Counter[Any], edges: Sequence[float], unit: str) -> dict[str, int]:
     bars: Counter[str] = Counter()
     names = [f"< {edge:g}{unit}" for edge in edges] + [f">= {edges[-1]:g}{unit}"]
-    for value in values:
-        bars[names[sum(value >= edge for edge in edges)]] += 1
+    for value, n in counted.items():
+        bars[names[bisect(edges, value)]] += n
     return {name: bars[name] for name in names if bars[name]}
 
 
-def _tokens(row: dict[str, Any]) -> int:
-    if row["kind"] == "video":
-        return frame_tokens(row["n_frames"], row["width"], row["height"])
-    return int(row["n_images"]) * image_tokens(row["width"], row["height"])
+_LOOKS = ("kind", "n_frames", "n_images", "width", "height")
+_TERMS = ("licence", "redistributable")
+_NO_PIXELS = -1
+
+
+def _tokens(kind: str, n_frames: int, n_images: int, width: int, height: int) -> int:
+    if kind == "text":
+        return _NO_PIXELS
+    return frame_tokens(n_frames, width, height) if kind == "video" else n_images * image_tokens(width, height)
 
 
 _MAY = {True: "may be passed on", False: "may not be passed on", None: "not known whether it may be passed on"}
