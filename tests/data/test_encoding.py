@@ -12,6 +12,7 @@ from PIL import Image
 from vtrap_data.encoding import Size, collate, encode, install_positions
 from vtrap_data.encoding.manifest import differences, preprocessing
 from vtrap_data.encoding.models import resolve
+from vtrap_data.encoding.patches import video_patches
 from vtrap_data.encoding.positions import position_ids
 from vtrap_data.encoding.qwen2_vl import image_grid, video_grid
 from vtrap_data.encoding.tokens import IGNORE
@@ -75,6 +76,17 @@ def test_video_equals_the_processor_of_the_family(toy_processor, frames):
         assert torch.equal(ours[name], theirs[name]), name
     if frames > 1:
         assert ours["second_per_grid_ts"].tolist() == pytest.approx([float(s) for s in theirs["second_per_grid_ts"]])
+
+
+def test_patches_of_several_videos_are_those_of_the_processor_to_the_bit(toy_processor):
+    videos = [
+        torch.from_numpy(np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8))
+        for seed, shape in enumerate([(3, 3, 200, 100), (8, 3, 30, 90), (3, 3, 200, 100)])
+    ]
+    theirs = toy_processor.video_processor(videos=videos, return_tensors="pt", do_sample_frames=False)
+    ours = video_patches(videos, toy_processor.video_processor)
+    assert torch.equal(ours.values, theirs["pixel_values_videos"])
+    assert torch.equal(ours.grid, theirs["video_grid_thw"])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 100), (30, 90)])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from vtrap_data.encoding.family import Family, Row, Shown, Size
+from vtrap_data.encoding.patches import video_patches
 from vtrap_data.encoding.positions import install_positions
 
 
@@ -77,9 +78,9 @@ def pixels(
         _check(done["image_grid_thw"], [image_grid(_size(i), processor) for i in images])
         out |= {name: done[name] for name in ("pixel_values", "image_grid_thw")}
     if videos:
-        done = processor.video_processor(videos=videos, return_tensors="pt", do_sample_frames=False)
-        _check(done["video_grid_thw"], [grid(len(v), _size(v), processor) for v in videos])
-        out |= {name: done[name] for name in ("pixel_values_videos", "video_grid_thw")}
+        patches = video_patches(videos, processor.video_processor)
+        _check(patches.grid, [grid(len(v), _size(v), processor) for v in videos])
+        out |= {"pixel_values_videos": patches.values, "video_grid_thw": patches.grid}
     return out
 
 
