@@ -9,10 +9,11 @@ Three stages, each with an optimiser and a stream of data of its own:
 2. The whole model: 80 % pictures with one to three questions of the five image abilities, few things on them at first;
    8 % one or two identical frames as a video with static questions; 12 % the same with a question about time and an
    answer drawn at random from its options.
-3. Half pictures as in 2, half clips of 2 to 16 frames, with two of their questions; one about time gets a random one
-   of its options for an answer. So the base can watch a clip and knows what an answer about time looks like, but has
-   nothing to base it on: it starts at chance. In three cycles of the learning rate; in the last, any
-   picture is also asked where things are, which takes longest to learn.
+3. Half pictures as in 2, half clips of 2 to 16 frames, with two questions: what something looks like, whenever it
+   shows; one about time gets a random one of its options for an answer. So the base can watch a clip from end to end
+   and knows what an answer about time looks like, but has nothing to base it on: it starts at chance. In three cycles
+   of the learning rate.
+From the second half of 2 on, any picture is also asked where things are, which takes longest to learn.
 In 2 and 3, half the questions about what lasts are asked about the end ("In the end, where is ..."): it makes no
 difference there.
 Pictures and frames pass through JPEG as in the shards. A plain loop, not the Video-SFT trainer: this is pre-training,
@@ -26,7 +27,7 @@ import dataclasses
 import functools
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ from vtrap_data.sources.toyworld.questions import (
     picture,
     place_of,
 )
-from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene
+from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene, Thing
 from vtrap_data.toy_vl.build import MERGE, PATCH, build_model, build_processor
 
 ROLES = ("user", "assistant")
@@ -140,21 +141,15 @@ def warm_up(model, *, seed: int, steps: int, batch: int, learning_rate: float) -
 class Stream(IterableDataset):
     """Batches of the second stage, or with `clips` of the third, from step `first` on."""
 
-    def __init__(
-        self, *, seed: int, batch: int, steps: int, clips: bool, first: int = 0, places: bool = False
-    ) -> None:
+    def __init__(self, *, seed: int, batch: int, steps: int, clips: bool, first: int = 0) -> None:
         self.seed, self.batch, self.steps, self.clips, self.first = seed, batch, steps, clips, first
-        self.places = places
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for step in range(self.first, self.first + self.steps):
             if self.clips:
                 rng = random.Random(f"toy-base-clips:{self.seed}:{step}")
                 frames = rng.choice((2, 4, 8, 16))
-                made = [
-                    watch(rng, frames) if i % 2 else sample(rng, pictures=1, places=self.places)
-                    for i in range(self.batch)
-                ]
+                made = [watch(rng, frames) if i % 2 else sample(rng, pictures=1) for i in range(self.batch)]
             else:
                 rng = random.Random(f"toy-base:{self.seed}:{step}")
                 made = [sample(rng, progress=step / self.steps) for _ in range(self.batch)]
@@ -162,20 +157,22 @@ class Stream(IterableDataset):
 
 
 def watch(rng: random.Random, frames: int) -> Encoded:
-    scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
+    scene, (temporal, *_) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
     times = [int((s + 0.5) / SLOTS * scene.frames) / scene.frames for s in subset_slots(SLOTS, frames, smallest=2)]
     shots = [pixels_of(_jpeg(draw(scene, t))) for t in times]
-    turns = [(temporal.text, rng.choice(temporal.options)), *((at_some_time(rng, q.text), q.answer) for q in static)]
+    seen = facts(rng, [thing for thing in scene.things if any(thing.at(t) for t in times)])
+    turns = [(temporal.text, rng.choice(temporal.options)), *rng.sample(seen, min(2, len(seen)))]
+    turns = [(at_some_time(rng, text) if turn else text, answer) for turn, (text, answer) in enumerate(turns)]
     spacing = scene.frames / FPS / frames
     return dataclasses.replace(
         tokens(frames, tuple(rng.sample(turns, 2))), video=torch.stack(shots), seconds_per_grid=2 * spacing
     )
 
 
-def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8, places: bool = False) -> Encoded:
+def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8) -> Encoded:
     roll = rng.random()
     if roll < pictures:
-        scene, turns = quiz(rng, progress, places=places)
+        scene, turns = quiz(rng, progress)
         return dataclasses.replace(tokens(0, turns), images=(pixels_of(_jpeg(draw(scene))),))
     scene, (temporal, *static) = clip(rng, rng.choice(TEMPORAL_ABILITIES))
     shot = pixels_of(_jpeg(draw(scene, rng.random())))
@@ -187,8 +184,8 @@ def sample(rng: random.Random, *, progress: float = 1.0, pictures: float = 0.8, 
     return dataclasses.replace(tokens(frames, turns), video=torch.stack([shot] * frames))
 
 
-def quiz(rng: random.Random, progress: float, *, places: bool) -> tuple[Scene, tuple[tuple[str, str], ...]]:
-    """A picture with up to three questions in a row: looking once and answering often teaches more per second."""
+def quiz(rng: random.Random, progress: float) -> tuple[Scene, tuple[tuple[str, str], ...]]:
+    """A picture with up to four questions in a row: looking once and answering often teaches more per second."""
     ability = rng.choices(IMAGE_ABILITIES, weights=(1.3, 1.3, 1.0, 1.3, 1.4))[0]
     while True:
         scene, question = picture(rng, ability)
@@ -196,19 +193,30 @@ def quiz(rng: random.Random, progress: float, *, places: bool) -> tuple[Scene, t
         if len(scene.things) <= 1 + 12 * progress or rng.random() < 0.1:
             break
     turns = [(question.text, question.answer)]
+    places = progress > 0.5
     if ability in ("colour", "shape", "position"):
         turns.append(("How many shapes are there?", str(len(scene.things))))
     if ability != "count":
-        for thing in scene.things:
-            if thing.shape in SHAPES:
-                colour_of = (f"What colour is the {thing.shape}?", thing.colour)
-                turns.append(rng.choice((colour_of, (f"What shape is {thing.colour}?", thing.shape))))
-                if places and clear_of_middle(thing):
-                    where = place_of(thing, "position")
-                    turns.append((where.text, where.answer))
+        turns += facts(rng, scene.things, places=places)
     first, *rest = dict.fromkeys(turns)
     rng.shuffle(rest)
-    return scene, tuple((at_some_time(rng, text), answer) for text, answer in (first, *rest[:2]))
+    kept = (first, *rest[: 3 if places else 2])
+    return scene, tuple((at_some_time(rng, text), answer) for text, answer in kept)
+
+
+def facts(rng: random.Random, things: Sequence[Thing], *, places: bool = False) -> list[tuple[str, str]]:
+    """Of each thing that is alone in its shape and its colour, one of the two; with `places`, where it is, too."""
+    found = []
+    for thing in things:
+        alike = {(one.shape, one.colour) for one in things if one.shape == thing.shape or one.colour == thing.colour}
+        if thing.shape not in SHAPES or len(alike) > 1:
+            continue
+        colour_of = (f"What colour is the {thing.shape}?", thing.colour)
+        found.append(rng.choice((colour_of, (f"What shape is {thing.colour}?", thing.shape))))
+        if places and clear_of_middle(thing):
+            where = place_of(thing, "position")
+            found.append((where.text, where.answer))
+    return list(dict.fromkeys(found))
 
 
 def at_some_time(rng: random.Random, text: str) -> str:
@@ -247,7 +255,7 @@ def main() -> None:
     for cycle in range(args.cycle, len(args.clip_steps)):
         model.train()
         steps, first = args.clip_steps[cycle], sum(args.clip_steps[:cycle])
-        clips = Stream(seed=args.seed, batch=args.batch, steps=steps, clips=True, first=first, places=cycle == 2)
+        clips = Stream(seed=args.seed, batch=args.batch, steps=steps, clips=True, first=first)
         train(model, clips, args.learning_rate / 2)
         save(model, args.out)
 

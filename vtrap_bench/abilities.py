@@ -20,10 +20,10 @@ OWN_NAMES = {
     },
     "toy-video": {
         "static": "attribute",
-        "destination": "direction",
+        "change": "change",
+        "morph": "change",
         "order": "order",
         "blinks": "counting",
-        "change": "change",
     },
 }
 """By task: the common name of each of its abilities."""

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_run import benchmarks, model_dir  # noqa: F401 - fixtures
 
 from vtrap_bench.__main__ import main
@@ -16,6 +17,9 @@ from vtrap_data.encoding import collate, encode, load_model
 from vtrap_data.encoding.models import resolve
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.samples import VIDEO_MARK, Example, Frames, Message, PackedItem
+from vtrap_data.sources.toyworld.generate import Recipe
+from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SIDE
 
 # ruff: noqa: F811
 
@@ -74,8 +78,6 @@ def test_measures_by_hand():
 
 def test_toy_boxes_hold_what_is_asked_about(benchmarks):
     """Inside the box of a coloured thing its colour is what is there: checked on the pixels of the packed pictures."""
-    from vtrap_data.sources.toyworld.scene import COLOURS
-
     checked = 0
     for example in PackedDataset(benchmarks / "toy-image"):
         boxes = toy_boxes(example, steps=1)
@@ -91,18 +93,32 @@ def test_toy_boxes_hold_what_is_asked_about(benchmarks):
     assert checked >= 4
 
 
-def test_toy_boxes_follow_what_moves(benchmarks):
-    data = PackedDataset(benchmarks / "toy-video", frames=16)
+def test_toy_boxes_follow_what_moves():
+    def boxes_of(index: int, number: int, question: str, frames: int, seconds: float):
+        times = tuple(seconds * (i + 0.5) / frames for i in range(frames))
+        item = PackedItem(
+            id=f"toy-videos-bench-0-{index:06d}-{number}",
+            question=question,
+            messages=(Message(role="user", content=VIDEO_MARK + question),),
+        )
+        blank = Frames(images=(Image.new("RGB", (SIDE, SIDE)),) * frames, times=times)
+        return toy_boxes(
+            Example(item=item, key="x", source="toyworld", kind="video", frames=blank, images=()), steps=8
+        )
+
     moved = 0
-    for example in data:
-        boxes = toy_boxes(example, steps=8)
-        if boxes is None:
-            continue
-        assert len(boxes) == 8
-        assert all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for some in boxes for b in some)
-        if example.item.ability == "destination":
-            moved += boxes[0][0] != boxes[-1][-1] or boxes[0][0] != boxes[4][0]
-    assert moved
+    for index in range(120):
+        recipe = Recipe(kind="videos", purpose="bench", count=index + 1, seed=0)
+        scene, questions = recipe.scene(index)
+        goers = {word for thing in scene.things if thing.motion for word in (thing.shape, thing.colour)}
+        for number, question in enumerate(questions):
+            boxes = boxes_of(index, number, question.text, 16, scene.frames / FPS)
+            assert boxes is not None and len(boxes) == 8
+            assert all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for some in boxes for b in some)
+            if question.ability == "static" and goers & set(question.text.rstrip("?").split()):
+                assert boxes[0][0] != boxes[-1][-1], (scene, question)
+                moved += 1
+    assert moved >= 10
 
 
 def test_command_before_and_after(benchmarks, model_dir, tmp_path, capsys):

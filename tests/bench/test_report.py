@@ -28,9 +28,9 @@ from vtrap_data.errors import UsageError
 HOSTILE = '<script>alert("x")</script> $\\frac{1}$ {{ 7*7 }} \x1b[31m \u202e & \' " </style>'
 ABILITIES = {
     "toy-image": ("colour", "shape", "count", "position", "digit"),
-    "toy-video": ("static", "destination", "order", "blinks", "change"),
+    "toy-video": ("static", "change", "morph", "order", "blinks"),
 }
-TEMPORAL = ("destination", "order", "blinks", "change")
+TEMPORAL = ("change", "morph", "order", "blinks")
 FRAMES = (2, 4, 8, 16)
 
 

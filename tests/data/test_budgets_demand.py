@@ -93,7 +93,7 @@ LEVEL_OF_TOY = {
     "count": 0.0,
     "position": 0.0,
     "digit": 0.0,
-    "destination": 0.8,
+    "morph": 0.8,
     "order": 0.8,
     "change": 0.8,
     "blinks": 1.0,

@@ -26,7 +26,7 @@ def build(work: Path) -> list[list[str]]:
 
 TOY_VIDEO = Task(
     name="toy-video",
-    version=2,
+    version=3,
     modality="video",
     abilities=VIDEO_ABILITIES,
     profiles={"vtrap": PromptProfile(messages=as_packed, form="option")},

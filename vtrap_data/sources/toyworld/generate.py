@@ -32,7 +32,7 @@ from vtrap_data.sources.toyworld.questions import (
 )
 from vtrap_data.sources.toyworld.scene import FPS, SIDE, Scene
 
-TOYWORLD_VERSION = 2
+TOYWORLD_VERSION = 3
 JPEG_QUALITY = 92
 
 
