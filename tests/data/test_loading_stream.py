@@ -96,7 +96,7 @@ def child(location: str, state: object, items: int, environment: dict[str, str])
     code = CHILD.format(tests=str(Path(__file__).parent))
     done = subprocess.run(
         [sys.executable, "-c", code, location, json.dumps(state), str(items)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     seen, state = json.loads(done.stdout.splitlines()[-1])
