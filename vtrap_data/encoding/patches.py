@@ -57,7 +57,7 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
     # As `rescale_and_normalize` fuses them; a patch holds its colours one after the other.
     mean, std = (torch.tensor(v)[:, None] * (1.0 / p.rescale_factor) for v in (p.image_mean, p.image_std))
     values = torch.empty(sum(len(o) for o in ordered), ordered[0].shape[1])
-    for own, patches in zip(values.split([len(o) for o in ordered]), ordered, strict=True):
+    for own, patches in zip(torch.split(values, [len(o) for o in ordered]), ordered, strict=True):
         colours = own.view(len(own), len(mean), -1)
         torch.sub(patches.view(colours.shape), mean, out=colours).div_(std)
     return Patches(values, torch.tensor(grid))
