@@ -102,7 +102,7 @@ def read(folder: Path) -> Job:
 
     corpus = Corpus(folder / "packed")
     rows = corpus.order(epoch=0)[: 10 * (len(corpus) // 10) : len(corpus) // 10].tolist()
-    _ = corpus[rows[0]]
+    _ = [corpus[row] for row in rows]  # decoders of every kind are imported at their first use
     return lambda: [corpus[row] for row in rows]
 
 
@@ -137,7 +137,7 @@ def report(folder: Path) -> Job:
     """`vtrap_bench report` over the records of two runs."""
     from vtrap_bench.report import write_report
 
-    write_report([folder.parent / "few/runs/base", folder.parent / "few/runs/tuned"], out=folder / "warm")
+    write_report([folder.parent / "few/runs/base", folder.parent / "few/runs/tuned"], out=folder / "report")
     return lambda: write_report([folder / "runs/base", folder / "runs/tuned"], out=folder / "report")
 
 

@@ -120,7 +120,7 @@ def main() -> None:
         ("--mean-frames", 16, "used by a question"),
         ("--samples-per-shard", 512, ""),
         ("--write-ms", 8.0, "to read back, hash and write one of 64 frames (`budget` on the corpus of bench_loading)"),
-        ("--pack-kb", 4.0, "memory of the packing process per video"),
+        ("--pack-kb", 8.5, "memory of the packing process per video (Scaling, from 1,000 to 10,000 items)"),
         ("--index-kb", 0.56, "memory of the index per item, 64 slots"),
         ("--open-kb", 1.4, "the same at its peak, while it is opened (Scaling: 2.5 times)"),
         ("--load-ms", 13.7, "to read an item with 16 frames (Loading)"),
