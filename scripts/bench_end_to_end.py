@@ -472,8 +472,8 @@ def main() -> None:
     told = "\n\n".join(
         [
             "## End to end",
-            f"`python scripts/bench_end_to_end.py --epochs {args.epochs} --short-side {args.short_side}`. "
-            f"{machine()}. "
+            f"`python scripts/bench_end_to_end.py --frames {args.frames} --epochs {args.epochs} "
+            f"--short-side {args.short_side}`. {machine()}. "
             f"{versions(('torch', 'transformers', 'trl', 'pillow', 'av'))}, {', '.join(PEER).replace('==', ' ')}.\n"
             f"16 real clips, one question each, epochs per row: {args.epochs}, medians of them; CPU of all threads of "
             "one process. Samples/s are of the wall clock of a busy machine.",
