@@ -63,4 +63,4 @@ def test_rows_are_those_of_the_pinned_commit(hub: Running, tmp_path: Path, kind:
     pinned, of_main, unpinned = done.stdout.splitlines()
     assert json.loads(pinned) == [commit, expected]
     assert f"--rows {name}" in of_main or "no sharegpt4video_40k.jsonl" in of_main
-    assert unpinned.startswith(f"--rows {name}: give --revision, a commit of it")
+    assert unpinned.startswith(f"--rows {name}: ") and "give --revision, a commit of it" in unpinned
