@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import logging
 import os
 import sys
 import warnings
@@ -20,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     warnings.simplefilter("ignore", FutureWarning)
+    # Where it is installed it is imported, and misses a kernel for CPUs that nobody asked for.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         return _main(words)
     except UsageError as error:
