@@ -43,7 +43,7 @@ from vtrap_data.media.probe import probe
 from vtrap_data.samples import Example, Frames
 
 STEPS = ("which frames", "pixels", "seconds", "positions", "prompt", "generation")
-_PIXELS, _SECONDS = "pixel_values_videos", "second_per_grid_ts"
+_PIXELS, _GRID, _SECONDS = "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"
 
 
 class Call(NamedTuple):
@@ -154,8 +154,11 @@ class _Asking:
         """Answers as vtrap asks and after each of `STEPS`."""
         inputs = [self._inputs(example)]
         inputs.append(self._inputs(replace(example, frames=_stored(media, call.frames, short_side=short_side))))
-        for name in (_PIXELS, _SECONDS):
-            inputs.append({**inputs[-1], name: call.inputs[name]})
+        # Pictures of another size bring other numbers of patches, and of tokens that stand for them.
+        same_size = torch.equal(inputs[-1][_GRID], call.inputs[_GRID])
+        pixels = (_PIXELS,) if same_size else (*call.inputs.keys() - {_SECONDS},)
+        for names in (pixels, (_SECONDS,)):
+            inputs.append({**inputs[-1], **{name: call.inputs[name] for name in names}})
         said = [self._ask(inputs[0])]
         for before, now in pairwise(inputs):
             said.append(said[-1] if _equal(before, now) else self._ask(now))
