@@ -153,8 +153,11 @@ def test_a_bucket_resumes_exactly(packed: Path) -> None:
 @pytest.fixture(scope="module")
 def s3(packed: Path) -> Iterator[str]:
     """A server that speaks S3, with the corpus in a bucket; gives its address. Needs the extra `dev`."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    for name in ("s3fs", "moto.server"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra: dev)")
+    from moto.server import ThreadedMotoServer  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
