@@ -167,19 +167,21 @@ def write_index(folder: Path, made: Mapping[PartName, Part]) -> dict[PartName, P
     return parts
 
 
-def list_uploads(folder: Path, *, skip: Sequence[str] = ()) -> list[Upload]:
-    """The files of a folder as uploads, sorted; hidden files and those named in `skip` are left out.
+def list_uploads(folder: Path) -> list[Upload]:
+    """The files of a folder as uploads, sorted; hidden ones are left out.
 
     Raises:
         ValueError: One is a link that leads out of the folder: what lies there was not meant to be published.
     """
     found = []
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts):
+            continue
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path} is a link that leads out of {folder}: put the file itself there, or remove it")
-        if path.is_file() and name not in skip and not any(part.startswith(".") for part in Path(name).parts):
-            found.append(Upload(name, path.stat().st_size))
+        if path.is_file():
+            found.append(Upload(name.as_posix(), path.stat().st_size))
     return found
 
 

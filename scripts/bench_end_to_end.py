@@ -252,6 +252,7 @@ def packed(source: Path, folder: Path, *, short_side: int) -> tuple[Path, float]
     """The packed clips, and CPU seconds it took, start of the command and all."""
     out, cost = source.parent / f"packed-{short_side}", source.parent / f"packed-{short_side}.cpu"
     if not cost.exists():
+        shutil.rmtree(out, ignore_errors=True)  # what a killed one did would not be counted
         command = [sys.executable, "-m", "vtrap_data", "pack", str(source), "--media-root", str(folder)]
         command += ["--out", str(out), "--name", "end-to-end", "--workers", "0", "--strategy", "fixed:64"]
         command += ["--store", "64", "--short-side", str(short_side)]

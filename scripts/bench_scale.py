@@ -407,7 +407,7 @@ def main() -> None:
 
 def prepare(folder: Path, items: int) -> None:
     """Make what the steps read, unless it is there. In a process of its own, so that this one stays small."""
-    if (folder / str(items) / "packed").exists() or (items == SMALL and (folder / "small").exists()):
+    if (folder / str(items) / "packed").exists() or (items == SMALL and (folder / "small/manifest.json").exists()):
         return
     print(f"making {items:,} items", file=sys.stderr)
     subprocess.run([sys.executable, __file__, "--make", str(items), "--folder", str(folder)], check=True, cwd=ROOT)
@@ -416,6 +416,8 @@ def prepare(folder: Path, items: int) -> None:
 def make(folder: Path, items: int) -> None:
     """The corpora and runs of one size; of the smallest the pack that the others are made from."""
     if items == SMALL:
+        for name in ("source", "few", "small"):  # of one that was killed
+            shutil.rmtree(folder / name, ignore_errors=True)
         make_source(folder, items)
         make_runs(folder / "few", items)
         _pack(folder / "source", folder / "small")

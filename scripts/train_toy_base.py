@@ -214,7 +214,7 @@ def facts(rng: random.Random, things: Sequence[Thing], *, places: bool = False) 
         colour_of = (f"What colour is the {thing.shape}?", thing.colour)
         found.append(rng.choice((colour_of, (f"What shape is {thing.colour}?", thing.shape))))
         if places and clear_of_middle(thing):
-            where = place_of(thing, "position")
+            where = place_of(thing)
             found.append((where.text, where.answer))
     return list(dict.fromkeys(found))
 

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import NoReturn, Protocol, cast
 
-from vtrap_data.errors import UsageError, VtrapError, printable
+from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
 
 
 class _Command(Protocol):
@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nvtrap_bench {name}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except OSError as error:  # a path that may not be read or written is wrong use; a full disk is not
-        return _fail(name, error, 1 if error.filename is None else 2)
+    except OSError as error:
+        return _fail(name, error, 2 if wrong_path(error) else 1)
 
 
 def _fail(name: str, error: Exception, code: int) -> int:

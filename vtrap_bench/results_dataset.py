@@ -110,7 +110,10 @@ def _date(run: Submission, results: str) -> str:
         text = Repository(results, "dataset").read_text(f"{run.place}/{RUN}")
     except Refused:  # no results dataset yet
         text = None
-    before = parse_json(text) if text is not None else {}
+    try:
+        before = parse_json(text or "{}")
+    except ValueError:  # damaged there: this submission mends it
+        before = {}
     when = datetime.datetime.fromtimestamp((run.folder / SCORES).stat().st_mtime, tz=datetime.UTC)
     return str((before.get("date") if isinstance(before, dict) else None) or when.date().isoformat())
 

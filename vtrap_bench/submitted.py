@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
 from vtrap_bench.changes import Checkpoint, Json, Material, Run, build, read_run
 from vtrap_bench.records import RECORDS, read_chained
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError, VtrapError, printable
 from vtrap_data.push_command import explained
 
 RUN = "run.json"
@@ -78,7 +77,7 @@ def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:
         try:
             entry = _read(path.parent, f"{link}/{path.parent.relative_to(root).as_posix()}")
         except (VtrapError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            print(f"left out {path.parent.relative_to(root)}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(printable(f"left out {path.parent.relative_to(root)}: {error}"), file=sys.stderr)
             continue
         before = found.get((entry.model, entry.frames))
         if before is None or before.date <= entry.date:
@@ -90,7 +89,7 @@ def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:
 def _read(folder: Path, link: str) -> Submitted:
     read_chained(folder / RECORDS)
     run = read_run(folder)
-    facts: Json = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    facts: Json = run.info
     model, name = str(facts["submitted_to"]), display_name(str(facts["model"]["name"]))
     base = facts.get("base")
     return Submitted(

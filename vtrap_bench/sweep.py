@@ -68,8 +68,8 @@ def sweep(folders: Sequence[Path], *, names: Sequence[str]) -> dict[str, Any]:
     Returns:
         JSON: per task the scores, and the change of each step; p-values are adjusted by Holm over all steps.
     """
+    steps = [compare(a, b) for a, b in itertools.pairwise([read_run(folder) for folder in folders])]
     scores = [json.loads((folder / SCORES).read_bytes()) for folder in folders]
-    steps = [compare(read_run(a), read_run(b)) for a, b in itertools.pairwise(folders)]
     moved: list[tuple[str, str, Difference]] = [
         (f"{a} to {b}", row.task, row)
         for a, b, step in zip(names, names[1:], steps, strict=False)

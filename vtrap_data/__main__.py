@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vtrap_data.errors import UsageError, VtrapError, printable
+from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
 
 # Whatever a subcommand needs is imported inside its function: `--help` answers at once, and decoding workers, which
 # import this module again, stay light.
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nvtrap_data: stopped. Run the same command again to go on.", file=sys.stderr)
         return 130
-    except OSError as error:  # a path that may not be read or written is wrong use; a full disk is not
-        return _fail(error, 1 if error.filename is None else 2)
+    except OSError as error:
+        return _fail(error, 2 if wrong_path(error) else 1)
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -7,7 +7,13 @@ stops (exit code 1).
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
+
+
+def wrong_path(error: OSError) -> bool:
+    """Whether a path that was given cannot be used, which is wrong use, rather than a disk that is full or broken."""
+    return error.filename is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def printable(text: object) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hub_cards.dataset_card import DatasetFacts, dataset_card, refuse_reasons
-from hub_cards.dry_run import list_uploads, render
+from hub_cards.dry_run import Upload, render
 from hub_cards.eval_results import EVAL_YAML, eval_yaml, task_ids
 from vtrap_data.errors import UsageError
 from vtrap_data.push_command import add_push_arguments, say_rendered, send
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     facts = dataset_facts(manifest, read_index(root), repo_id=args.id)
     if args.dry_run is None:
         return _publish(root, manifest, facts, tag=args.tag, private=args.private)
-    uploads = [u for u in list_uploads(root) if u.path in (MANIFEST, INDEX) or u.path.startswith(f"{DATA}/")]
+    names = sorted((MANIFEST, INDEX, *(shard.path for shard in manifest.shards)))
+    uploads = [Upload(name, (root / name).stat().st_size) for name in names]
     try:
         parts = render(args.dry_run, dataset=facts, dataset_files=uploads, eval_yaml=benchmark_yaml(manifest, facts))
     except ValueError as error:

@@ -7,13 +7,13 @@ A sample that cannot be used is skipped and written down; nothing is put in its 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from vtrap_data.errors import FatalSampleError
 from vtrap_data.parsing import parse_json
+from vtrap_data.shards.files import write_bytes
 
 
 class Skip(TypedDict):
@@ -84,10 +84,4 @@ def enforce(skipped: int, *, planned: int, rate: float, last: Skip | None) -> No
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8") as file:  # x: not through a link that somebody put there
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_bytes(path, text.encode())

@@ -59,9 +59,9 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if kwargs.get("peft_config") is not None:
-            # On a base in four bits SFTTrainer makes adapters bfloat16, which small steps do not move, and a resumed
-            # run would have them in 32 bits, as PEFT does. So they are everywhere.
+        if kwargs.get("peft_config") is not None and getattr(self.model, "is_loaded_in_4bit", False):
+            # SFTTrainer makes adapters bfloat16 then, which small steps do not move, and a resumed run would have them
+            # in 32 bits, as PEFT does. Otherwise it decides by itself: ZeRO-3 fails on a mixture of both.
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()

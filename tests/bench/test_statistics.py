@@ -76,6 +76,11 @@ def test_copies_of_an_item_add_no_certainty():
     once = share_interval(a, range(60))
     copied = share_interval(np.repeat(a, 5), np.repeat(np.arange(60), 5))
     assert copied == pytest.approx(once)
+    a = np.random.default_rng(3).integers(0, 2, 60).astype(float)  # of single right or wrong answers more is known
+    once = share_interval(a, range(60))
+    copied = share_interval(np.repeat(a, 5), np.repeat(np.arange(60), 5))
+    assert copied.low <= once.low and copied.high >= once.high
+    assert copied == pytest.approx(once, abs=0.01)
     naive = share_interval(np.repeat(a, 5), range(300))
     assert naive.high - naive.low < 0.6 * (copied.high - copied.low)
 
@@ -135,9 +140,10 @@ def test_simulated_coverage_and_false_positives(design):
     """The full simulation, with every design and ten times the trials, is scripts/check_statistics.py."""
     found = check.simulate(design, trials=500, seed=3)
     # 500 trials: two standard errors of a share near 0.95 (and 0.05) are 0.02.
-    assert 0.91 <= found.score <= 0.985
-    assert 0.91 <= found.same <= (0.985 if found.changed >= check.ENOUGH else 1)
-    assert 0.91 <= found.better <= (0.985 if found.gained >= check.ENOUGH else 1)
+    low = 0.92 if design.media >= 50 else 0.91
+    assert low <= found.score <= 0.985
+    assert low <= found.same <= (0.985 if found.changed >= check.ENOUGH else 1)
+    assert low <= found.better <= (0.985 if found.gained >= check.ENOUGH else 1)
     assert found.false_positives <= 0.07
 
 
@@ -145,7 +151,7 @@ def test_intervals_of_means_and_false_positives_of_a_whole_comparison():
     """Five tasks: does the mean's interval hold the truth, and if nothing changed, does any come out as changed?"""
     found = check.several_tasks(trials=100, bootstraps=100, seed=5, resamples=200)
     error = np.sqrt(0.05 * 0.95 / 100)
-    assert found.wrong <= 0.05 + 2 * error
+    assert found.wrong <= 0.05
     for covered in found[:3]:
         assert covered >= 0.95 - 3 * error
 
@@ -240,6 +246,11 @@ def test_copied_pairs_add_no_certainty():
     copied = paired_difference(np.repeat(a, 5), np.repeat(b, 5), np.repeat(np.arange(60), 5))
     assert copied.interval == pytest.approx(once.interval)
     assert copied.p == once.p
+    a, b = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
+    once = paired_difference(a, b, range(60))
+    copied = paired_difference(np.repeat(a, 5), np.repeat(b, 5), np.repeat(np.arange(60), 5))
+    assert copied.interval.low <= once.interval.low and copied.interval.high >= once.interval.high
+    assert copied.interval == pytest.approx(once.interval, abs=0.01)
 
 
 @pytest.mark.parametrize("groups", [2, 5, 10])

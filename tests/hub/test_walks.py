@@ -133,7 +133,9 @@ def test_eight_gpus_tonight(reader: Forking, clone: Path) -> None:
     instead = {f" --config one-node,hybrid {flag}": f"{one} {flag}" for flag in ("--max_steps", "--save_steps")}
     instead |= {" --gpus 8": ""}
     said = walk(reader, clone, "eight_gpus", instead=instead)
-    assert "8" in line(said, "vtrap_train --model qwen2.5-vl-7b --data runs/corpus --config one-node,hybrid --gpu_mem")
+    assert "on 8 process(es)" in line(
+        said, "vtrap_train --model qwen2.5-vl-7b --data runs/corpus --config one-node,hybrid --gpu_mem"
+    )
     summary = json.loads((clone / "runs/7b/training_summary.json").read_text())
     assert summary["samples"] == 12 and summary["frames"] == "hybrid"
     tuned = json.loads((clone / "runs/tuned/run.json").read_text())

@@ -231,14 +231,24 @@ def manifest(data: bytes, folder: Path) -> None:
 
 
 def _use(root: Path) -> None:
-    for use in (
+    _all(
         lambda: doctor(root),
         lambda: as_text(stats(root)),
         lambda: preview(root, root / "preview.html"),
         lambda: list(PackedDataset(root)),
-    ):
-        with suppress(VtrapError):
-            use()
+    )
+
+
+def _all(*reads: Callable[[], object]) -> None:
+    """Every one of them; then the first refusal, if there was one, so that sound input is seen to be taken by all."""
+    refused: list[VtrapError] = []
+    for read in reads:
+        try:
+            read()
+        except VtrapError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def frames(data: bytes, folder: Path) -> None:
@@ -267,11 +277,12 @@ def corpus_rows(data: bytes, folder: Path) -> None:
 
 def records(data: bytes, folder: Path) -> None:
     path = _write(folder, records__jsonl=data) / RECORDS
-    for read in (lambda: parse_records(data, path), lambda: read_chained(path), lambda: Answered(folder)):
-        with suppress(VtrapError):
-            read()
-    with RecordFile(path) as file:
-        file.append([_record()])
+
+    def append() -> None:
+        with RecordFile(path) as file:
+            file.append([_record()])
+
+    _all(lambda: parse_records(data, path), lambda: read_chained(path), lambda: Answered(folder), append)
 
 
 def tokens(data: bytes, folder: Path) -> None:
@@ -281,16 +292,12 @@ def tokens(data: bytes, folder: Path) -> None:
 
 def run_json(data: bytes, folder: Path) -> None:
     _write(folder, run__json=data, scores__json=_json(_SCORES), records__jsonl=_records()[0])
-    for read in (read_run, read_compared_run, read_reported_run):
-        with suppress(VtrapError):
-            read(folder)
+    _all(lambda: read_run(folder), lambda: read_compared_run(folder), lambda: read_reported_run(folder))
 
 
 def scores(data: bytes, folder: Path) -> None:
     _write(folder, run__json=_json(_INFO), scores__json=data, records__jsonl=_records()[0])
-    for read in (read_compared_run, read_reported_run):
-        with suppress(VtrapError):
-            read(folder)
+    _all(lambda: read_compared_run(folder), lambda: read_reported_run(folder))
 
 
 def study_json(data: bytes, folder: Path) -> None:
@@ -374,9 +381,9 @@ _YAML = EXAMPLE.partition("study.yaml:\n")[2].replace("\n  ", "\n").strip().enco
 
 TARGETS: dict[str, Target] = {
     "tar_index": Target(tar_index, (UsageError,), _tars),
-    "shard": Target(shard, (), lambda: [corpus()[SHARD]]),
-    "index": Target(index, (UsageError,), lambda: [corpus()[INDEX]]),
-    "manifest": Target(manifest, (UsageError,), lambda: [corpus()[MANIFEST]]),
+    "shard": Target(shard, (VtrapError,), lambda: [corpus()[SHARD]]),
+    "index": Target(index, (VtrapError,), lambda: [corpus()[INDEX]]),
+    "manifest": Target(manifest, (VtrapError,), lambda: [corpus()[MANIFEST]]),
     "frames": Target(frames, (ValueError,), lambda: [pack_list([b"abc", b"d" * 300]).data, msgpack.packb([{1: 2}])]),
     "sample": Target(sample, (ValueError,), _sample),
     "jsonl": Target(
@@ -393,8 +400,8 @@ TARGETS: dict[str, Target] = {
     "records": Target(records, (VtrapError,), _records),
     "tokens": Target(tokens, (UsageError,), lambda: [_json({"key": "k", "steps": [[1, -0.5, 2, -1.0]]}) + b"\n",
                                                      _json({"item_id": "i", "boxes": [[0, 0, 0.5, 1]]}) + b"\n"]),
-    "run_json": Target(run_json, (), lambda: [_json(_INFO)]),
-    "scores": Target(scores, (), lambda: [_json(_SCORES)]),
+    "run_json": Target(run_json, (VtrapError,), lambda: [_json(_INFO)]),
+    "scores": Target(scores, (VtrapError,), lambda: [_json(_SCORES)]),
     "study_json": Target(study_json, (UsageError,), lambda: [_json(_STUDY)]),
     "study_yaml": Target(study_yaml, (UsageError,), lambda: [_YAML]),
     "recipe": Target(recipe, (UsageError,), lambda: [b"learning_rate: 1.0e-5\nfreeze: [vision]\n", b"!!bool maybe"]),

@@ -14,12 +14,12 @@ import pyarrow as pa
 from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import frame_ids
-from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample, PackedVideo
 from vtrap_data.shards.index import frame_counts, read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.members import IMAGES, Span, spans, unpack_list
 from vtrap_data.shards.reader import ShardReader
+from vtrap_data.shards.stored import read_sample
 
 
 class _Row(NamedTuple):
@@ -154,11 +154,7 @@ class PackedDataset:
         return frame_ids(video.pool, self.frames, smallest=self.manifest.settings.smallest)
 
     def _sample(self, row: _Row) -> PackedSample:
-        (data,) = self._reader.read(row.shard, [Span(row.json_offset, row.json_size)])
-        try:
-            return PackedSample.from_json(parse_json(data))
-        except ValueError as error:
-            raise UsageError(f"{self.root}: {row.key} in {row.shard} is damaged ({error}): run `doctor`") from error
+        return read_sample(self._reader, row.shard, Span(row.json_offset, row.json_size))
 
     def _images(self, row: _Row) -> list[bytes]:
         if row.images_offset < 0:

@@ -71,8 +71,8 @@ class Stream:
             )
         if len(self.manifest.shards) < ranks:
             raise UsageError(
-                f"{self.location} has {len(self.manifest.shards)} shards, too few for {ranks} ranks: pack it with a "
-                "smaller --samples-per-shard, or download it and use Corpus"
+                f"{redact(self.location)} has {len(self.manifest.shards)} shards, too few for {ranks} ranks: "
+                "pack it with a smaller --samples-per-shard, or download it and use Corpus"
             )
         if frames != "hybrid":
             frame_ids(range(self.manifest.settings.slots), frames, smallest=self.manifest.settings.smallest)
@@ -160,12 +160,19 @@ class Stream:
         )
 
     def _example(self, row: Mapping[str, Any], number: int) -> Example:
-        sample = PackedSample.from_json(row["json"])
+        try:
+            return self._read(PackedSample.from_json(row["json"]), row, number)
+        except (ValueError, IndexError) as error:
+            raise UsageError(f"{redact(self.location)}: a sample is damaged ({error}): run `doctor` on it") from error
+
+    def _read(self, sample: PackedSample, row: Mapping[str, Any], number: int) -> Example:
         item = sample.items[number]
         frames = None
         if sample.video is not None:
             item = self._budgeted(item, sample)
             blobs = row[FRAMES]
+            if min(item.frame_ids, default=0) < 0:
+                raise ValueError(f"item {item.id!r} has the frames {item.frame_ids}")
             frames = Frames(
                 images=[jpeg.decode(blobs[i]["bytes"], name=sample.key) for i in item.frame_ids],
                 times=tuple(sample.video.frame_times[i] for i in item.frame_ids),
@@ -186,7 +193,7 @@ class Stream:
         try:
             ids = frame_ids(sample.video.pool, self.frames, smallest=self.manifest.settings.smallest)
         except FramesNotStoredError as error:
-            raise FramesNotStoredError(f"{self.location}: {item.id}: {error}") from None
+            raise FramesNotStoredError(f"{redact(self.location)}: {item.id}: {error}") from None
         return replace(item, budget=self.frames, frame_ids=ids)
 
 

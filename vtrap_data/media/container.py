@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,16 +143,17 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
 
 def decode_all(container: Any, stream: Any) -> Iterator[Any]:
     """Every frame that can be decoded, in presentation order. Undecodable packets are passed over."""
-    context = stream.codec_context
-    for packet in demux(container, stream):
-        try:
-            yield from context.decode(packet)
-        except (av.FFmpegError, ValueError):
-            continue
+    for packet in chain(demux(container, stream), (None,)):
+        yield from decode_packet(stream.codec_context, packet)
+
+
+def decode_packet(context: Any, packet: Any) -> Sequence[Any]:
+    """The frames that a packet brings out of a decoder, none where it cannot be decoded. None as a packet flushes."""
     try:
-        yield from context.decode(None)
+        found: Sequence[Any] = context.decode(packet)
     except (av.FFmpegError, ValueError, EOFError):
-        return
+        return ()
+    return found
 
 
 def quarter_turns(frame: Any) -> int:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from vtrap_data.errors import Reason, SampleError
-from vtrap_data.media.container import Packets, decode_all, open_video, quarter_turns, read_packets, sample_errors
+from vtrap_data.media.container import (
+    Packets,
+    decode_all,
+    decode_packet,
+    open_video,
+    quarter_turns,
+    read_packets,
+    sample_errors,
+)
 from vtrap_data.media.files import check_frame, sha256
 from vtrap_data.media.tars import Marks, marks
 
@@ -108,15 +114,11 @@ class _First:
 
     def __call__(self, packet: Any) -> None:
         if self.frame is None:
-            try:
-                self.frame = next(iter(self.context.decode(packet)), None)
-            except (av.FFmpegError, ValueError):
-                return
+            self.frame = next(iter(decode_packet(self.context, packet)), None)
 
     def finish(self) -> Any:
         """The frame; None if not one can be decoded."""
-        with suppress(EOFError):
-            self(None)
+        self(None)
         return self.frame
 
 

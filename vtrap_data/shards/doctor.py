@@ -21,7 +21,7 @@ from hub_cards.dataset_card import features
 from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
-from vtrap_data.media.tars import tar_members
+from vtrap_data.media.tars import Member, tar_members
 from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, PackedItem, PackedSample
 from vtrap_data.shards.files import sha256_file
@@ -221,8 +221,9 @@ def _check_shard(
     seen: set[str] = set()
     path = root / shard.path
     try:
-        members = dict(tar_members(path, strict=True))
-        for key, parts in _samples(path):
+        found = list(tar_members(path, strict=True))
+        members = dict(found)
+        for key, parts in _samples(path, found):
             if key in seen:
                 yield Fault(kind=FaultKind.TAR, where=key, detail="its members are not side by side")
             seen.add(key)
@@ -257,11 +258,11 @@ def _check_shard(
         yield Fault(kind=FaultKind.INDEX, where=key, detail=f"the index places it in {shard.path}, which lacks it")
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(path: Path, members: Sequence[tuple[str, Member]]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Runs of members with one key, as a streaming reader sees them."""
     key, parts = "", dict[str, bytes]()
     with path.open("rb") as file:
-        for member, (offset, size) in tar_members(path):
+        for member, (offset, size) in members:
             name, _, extension = member.partition(".")
             if parts and name != key:
                 yield key, parts

@@ -22,7 +22,7 @@ INDEX = "index.parquet"
 README = "README.md"
 DATA = "data"
 MOST_SLOTS = 1 << 16
-"""Of a pool that is read back: a number beyond any use would take all memory."""
+"""Of a pool: a number beyond any use would take all memory."""
 
 _HOW = ("workers", "executor", "ray_address", "file_timeout", "worker_memory")
 
@@ -87,16 +87,14 @@ class PackSettings:
         data = {name: value for name, value in asdict(self).items() if name not in _HOW}
         return {**data, "budgets": list(self.budgets), "mean_frames": float(self.mean_frames)}
 
-    @classmethod
-    def from_json(cls, data: Any) -> PackSettings:
-        """Read the JSON form back. Raises ValueError for what no pack can have been made with."""
-        settings = typed(cls, data)
-        # A corpus may come from anywhere, and `budget` writes files that are called after the split.
-        if not settings.split.isidentifier():
-            raise ValueError(f"'split' is {settings.split[:60]!r}, not letters, digits and underscores")
-        if not settings.budgets or min(settings.budgets) < 1 or not 1 <= settings.slots <= MOST_SLOTS:
-            raise ValueError(f"'budgets' {settings.budgets} and 'slots' {settings.slots} cannot be")
-        return settings
+    def check(self) -> None:
+        """Raise ValueError for what neither a command line nor a corpus, which may come from anywhere, may ask for."""
+        if not self.split.isidentifier():  # files are called after it
+            raise ValueError(f"--split must be letters, digits and underscores, not {self.split[:60]!r}")
+        if not self.budgets or min(self.budgets) < 1:
+            raise ValueError(f"--budgets must be 1 or more, not {self.budgets}")
+        if not 1 <= self.slots <= MOST_SLOTS:
+            raise ValueError(f"--slots must lie in 1 to {MOST_SLOTS}, not {self.slots}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +188,8 @@ class Manifest:
 
 def _manifest(data: Any) -> Manifest:
     """The manifest of a corpus that may come from anywhere: it must not make us read or write other files."""
-    PackSettings.from_json(data["settings"])
     manifest = typed(Manifest, data)
+    manifest.settings.check()
     for shard in manifest.shards:
         if not re.fullmatch(rf"{DATA}/[\w-]+\.tar", shard.path):
             raise ValueError(f"the shard {shard.path!r} is no tar in {DATA}/")

@@ -142,6 +142,10 @@ def check_settings(settings: PackSettings) -> None:
     Raises:
         UsageError: With the setting to change.
     """
+    try:
+        settings.check()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames)
     check_scorer(settings.scorer, needed=reads_questions(settings.strategy))
     for budget in settings.budgets:
@@ -168,8 +172,6 @@ def check_settings(settings: PackSettings) -> None:
         check_ray()
     elif settings.ray_address is not None:
         raise UsageError("--ray-address needs --executor ray")
-    if not settings.split.isidentifier():
-        raise UsageError(f"--split must be letters, digits and underscores, not {settings.split!r}")
 
 
 def source_hash(samples: Sequence[SourceSample], rejected: Sequence[SampleError] = ()) -> str:

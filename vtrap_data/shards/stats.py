@@ -52,9 +52,8 @@ def describe(manifest: Manifest, index: pa.Table) -> dict[str, Any]:
     firsts = index.filter(pc.equal(index["item_index"], 0))
     videos = index.filter(pc.equal(index["kind"], "video"))
     tokens: Counter[int] = Counter()
-    for looks, n in count_values(index, *_LOOKS).items():
+    for looks, n in count_values(index.filter(pc.not_equal(index["kind"], "text")), *_LOOKS).items():
         tokens[_tokens(*looks)] += n
-    del tokens[_NO_PIXELS]
     used: dict[str, float] = {}
     if videos.num_rows:
         used["packed"] = pc.sum(videos["n_frames"]).as_py() / videos.num_rows
@@ -91,11 +90,11 @@ def as_text(facts: dict[str, Any]) -> str:
     """The facts as a page of text."""
     counts, size = facts["counts"], facts["bytes"]
     params = {name: value for name, value in facts["params"].items() if not isinstance(value, str)}
-    solved = [f", {name} {value:.4g}" for name, value in params.items()]
+    solved = [f", {printable(name)} {value:.4g}" for name, value in params.items()]
     lines = [
-        f"{facts['name']} ({facts['split']}): {counts['items']} items about {counts['samples']} samples, "
+        f"{printable(facts['name'])} ({facts['split']}): {counts['items']} items about {counts['samples']} samples, "
         f"{size['shards'] / 1e6:.1f} MB",
-        f"strategy {facts['strategy']}{''.join(solved)}",
+        f"strategy {printable(facts['strategy'])}{''.join(solved)}",
         f"bytes: frames {size['frames'] / 1e6:.1f} MB, images {size['images'] / 1e6:.1f} MB, "
         f"json {size['json'] / 1e6:.1f} MB; {counts['frames_stored']} frames stored",
     ]
@@ -129,7 +128,7 @@ def _one(table: pa.Table, column: str) -> Counter[Any]:
 
 
 def _histogram(counted: Counter[Any]) -> dict[str, int]:
-    return {printable(name): n for name, n in counted.most_common()}
+    return {str(name): n for name, n in counted.most_common()}
 
 
 def _numbers(counted: Counter[int]) -> dict[str, int]:
@@ -146,12 +145,9 @@ def _ranges(counted: Counter[Any], edges: Sequence[float], unit: str) -> dict[st
 
 _LOOKS = ("kind", "n_frames", "n_images", "width", "height")
 _TERMS = ("licence", "redistributable")
-_NO_PIXELS = -1
 
 
 def _tokens(kind: str, n_frames: int, n_images: int, width: int, height: int) -> int:
-    if kind == "text":
-        return _NO_PIXELS
     return frame_tokens(n_frames, width, height) if kind == "video" else n_images * image_tokens(width, height)
 
 
@@ -159,6 +155,7 @@ _MAY = {True: "may be passed on", False: "may not be passed on", None: "not know
 
 
 def _bars(histogram: dict[str, int]) -> list[str]:
-    most = max(histogram.values())
-    width = max(len(name) for name in histogram)
-    return [f"  {name:<{width}} {n:>8} {'█' * max(1, round(30 * n / most))}" for name, n in histogram.items()]
+    shown = [(printable(name), n) for name, n in histogram.items()]
+    most = max(n for _, n in shown)
+    width = max(len(name) for name, _ in shown)
+    return [f"  {name:<{width}} {n:>8} {'█' * max(1, round(30 * n / most))}" for name, n in shown]

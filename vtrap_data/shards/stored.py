@@ -50,12 +50,17 @@ def read_stored(root: Path, *, members: bool) -> Iterator[StoredSample]:
             yield _read(reader, row, members)
 
 
-def _read(reader: ShardReader, row: dict[str, Any], members: bool) -> StoredSample:
-    (text,) = reader.read(row["shard"], [Span(row["json_offset"], row["json_size"])])
+def read_sample(reader: ShardReader, shard: str, span: Span) -> PackedSample:
+    """The JSON of a sample. Raises UsageError where it is damaged."""
+    (text,) = reader.read(shard, [span])
     try:
-        sample = PackedSample.from_json(parse_json(text))
+        return PackedSample.from_json(parse_json(text))
     except ValueError as error:
-        raise UsageError(f"{reader.root / row['shard']}: a sample is damaged ({error}): run `doctor`") from error
+        raise UsageError(f"{reader.root / shard}: a sample is damaged ({error}): run `doctor`") from error
+
+
+def _read(reader: ShardReader, row: dict[str, Any], members: bool) -> StoredSample:
+    sample = read_sample(reader, row["shard"], Span(row["json_offset"], row["json_size"]))
     found = {}
     for name, kind in ((FRAMES, "frames"), (IMAGES, "images")):
         if members and row[f"{kind}_offset"] >= 0:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from hub_cards.errors import one_line
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.corpora.table import NamedCorpus, Subset
 
@@ -114,6 +115,5 @@ def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | 
             source, repo_type="dataset", revision=pinned, allow_patterns=[g.replace("[", "[[]") for g in subset.files]
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()
-        raise UsageError(f"--rows {source}, revision {pinned}: {first[0] if first else error}") from error
+        raise UsageError(f"--rows {source}, revision {pinned}: {one_line(error)}") from error
     return Path(found)

@@ -119,7 +119,7 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
             x, y = _place(rng, rng.choice(QUADRANTS), target.size)
             placed = replace(target, x=x, y=y)
             clear = [o for o in things if o is not target and _apart(o, placed)]
-            return _still(rng, [placed, *clear]), place_of(placed, "position")
+            return _still(rng, [placed, *clear]), place_of(placed)
     raise ValueError(f"ability {ability!r} is not one of {IMAGE_ABILITIES}")
 
 
@@ -286,7 +286,7 @@ def _shape_of(thing: Thing, ability: str) -> Question:
     return _plain(ability, f"What shape is {thing.colour}?", SHAPES, thing.shape)
 
 
-def place_of(thing: Thing, ability: str) -> Question:
+def place_of(thing: Thing) -> Question:
     """Where a thing is that is clear of the middle lines."""
     answer = QUADRANTS[2 * (thing.y > SIDE / 2) + (thing.x > SIDE / 2)]
-    return _plain(ability, f"Where is the {thing.shape}?", QUADRANTS, answer)
+    return _plain("position", f"Where is the {thing.shape}?", QUADRANTS, answer)
