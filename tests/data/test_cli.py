@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -139,7 +140,8 @@ def test_stopping_it_by_hand_says_how_to_go_on(tmp_path: Path) -> None:
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed)
     deadline = time.monotonic() + 60
-    while not (out / ".work/plan.json").exists() and time.monotonic() < deadline:
+    # In the middle of the work: Python itself may lose a Ctrl-C that comes while it imports something.
+    while not any((out / ".work").glob("*.frames")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(run.pid, signal.SIGINT)
     _, error = run.communicate(timeout=60)
@@ -147,6 +149,25 @@ def test_stopping_it_by_hand_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Run the same command again" in error
     assert main(command[3:]) == 0
     assert main(["doctor", str(out)]) == 0
+
+
+def test_stopping_it_while_the_workers_start(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, stopped = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        if "ExecutorManager" in type(thread).__name__:
+            stopped.append(thread)
+            signal.raise_signal(signal.SIGINT)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    # As in a terminal, and not as in the background of a script.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["pack", str(source), "--out", str(tmp_path / "out"), *SMALL[:-1], "2"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(stopped) == 1
 
 
 def test_workers_end_when_their_parent_is_killed(source: Path, tmp_path: Path) -> None:

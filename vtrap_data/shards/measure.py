@@ -24,6 +24,7 @@ from PIL.Image import Image
 from vtrap_data.budgets.allocate import fixed_budget, reads_videos
 from vtrap_data.budgets.coverage import residuals
 from vtrap_data.errors import Reason, SampleError
+from vtrap_data.interruption import no_interruption
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.decode import decode_each, luma
 from vtrap_data.media.limits import check_time, time_limit, took_longer
@@ -165,7 +166,8 @@ def _run_pool(
     )
     try:
         # Few at a time: a million futures at once would hold a million samples, and a crash would suspect them all.
-        _submit(pool, running, islice(todo, 2 * workers), options)
+        with no_interruption():
+            _submit(pool, running, islice(todo, 2 * workers), options)
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -179,7 +181,8 @@ def _run_pool(
             if suspects:
                 suspects.extend(running.values())
                 return
-            _submit(pool, running, islice(todo, len(done)), options)
+            with no_interruption():
+                _submit(pool, running, islice(todo, len(done)), options)
     finally:
         pool.shutdown(cancel_futures=True)
 
