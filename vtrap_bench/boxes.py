@@ -11,10 +11,11 @@ from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 from vtrap_data.sources.toyworld.generate import Recipe
-from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SHAPES, SIDE, Scene, Thing
+from vtrap_data.sources.toyworld.questions import SLOTS
+from vtrap_data.sources.toyworld.scene import COLOURS, SHAPES, SIDE, Scene, Thing
 
 Boxes = Sequence[Sequence[Box]]
-_TOY_ID = re.compile(r"toy-(images|videos)-(bench|train)-(\d+)-(\d{6})-(\d+)")
+_TOY_ID = re.compile(r"toy-(images|videos)(?:-(\d+))?-(bench|train)-(\d+)-(\d{6})-(\d+)")
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
@@ -54,8 +55,14 @@ def toy_boxes(example: Example, *, steps: int) -> Boxes | None:
     found = _TOY_ID.fullmatch(example.item.id)
     if found is None:
         return None
-    kind, purpose, seed, index, number = found.groups()
-    recipe = Recipe(kind=kind, purpose=purpose, count=int(index) + 1, seed=int(seed))  # type: ignore[arg-type]
+    kind, slots, purpose, seed, index, number = found.groups()
+    recipe = Recipe(
+        kind=kind,  # type: ignore[arg-type]
+        purpose=purpose,  # type: ignore[arg-type]
+        count=int(index) + 1,
+        seed=int(seed),
+        slots=int(slots or SLOTS),
+    )
     scene, questions = recipe.scene(int(index))
     if int(number) >= len(questions) or questions[int(number)].text != example.item.question:
         return None  # made by another version of the toy world
@@ -64,7 +71,7 @@ def toy_boxes(example: Example, *, steps: int) -> Boxes | None:
         moments: list[list[float]] = [[0.0]]
     else:
         # A clip's own time axis: frame f is drawn at share f / frames.
-        shares = [min(round(time * FPS), scene.frames - 1) / scene.frames for time in example.frames.times]
+        shares = [min(round(time * scene.fps), scene.frames - 1) / scene.frames for time in example.frames.times]
         each = -(-len(shares) // steps)
         moments = [shares[i : i + each] for i in range(0, len(shares), each)]
     boxes = [[b for t in some for thing in asked if (b := _box(thing, t)) is not None] for some in moments]

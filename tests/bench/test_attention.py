@@ -19,7 +19,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import VIDEO_MARK, Example, Frames, Message, PackedItem
 from vtrap_data.sources.toyworld.generate import Recipe
-from vtrap_data.sources.toyworld.scene import COLOURS, FPS, SIDE
+from vtrap_data.sources.toyworld.scene import COLOURS, SIDE, Scene
 
 # ruff: noqa: F811
 
@@ -93,26 +93,27 @@ def test_toy_boxes_hold_what_is_asked_about(benchmarks):
     assert checked >= 4
 
 
-def test_toy_boxes_follow_what_moves():
-    def boxes_of(index: int, number: int, question: str, frames: int, seconds: float):
-        times = tuple(seconds * (i + 0.5) / frames for i in range(frames))
+@pytest.mark.parametrize("slots", [16, 64])
+def test_toy_boxes_follow_what_moves(slots):
+    def boxes_of(index: int, number: int, question: str, scene: Scene):
+        times = tuple(int((i + 0.5) / slots * scene.frames) / scene.fps for i in range(slots))
         item = PackedItem(
-            id=f"toy-videos-bench-0-{index:06d}-{number}",
+            id=f"{recipe.world}-bench-0-{index:06d}-{number}",
             question=question,
             messages=(Message(role="user", content=VIDEO_MARK + question),),
         )
-        blank = Frames(images=(Image.new("RGB", (SIDE, SIDE)),) * frames, times=times)
+        blank = Frames(images=(Image.new("RGB", (SIDE, SIDE)),) * slots, times=times)
         return toy_boxes(
             Example(item=item, key="x", source="toyworld", kind="video", frames=blank, images=()), steps=8
         )
 
     moved = 0
     for index in range(120):
-        recipe = Recipe(kind="videos", purpose="bench", count=index + 1, seed=0)
+        recipe = Recipe(kind="videos", purpose="bench", count=index + 1, seed=0, slots=slots)
         scene, questions = recipe.scene(index)
         goers = {word for thing in scene.things if thing.motion for word in (thing.shape, thing.colour)}
         for number, question in enumerate(questions):
-            boxes = boxes_of(index, number, question.text, 16, scene.frames / FPS)
+            boxes = boxes_of(index, number, question.text, scene)
             assert boxes is not None and len(boxes) == 8
             assert all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for some in boxes for b in some)
             if question.ability == "static" and goers & set(question.text.rstrip("?").split()):

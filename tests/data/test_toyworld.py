@@ -19,10 +19,9 @@ from vtrap_data.shards.allocation import compare_strategies
 from vtrap_data.sources.toyworld.draw import draw
 from vtrap_data.sources.toyworld.generate import Recipe, encode_clip, generate
 from vtrap_data.sources.toyworld.questions import (
-    BUDGETS,
     IMAGE_ABILITIES,
-    SLOTS,
     TEMPORAL_ABILITIES,
+    budgets_of,
     clip,
     frames_needed,
     picture,
@@ -52,32 +51,37 @@ def test_the_colour_asked_for_is_on_the_picture():
         assert seen(draw(scene), question.answer) > 20
 
 
+@pytest.mark.parametrize("slots", [16, 64])
 @pytest.mark.parametrize("ability", TEMPORAL_ABILITIES)
-def test_every_clip_is_answerable_at_the_largest_budget_and_needs_are_mixed(ability):
+def test_every_clip_is_answerable_at_the_largest_budget_and_needs_are_mixed(ability, slots):
+    budgets = budgets_of(slots)
     needs = Counter()
     for i in range(200):
-        scene, questions = clip(random.Random(i), ability)
+        scene, questions = clip(random.Random(i), ability, slots=slots)
+        assert scene.frames >= slots and 4 <= scene.frames / scene.fps <= 6
         assert [q.ability for q in questions] == [ability] + ["static"] * (len(questions) - 1)
-        needs[frames_needed(questions[0], frames=scene.frames)] += 1
-        assert {frames_needed(q, frames=scene.frames) for q in questions[1:]} <= {min(BUDGETS)}
+        needs[frames_needed(questions[0], frames=scene.frames, slots=slots)] += 1
+        assert {frames_needed(q, frames=scene.frames, slots=slots) for q in questions[1:]} <= {min(budgets)}
     assert None not in needs
-    assert sum(n for need, n in needs.items() if need > min(BUDGETS)) > 45, "time must matter"
+    assert sum(n for need, n in needs.items() if need > min(budgets)) > 45, "time must matter"
 
 
-def moments(budget: int, frames: int) -> list[float]:
+def moments(budget: int, frames: int, slots: int) -> list[float]:
     """When the frames of a budget are on screen, as shares of a clip of so many source frames."""
-    return [int((s + 0.5) / SLOTS * frames) / frames for s in subset_slots(SLOTS, budget, smallest=min(BUDGETS))]
+    chosen = subset_slots(slots, budget, smallest=min(budgets_of(slots)))
+    return [int((s + 0.5) / slots * frames) / frames for s in chosen]
 
 
-def test_blinks_can_be_counted_in_the_frames_that_are_needed_and_not_in_fewer():
+@pytest.mark.parametrize("slots", [16, 64])
+def test_blinks_can_be_counted_in_the_frames_that_are_needed_and_not_in_fewer(slots):
     """Count by looking at pixels, not at the truth that the observer reads."""
     checked = 0
     for i in range(80):
-        scene, (question, *_) = clip(random.Random(i), "blinks")
+        scene, (question, *_) = clip(random.Random(i), "blinks", slots=slots)
         blinks = [t for t in scene.things if t.shown != ((0.0, 1.0),)]
-        need = frames_needed(question, frames=scene.frames)
-        for budget in BUDGETS:
-            shots = [draw(scene, t) for t in moments(budget, scene.frames)]
+        need = frames_needed(question, frames=scene.frames, slots=slots)
+        for budget in budgets_of(slots):
+            shots = [draw(scene, t) for t in moments(budget, scene.frames, slots)]
             where = [(b.x - b.size, b.y - b.size, b.x + b.size, b.y + b.size) for b in blinks]
             counted = sum(any(seen(shot.crop(box), blinks[0].colour) > 20 for shot in shots) for box in where)
             if budget >= need:
@@ -88,14 +92,15 @@ def test_blinks_can_be_counted_in_the_frames_that_are_needed_and_not_in_fewer():
     assert checked > 30
 
 
-def test_a_change_of_colour_shows_in_the_frames_that_are_needed_and_not_in_fewer():
+@pytest.mark.parametrize("slots", [16, 64])
+def test_a_change_of_colour_shows_in_the_frames_that_are_needed_and_not_in_fewer(slots):
     checked = 0
     for i in range(80):
-        scene, (question, *_) = clip(random.Random(i), "change")
+        scene, (question, *_) = clip(random.Random(i), "change", slots=slots)
         (before,) = set(question.options) - {question.answer}
-        need = frames_needed(question, frames=scene.frames)
-        for budget in BUDGETS:
-            first, *_, last = (draw(scene, t) for t in moments(budget, scene.frames))
+        need = frames_needed(question, frames=scene.frames, slots=slots)
+        for budget in budgets_of(slots):
+            first, *_, last = (draw(scene, t) for t in moments(budget, scene.frames, slots))
             shown = seen(first, before) > 20 and seen(last, question.answer) > 20
             if budget >= need:
                 assert shown and seen(last, before) <= 20
@@ -161,6 +166,8 @@ def test_a_benchmark_keeps_its_answers_out_of_the_conversation(tmp_path):
 def test_wrong_use_is_one_line_and_exit_2(tmp_path, capsys):
     assert main(["toyworld", "images", "--out", str(tmp_path), "--count", "0"]) == 2
     assert "--count 0 must be at least 1" in capsys.readouterr().err
+    assert main(["toyworld", "images", "--out", str(tmp_path), "--slots", "64"]) == 2
+    assert "--slots 64 is for videos" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

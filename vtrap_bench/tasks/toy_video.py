@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from vtrap_bench.tasks.task import PromptProfile, Task, accuracy, as_packed
-from vtrap_data.sources.toyworld.questions import VIDEO_ABILITIES
+from vtrap_data.sources.toyworld.questions import SLOTS, VIDEO_ABILITIES, budgets_of
 
 COUNT = 400
 """Clips; each has two questions: one about time, one static."""
 SEED = 0
-BUDGETS = (2, 4, 8, 16)
+BUDGETS = budgets_of(SLOTS)
 MEAN_FRAMES = 5
 """Mean over all questions of the budgets that `--frames budget` uses."""
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.toyworld.generate import Recipe, generate
+from vtrap_data.sources.toyworld.questions import SLOTS
 
 EXAMPLES = """\
 examples:
   python -m vtrap_data toyworld videos --count 100 --out toy                   clips with questions to learn from
+  python -m vtrap_data toyworld videos --slots 64 --count 100 --out long       ... the hardest of which take 64 frames
   python -m vtrap_data toyworld images --purpose bench --count 50 --out bench  pictures with questions to score
 """
 
@@ -36,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="media files (default: %(default)s); a clip has 2 questions, an image 1",
     )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        choices=(16, 32, 64, 128),
+        default=SLOTS,
+        help="frames that the hardest questions about a clip take (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: in this one)")
 
@@ -44,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     """Generate; exit code 0."""
     if args.count < 1:
         raise UsageError(f"--count {args.count} must be at least 1")
-    recipe = Recipe(kind=args.kind, purpose=args.purpose, count=args.count, seed=args.seed)
+    if args.kind == "images" and args.slots != SLOTS:
+        raise UsageError(f"--slots {args.slots} is for videos")
+    recipe = Recipe(kind=args.kind, purpose=args.purpose, count=args.count, seed=args.seed, slots=args.slots)
     path = generate(recipe, args.out, workers=args.workers)
     print(path)
     return 0

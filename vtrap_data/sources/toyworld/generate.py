@@ -20,17 +20,19 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from vtrap_data.interruption import no_interruption
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.toyworld.draw import draw
 from vtrap_data.sources.toyworld.questions import (
     IMAGE_ABILITIES,
+    SLOTS,
     TEMPORAL_ABILITIES,
     Question,
     clip,
     frames_needed,
     picture,
 )
-from vtrap_data.sources.toyworld.scene import FPS, SIDE, Scene
+from vtrap_data.sources.toyworld.scene import SIDE, Scene
 
 TOYWORLD_VERSION = 3
 JPEG_QUALITY = 92
@@ -38,12 +40,21 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Which corpus: `count` media files of one kind, for training (answers in the conversation) or as a benchmark."""
+    """Which corpus: `count` media files of one kind, for training (answers in the conversation) or as a benchmark.
+
+    `slots` is how many frames the hardest questions about a clip take.
+    """
 
     kind: Literal["images", "videos"]
     purpose: Literal["train", "bench"]
     count: int
     seed: int = 0
+    slots: int = SLOTS
+
+    @property
+    def world(self) -> str:
+        """First part of the ids of its questions."""
+        return f"toy-{self.kind}" if self.slots == SLOTS else f"toy-{self.kind}-{self.slots}"
 
     def scene(self, index: int) -> tuple[Scene, list[Question]]:
         """Scene `index` with its questions: one for a picture; for a clip one about time and one static."""
@@ -51,7 +62,7 @@ class Recipe:
         if self.kind == "images":
             scene, question = picture(rng, IMAGE_ABILITIES[index % len(IMAGE_ABILITIES)])
             return scene, [question]
-        scene, questions = clip(rng, TEMPORAL_ABILITIES[index % len(TEMPORAL_ABILITIES)])
+        scene, questions = clip(rng, TEMPORAL_ABILITIES[index % len(TEMPORAL_ABILITIES)], slots=self.slots)
         return scene, questions[:2]
 
 
@@ -79,7 +90,9 @@ def _each(jobs: list[tuple[Recipe, int, Path]], workers: int) -> Iterator[list[d
         yield from map(_make, jobs)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_make, jobs, chunksize=16)
+        with no_interruption():
+            made = pool.map(_make, jobs, chunksize=16)
+        yield from made
 
 
 def _make(job: tuple[Recipe, int, Path]) -> list[dict[str, Any]]:
@@ -104,14 +117,14 @@ def _row(recipe: Recipe, index: int, number: int, question: Question, scene: Sce
     if recipe.purpose == "train":
         messages.append({"role": "assistant", "content": question.answer})
     return {
-        "id": f"toy-{recipe.kind}-{recipe.purpose}-{recipe.seed}-{index:06d}-{number}",
+        "id": f"{recipe.world}-{recipe.purpose}-{recipe.seed}-{index:06d}-{number}",
         "images" if still else "videos": [f"media/{name}"],
         "messages": messages,
         "question": question.text,
         "options": list(question.options),
         "answer": question.answer,
         "ability": question.ability,
-        "needs": None if still else frames_needed(question, frames=scene.frames),
+        "needs": None if still else frames_needed(question, frames=scene.frames, slots=recipe.slots),
         "source": "toyworld",
         "licence": "CC0-1.0",
         "redistributable": True,
@@ -119,11 +132,11 @@ def _row(recipe: Recipe, index: int, number: int, question: Question, scene: Sce
 
 
 def encode_clip(scene: Scene, path: Path) -> None:
-    """Render a scene to H.264 at FPS, with ordinary keyframe intervals and B-frames, as in files people have."""
+    """Render a scene to H.264, with ordinary keyframe intervals and B-frames, as in files people have."""
     # asm=0: with x264's vector code, a few clips in a thousand come out differently from one time to the next.
     options = {"crf": "16", "preset": "veryfast", "threads": "1", "x264-params": "asm=0"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream = container.add_stream("libx264", rate=scene.fps, options=options)
         stream.width = stream.height = SIDE
         stream.pix_fmt = "yuv420p"
         for i in range(scene.frames):

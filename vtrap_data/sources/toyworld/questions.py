@@ -16,6 +16,7 @@ from typing import Literal
 from vtrap_data.media.select import subset_slots
 from vtrap_data.sources.toyworld.scene import (
     COLOURS,
+    FPS,
     QUADRANTS,
     SHAPES,
     SIDE,
@@ -31,7 +32,7 @@ VIDEO_ABILITIES = ("static", "change", "morph", "order", "blinks")
 TEMPORAL_ABILITIES = VIDEO_ABILITIES[1:]
 
 SLOTS = 16
-BUDGETS = (2, 4, 8, 16)
+"""Frames that the hardest questions about a clip take, unless said otherwise."""
 
 DIGITS = tuple("0123456789")
 COUNTS = ("1", "2", "3", "4", "5")
@@ -62,23 +63,26 @@ class Question:
     observe: Observer
 
 
-def frames_needed(
-    question: Question, *, frames: int, budgets: Sequence[int] = BUDGETS, slots: int = SLOTS
-) -> int | None:
+def budgets_of(slots: int) -> tuple[int, ...]:
+    """Candidate budgets of a clip whose hardest questions take `slots` frames: an eighth of them, a quarter, ..."""
+    return (slots // 8, slots // 4, slots // 2, slots)
+
+
+def frames_needed(question: Question, *, frames: int, slots: int = SLOTS) -> int | None:
     """Smallest budget from which on, at every larger budget too, the frames shown determine the answer.
 
     Args:
         question: With its ideal observer.
         frames: Source frames of the clip; a slot shows the last one that began before its centre.
-        budgets: Candidates.
-        slots: Pool slots.
+        slots: Pool slots; `budgets_of` them are tried.
 
     Returns:
         The budget, or None if not even the largest one determines the answer.
     """
     needed: int | None = None
-    for budget in sorted(budgets, reverse=True):
-        chosen = subset_slots(slots, budget, smallest=min(budgets))
+    budgets = budgets_of(slots)
+    for budget in reversed(budgets):
+        chosen = subset_slots(slots, budget, smallest=budgets[0])
         if question.observe([int((slot + 0.5) / slots * frames) / frames for slot in chosen]) != question.answer:
             break
         needed = budget
@@ -126,20 +130,28 @@ def picture(rng: random.Random, ability: str) -> tuple[Scene, Question]:
 # --- clips ----------------------------------------------------------------------------------------------------------
 
 
-def clip(rng: random.Random, ability: str) -> tuple[Scene, list[Question]]:
-    """A clip made for one temporal ability, with a question about it and two static ones about the same clip."""
-    makers: dict[str, Callable[[random.Random], tuple[list[Thing], Question]]] = {
+def clip(rng: random.Random, ability: str, *, slots: int = SLOTS) -> tuple[Scene, list[Question]]:
+    """A clip made for one temporal ability, with a question about it and two static ones about the same clip.
+
+    Args:
+        rng: Everything is drawn from it.
+        ability: One of TEMPORAL_ABILITIES.
+        slots: Frames that the hardest questions take: what happens is as short, against the clip, as they are close.
+    """
+    makers: dict[str, Callable[[random.Random, float], tuple[list[Thing], Question]]] = {
         "change": functools.partial(_change, look="colour"),
         "morph": functools.partial(_change, look="shape"),
         "order": _order,
         "blinks": _blinks,
     }
     make_one = makers[ability]
-    frames = rng.choice((32, 40, 48))
-    things, question = make_one(rng)
-    while frames_needed(question, frames=frames) is None:  # it fell between two frames: not answerable, so not asked
-        things, question = make_one(rng)
-    scene = Scene(things=tuple(things), background=background(rng), frames=frames)
+    grain = SLOTS / slots
+    fps = FPS if slots <= 2 * SLOTS else FPS * slots // (2 * SLOTS)  # a frame for every slot
+    frames = rng.choice((4, 5, 6)) * fps
+    things, question = make_one(rng, grain)
+    while frames_needed(question, frames=frames, slots=slots) is None:  # it fell between two frames: not asked
+        things, question = make_one(rng, grain)
+    scene = Scene(things=tuple(things), background=background(rng), frames=frames, fps=fps)
     lasting = [thing for thing in things if thing.shown == ((0.0, 1.0),)]
     static = [make(thing, "static") for thing in lasting for make in (_colour_of, _shape_of)]
     return scene, [question, *rng.sample(static, min(2, len(static)))]
@@ -154,17 +166,22 @@ def at_the_end(text: str) -> str:
     return f"In the end, {text[0].lower()}{text[1:]}"
 
 
-def _moment(rng: random.Random) -> float:
-    """When something happens once: in the middle, where two frames show it, or near an end, where it takes more.
+def _moment(rng: random.Random, grain: float) -> float:
+    """When something happens once: in the middle, where few frames show it, or near an end, where it takes more.
 
     As often early as late: what can be seen for most of a clip is how it was as often as how it ends up, so to look
     without regard to time is to be right by half.
     """
     low, high = rng.choice(((0.05, 0.07), (0.1, 0.2), (0.3, 0.7), (0.3, 0.7), (0.8, 0.9), (0.91, 0.93)))
-    return rng.uniform(low, high)
+    return rng.uniform(_drawn(low, grain), _drawn(high, grain))
 
 
-def _change(rng: random.Random, look: Literal["colour", "shape"]) -> tuple[list[Thing], Question]:
+def _drawn(share: float, grain: float) -> float:
+    """A share of the duration, drawn as much closer to the end that it is near to as the grain is finer."""
+    return share * grain if share < 0.5 else share + (1 - share) * (1 - grain)
+
+
+def _change(rng: random.Random, grain: float, look: Literal["colour", "shape"]) -> tuple[list[Thing], Question]:
     """Something takes on another colour or shape, and something else may go somewhere, which is not asked about."""
     before, *others = _distinct(rng, rng.randint(2, 3), size=(9, 13))
     ability, text, looks = (
@@ -174,7 +191,7 @@ def _change(rng: random.Random, look: Literal["colour", "shape"]) -> tuple[list[
     )
     new = rng.choice([one for one in looks if one not in {getattr(thing, look) for thing in (before, *others)}])
     after = replace(before, colour=new) if look == "colour" else replace(before, shape=new)
-    at = _moment(rng)
+    at = _moment(rng, grain)
     states = (replace(before, shown=((0.0, at),)), replace(after, shown=((at, 1.0),)))
 
     def observe(times: Sequence[float]) -> str | None:
@@ -200,10 +217,10 @@ def _wander(rng: random.Random, others: Sequence[Thing], still: Thing) -> list[T
     return [replace(first, motion=Motion(x - first.x, y - first.y, start, start + 0.3)), *rest]
 
 
-def _order(rng: random.Random) -> tuple[list[Thing], Question]:
+def _order(rng: random.Random, grain: float) -> tuple[list[Thing], Question]:
     first, second, *others = _distinct(rng, 3, size=(8, 12))
-    gap = rng.choice((0.07, 0.13, 0.26, 0.45))  # about 1, 2, 4 or 7 of 16 slots
-    a = rng.uniform(0.02, 0.96 - gap)
+    gap = grain * rng.choice((0.07, 0.13, 0.26, 0.45))  # about 1, 2, 4 or 7 slots
+    a = rng.uniform(_drawn(0.02, grain), _drawn(0.96, grain) - gap)
     things = {c.colour: replace(c, shown=((at, 1.0),)) for c, at in ((first, a), (second, a + gap))}
     x, y = rng.sample([first.colour, second.colour], 2)
     text = f"Which appears first, {x} or {y}?"
@@ -217,13 +234,14 @@ def _order(rng: random.Random) -> tuple[list[Thing], Question]:
     )
 
 
-def _blinks(rng: random.Random) -> tuple[list[Thing], Question]:
+def _blinks(rng: random.Random, grain: float) -> tuple[list[Thing], Question]:
     lamp, other = _distinct(rng, 2, size=(8, 11))
     count = rng.randint(1, 4)
-    bright = rng.choice((0.065, 0.13)) if count < 4 else 0.065  # about 1 or 2 of 16 slots
-    room = 0.94 - count * bright - (count - 1) * 0.07
+    bright = grain * (rng.choice((0.065, 0.13)) if count < 4 else 0.065)  # about 1 or 2 slots
+    dark, margin = grain * 0.07, grain * 0.03
+    room = 1 - 2 * margin - count * bright - (count - 1) * dark
     cuts = sorted(rng.uniform(0, room) for _ in range(count))
-    starts = [0.03 + cut + i * (bright + 0.07) for i, cut in enumerate(cuts)]
+    starts = [margin + cut + i * (bright + dark) for i, cut in enumerate(cuts)]
     (x, y, size), *places = scatter(rng, 1 + count, size=(7, 9))
     blinks = [
         Thing(shape=lamp.shape, colour=lamp.colour, x=a, y=b, size=c, shown=((start, start + bright),))

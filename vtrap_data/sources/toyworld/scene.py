@@ -12,6 +12,7 @@ from typing import NamedTuple
 SIDE = 64
 """Width and height of images and videos, in pixels. A multiple of 16, as H.264 macroblocks are."""
 FPS = 8
+"""Source frames per second of a clip, unless its questions take more than twice 16."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 40),
@@ -74,12 +75,14 @@ class Scene:
     Attributes:
         things: In drawing order.
         background: RGB.
-        frames: Source frames of the clip at FPS; 1 for a picture.
+        frames: Source frames of the clip; 1 for a picture.
+        fps: Of the clip.
     """
 
     things: tuple[Thing, ...]
     background: tuple[int, int, int]
     frames: int = 1
+    fps: int = FPS
 
 
 def background(rng: random.Random) -> tuple[int, int, int]:
