@@ -256,8 +256,8 @@ def make_index(out: Path, items: int, small: Path) -> None:
 
 
 def _finish(out: Path, old: Any, index: Any, shards: tuple[Any, ...]) -> None:
+    from vtrap_data.files import sha256_file
     from vtrap_data.shards.card import write_card
-    from vtrap_data.shards.files import sha256_file
     from vtrap_data.shards.index import count_rows
     from vtrap_data.shards.manifest import INDEX, write_manifest
 

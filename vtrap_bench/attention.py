@@ -27,9 +27,9 @@ from vtrap_bench.statistics import paired_difference
 from vtrap_bench.tasks import TASKS, Task
 from vtrap_bench.tasks.locate import ensure
 from vtrap_data.errors import UsageError
+from vtrap_data.files import write_bytes
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example
-from vtrap_data.shards.files import write_bytes
 
 if TYPE_CHECKING:
     from vtrap_bench.boxes import Boxes

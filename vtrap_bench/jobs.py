@@ -12,8 +12,8 @@ from vtrap_bench.tasks import TASKS, Task
 from vtrap_bench.tasks.locate import MANIFEST, ensure
 from vtrap_bench.tasks.task import PromptProfile
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
-from vtrap_data.shards.files import sha256_file
 
 
 class Job(NamedTuple):

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from vtrap_data.encoding.models import ModelRef, resolve
 from vtrap_data.errors import UsageError
+from vtrap_data.files import canonical_json
 from vtrap_data.json_object import read_json_object
-from vtrap_data.shards.files import canonical_json
 
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (".json", ".jinja", ".txt", ".model")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.files import canonical_json, sync_directory
 from vtrap_data.parsing import parse_json, typed
-from vtrap_data.shards.files import canonical_json, sync_directory
 
 RECORDS = "records.jsonl"
 KEY_VERSION = 1

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from vtrap_bench import changes, figures
 from vtrap_data.errors import UsageError
-from vtrap_data.shards.files import write_bytes
+from vtrap_data.files import write_bytes
 
 EXAMPLES = """\
 examples:

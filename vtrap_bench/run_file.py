@@ -22,10 +22,10 @@ from vtrap_bench.statistics import RESAMPLES
 from vtrap_bench.tasks.task import PROMPTS_VERSION
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
+from vtrap_data.files import canonical_json, write_bytes
 from vtrap_data.json_object import read_json_object
 from vtrap_data.media.select import FRAMES_VERSION
 from vtrap_data.parsing import parse_json
-from vtrap_data.shards.files import canonical_json, write_bytes
 
 RUN = "run.json"
 RUN_FORMAT = 1

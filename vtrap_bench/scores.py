@@ -12,7 +12,7 @@ from vtrap_bench.extract import Stage
 from vtrap_bench.records import Record
 from vtrap_bench.statistics import bootstrap_means, percentile_interval, share_interval
 from vtrap_bench.tasks import GROUPS, Task
-from vtrap_data.shards.files import canonical_json
+from vtrap_data.files import canonical_json
 
 SCORES = "scores.json"
 SCORES_FORMAT = 1

@@ -26,8 +26,8 @@ from typing import IO, Literal, NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.parsing import parse_json
-from vtrap_data.shards.files import sha256_file, write_bytes
 
 MARKER_FORMAT = 1
 _READ_WHOLE = 64 * 2**20

@@ -23,8 +23,8 @@ from vtrap_bench import study_cost
 from vtrap_bench.steps import Step, plan, run_steps
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_data.errors import UsageError
+from vtrap_data.files import write_bytes
 from vtrap_data.parsing import parse_yaml
-from vtrap_data.shards.files import write_bytes
 
 STUDY_FORMAT = 1
 RECORD = "study.json"

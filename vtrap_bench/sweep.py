@@ -20,7 +20,7 @@ from vtrap_bench.compare import ALPHA, Difference, compare, read_run
 from vtrap_bench.scores import SCORES
 from vtrap_bench.statistics import holm
 from vtrap_data.errors import UsageError
-from vtrap_data.shards.files import write_bytes
+from vtrap_data.files import write_bytes
 
 SWEEP = "sweep.json"
 SWEEP_FORMAT = 1

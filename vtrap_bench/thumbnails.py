@@ -15,8 +15,8 @@ from vtrap_bench.records import Record
 from vtrap_bench.tasks import TASKS
 from vtrap_bench.tasks.locate import MANIFEST, folder_of
 from vtrap_data.errors import VtrapError
+from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
-from vtrap_data.shards.files import sha256_file
 
 SIDE = 112
 """Longer side in pixels: several fit beside each other on a phone."""

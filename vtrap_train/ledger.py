@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vtrap_data.errors import FatalSampleError
+from vtrap_data.files import write_bytes
 from vtrap_data.parsing import parse_json
-from vtrap_data.shards.files import write_bytes
 
 
 class Skip(TypedDict):

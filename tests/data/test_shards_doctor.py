@@ -14,8 +14,8 @@ import pytest
 from shards_media import tree, write_corpus
 
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file
 from vtrap_data.shards.doctor import FaultKind, doctor
-from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.index import count_rows, frame_counts, read_index
 from vtrap_data.shards.manifest import PackSettings, read_manifest, write_manifest
 from vtrap_data.shards.members import pack_list, unpack_list

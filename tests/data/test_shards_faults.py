@@ -16,10 +16,10 @@ from shards_media import tree, write_corpus
 from test_shards_doctor import SETTINGS, edit_json, rewrite
 
 from vtrap_data.__main__ import main
+from vtrap_data.files import sha256_file
 from vtrap_data.media import jpeg
 from vtrap_data.shards import doctor as doctor_module
 from vtrap_data.shards.doctor import FaultKind, doctor
-from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.manifest import read_manifest, write_manifest
 from vtrap_data.shards.members import pack_list, unpack_list
 from vtrap_data.shards.pack import pack

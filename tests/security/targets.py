@@ -36,13 +36,13 @@ from vtrap_bench.run_file import read_run
 from vtrap_bench.steps import _read_marker
 from vtrap_bench.study import EXAMPLE, read_study
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.tars import tar_members, tar_names
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import PackedSample, SourceSample
 from vtrap_data.shards import spool
 from vtrap_data.shards.doctor import doctor
-from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import INDEX, MANIFEST, PackSettings, read_manifest
 from vtrap_data.shards.members import pack_list, spans, unpack_list

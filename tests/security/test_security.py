@@ -18,9 +18,9 @@ from hub_cards.rendering import write_text
 from vtrap_bench.claims import Worker
 from vtrap_data.__main__ import main
 from vtrap_data.errors import UnreachableError, UsageError, VtrapError, printable
+from vtrap_data.files import write_bytes
 from vtrap_data.loading import remote
 from vtrap_data.media.tars import tar_members, tar_names
-from vtrap_data.shards.files import write_bytes
 from vtrap_data.shards.manifest import read_manifest
 from vtrap_data.shards.members import Span
 from vtrap_data.shards.reader import ShardReader

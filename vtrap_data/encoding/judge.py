@@ -13,8 +13,8 @@ from vtrap_data.encoding.batch import collate
 from vtrap_data.encoding.models import load_model, load_processor, resolve
 from vtrap_data.encoding.tokens import encode
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file
 from vtrap_data.samples import VIDEO_MARK, Example, Message
-from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.reallocate import Judge
 
 PROMPT_VERSION = 1

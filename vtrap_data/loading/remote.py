@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from hub_cards.errors import one_line, redact
 from vtrap_data.errors import UnreachableError, UsageError
-from vtrap_data.shards.files import sha256_file, sync_directory, write_bytes
+from vtrap_data.files import sha256_file, sync_directory, write_bytes
 from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, Manifest, read_manifest
 
 PATIENCE = 600.0

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hub_cards.dataset_card import DatasetFacts, SourceFacts, dataset_card
-from vtrap_data.shards.files import write_bytes
+from vtrap_data.files import write_bytes
 from vtrap_data.shards.index import count_values
 from vtrap_data.shards.manifest import DATA, README, Manifest
 from vtrap_data.shards.stats import describe

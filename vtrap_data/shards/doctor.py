@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from hub_cards.dataset_card import features
 from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.files import sha256_file
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.media.tars import Member, tar_members
 from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, PackedItem, PackedSample
-from vtrap_data.shards.files import sha256_file
 from vtrap_data.shards.index import FrameFacts, count_rows, index_rows, read_index
 from vtrap_data.shards.manifest import DATA, INDEX, README, Manifest, Shard, read_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES, Span, spans, unpack_list

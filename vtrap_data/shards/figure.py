@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vtrap_data.errors import UsageError
-from vtrap_data.shards.files import write_bytes
+from vtrap_data.files import write_bytes
 
 PANELS = (
     ("video items per budget", "budgets"),

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vtrap_data.errors import UsageError
+from vtrap_data.files import atomic_file
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.media.tars import Member
 from vtrap_data.samples import PackedSample
-from vtrap_data.shards.files import atomic_file
 from vtrap_data.shards.manifest import INDEX
 from vtrap_data.shards.members import FRAMES, IMAGES
 

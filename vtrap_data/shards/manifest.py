@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.files import write_bytes
 from vtrap_data.parsing import parse_json, typed
 from vtrap_data.samples import FORMAT_VERSION
-from vtrap_data.shards.files import write_bytes
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"

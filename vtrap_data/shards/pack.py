@@ -25,6 +25,7 @@ from tqdm import tqdm
 from vtrap_data.budgets.allocate import Allocation, Need, allocate, check_strategy, reads_questions
 from vtrap_data.budgets.demand import DEMAND_VERSION, check_scorer, demands
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
+from vtrap_data.files import canonical_json, sha256_file, write_bytes
 from vtrap_data.media import decode, jpeg
 from vtrap_data.media.select import FRAMES_VERSION, frame_ids, subset_slots
 from vtrap_data.media.tars import COPIES, marks
@@ -40,7 +41,6 @@ from vtrap_data.samples import (
 )
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.cluster import check_ray, measure_on_ray
-from vtrap_data.shards.files import canonical_json, sha256_file, write_bytes
 from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, count_rows, write_index
 from vtrap_data.shards.manifest import (
     DATA,

@@ -13,9 +13,9 @@ import jinja2
 from PIL import Image
 
 from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.files import write_bytes
 from vtrap_data.media import images, jpeg
 from vtrap_data.samples import PackedItem, PackedSample
-from vtrap_data.shards.files import write_bytes
 from vtrap_data.shards.manifest import Manifest, read_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES, unpack_list
 from vtrap_data.shards.stored import StoredSample, read_stored

@@ -14,12 +14,12 @@ from tqdm import tqdm
 from vtrap_data.budgets.allocate import DELTA, JUDGED
 from vtrap_data.budgets.demand import DEMAND_VERSION
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example
 from vtrap_data.shards.allocation import Asked, Scorer, allocate_again, asked_items, demand_scores
 from vtrap_data.shards.card import write_card
-from vtrap_data.shards.files import sha256_file, write_bytes
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
 from vtrap_data.shards.pack import packed_item, shard_limits

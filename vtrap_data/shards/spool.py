@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from vtrap_data.files import canonical_json, write_bytes
 from vtrap_data.media.tars import marks
 from vtrap_data.parsing import parse_json, typed
 from vtrap_data.samples import PackedImage, SourceSample
-from vtrap_data.shards.files import canonical_json, write_bytes
 from vtrap_data.shards.members import unpack_list
 
 

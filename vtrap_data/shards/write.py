@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from vtrap_data.files import atomic_file, canonical_json
 from vtrap_data.media.tars import tar_members
 from vtrap_data.samples import PackedSample
-from vtrap_data.shards.files import atomic_file, canonical_json
 from vtrap_data.shards.index import SCHEMA, FrameFacts, index_rows, index_table
 from vtrap_data.shards.manifest import DATA, Shard
 from vtrap_data.shards.tokens import frame_tokens, images_tokens

@@ -13,8 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from vtrap_data.errors import FatalSampleError, UsageError
+from vtrap_data.files import atomic_file, write_bytes
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
-from vtrap_data.shards.files import atomic_file, write_bytes
 from vtrap_data.sources.benchmarks.rows import read_rows
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, lettered, write_facts
 

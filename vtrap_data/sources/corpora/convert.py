@@ -20,9 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError
+from vtrap_data.files import atomic_file, write_bytes
 from vtrap_data.media.tars import MediaRoot, marks
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
-from vtrap_data.shards.files import atomic_file, write_bytes
 from vtrap_data.sources.corpora.rows import find_files, read_rows
 from vtrap_data.sources.corpora.table import NamedCorpus, Shape, Subset
 

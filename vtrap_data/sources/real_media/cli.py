@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vtrap_data.shards.files import write_bytes
+from vtrap_data.files import write_bytes
 from vtrap_data.sources.real_media.fetch import fetch
 from vtrap_data.sources.real_media.questions import write_questions
 from vtrap_data.sources.real_media.table import MEDIA

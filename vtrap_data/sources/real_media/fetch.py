@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.shards.files import write_bytes
+from vtrap_data.files import write_bytes
 from vtrap_data.sources.real_media.table import MEDIA, Medium, Package
 
 MEDIA_FOLDER = "media"

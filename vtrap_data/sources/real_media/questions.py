@@ -14,8 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vtrap_data.files import write_bytes
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
-from vtrap_data.shards.files import write_bytes
 from vtrap_data.sources.real_media.fetch import MEDIA_FOLDER
 from vtrap_data.sources.real_media.table import MEDIA, Medium
 
