@@ -51,7 +51,7 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
             cap_pixels_per_frame=bool(p.cap_pixels_per_frame),
         )
         steps = {name: getattr(p, name) for name in ("patch_size", "merge_size", "temporal_patch_size")}
-        patches, *shape = p.patchify(sized, **steps)
+        patches, *shape = p.patchify(sized.contiguous(), **steps)  # whatever lay side by side in memory
         ordered.append(patches[0])
         grid.append(shape)
     # As `rescale_and_normalize` fuses them; a patch holds its colours one after the other.

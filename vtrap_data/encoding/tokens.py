@@ -93,7 +93,7 @@ def encode(example: Example, processor: Any, *, train: bool, max_length: int | N
         labels=torch.tensor(laid.labels),
         token_types=torch.tensor(laid.types),
         images=tuple(pixels_of(i) for i in example.images),
-        video=None if frames is None else _pixels(frames.images),
+        video=None if frames is None else _video_of(frames.images),
         seconds_per_grid=1.0 if frames is None else _seconds_per_grid(frames.times, processor),
         visual_tokens=visual,
     )
@@ -175,18 +175,20 @@ def blank(processor: Any) -> Encoded:
 
 def pixels_of(image: Any) -> Tensor:
     """uint8 [3, height, width] of a PIL image."""
-    return _pixels([image])[0]
+    # Pillow takes colours apart three times faster than numpy or torch do, and `convert` would copy first.
+    bands = image.split() if image.mode == "RGB" else image.convert("RGB").split()
+    return torch.from_numpy(np.stack([np.asarray(band) for band in bands]))
 
 
-def _pixels(images: Sequence[Any]) -> Tensor:
-    """uint8 [images, 3, height, width] of PIL images of one size."""
-    out = np.empty((len(images), 3, images[0].height, images[0].width), np.uint8)
-    for planes, image in zip(out, images, strict=True):
-        # Pillow takes colours apart three times faster than numpy or torch do, and `convert` would copy first.
-        bands = image.split() if image.mode == "RGB" else image.convert("RGB").split()
-        for plane, band in zip(planes, bands, strict=True):
-            plane[:] = np.asarray(band)
-    return torch.from_numpy(out)
+def _video_of(frames: Sequence[Any]) -> Tensor:
+    """uint8 [frames, 3, height, width] of PIL images of one size, the colours of a pixel side by side in memory.
+
+    So torch resizes a clip in half the time, to the same bytes: what it does with planes is put them side by side first.
+    """
+    out = np.empty((len(frames), frames[0].height, frames[0].width, 3), np.uint8)
+    for pixels, frame in zip(out, frames, strict=True):
+        pixels[:] = np.asarray(frame if frame.mode == "RGB" else frame.convert("RGB"))
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 def _prompt(messages: Sequence[Message]) -> tuple[Message, ...]:
