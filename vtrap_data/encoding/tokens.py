@@ -183,7 +183,7 @@ def pixels_of(image: Any) -> Tensor:
 def _video_of(frames: Sequence[Any]) -> Tensor:
     """uint8 [frames, 3, height, width] of PIL images of one size, the colours of a pixel side by side in memory.
 
-    So torch resizes a clip in half the time, to the same bytes: what it does with planes is put them side by side first.
+    So torch resizes a clip in half the time, to the same bytes: planes it puts side by side itself first.
     """
     out = np.empty((len(frames), frames[0].height, frames[0].width, 3), np.uint8)
     for pixels, frame in zip(out, frames, strict=True):
