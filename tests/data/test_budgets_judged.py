@@ -57,7 +57,10 @@ def judge_by(table: dict[str, tuple[float, ...]], asked: list[tuple[str, int, in
             asked.append((example.item.id, budget, len(example.frames)))
         return list(table.get(example.item.id, (3.0, 2.0, 1.0, 0.99)))
 
-    return Judge(scores=scores, looks_at=lambda budgets: budgets, facts={"model": "a table"})
+    def opened(corpus: Path, budget: int) -> Any:
+        return PackedDataset(corpus, frames=budget).__getitem__
+
+    return Judge(scores=scores, looks_at=lambda budgets: budgets, opened=opened, facts={"model": "a table"})
 
 
 def test_the_judge_sees_the_frames_of_every_budget_and_its_word_is_stored(packed: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from shards_media import SMALL, write_clip, write_rows
 
 from vtrap_data.__main__ import main
 from vtrap_data.shards.contamination import contamination, picture_hash, plain_question
+from vtrap_data.shards.index import read_index
 
 LONG = "What does the white square do after it has crossed the middle?"
 
@@ -110,6 +111,24 @@ def test_a_corpus_shares_everything_with_itself(corpora):
     corpus, _, _ = corpora
     (one,) = contamination(corpus, [corpus])
     assert one.media_shared == one.media == 7 and one.questions_shared == one.items == 7
+
+
+def test_what_cannot_be_looked_at_is_counted_and_compared_by_its_file(corpora, tmp_path, capsys):
+    corpus, bench, _ = corpora
+    shutil.copytree(bench, tmp_path / "bench")
+    for row in read_index(bench).to_pylist():
+        if row["item_id"] in ("same-file", "same-look"):
+            with (tmp_path / "bench" / row["shard"]).open("r+b") as file:
+                file.seek(row["images_offset"] + 20)
+                file.write(bytes(row["images_size"] - 20))
+    (one,) = contamination(corpus, [tmp_path / "bench"])
+    assert (one.media, one.unreadable, one.media_shared) == (6, 2, 2)
+    assert {(s.kind, Path(s.item).name) for s in one.shared if s.kind != "question"} == {
+        ("file", "copy.jpg"),
+        ("look", "1.mp4"),
+    }
+    assert main(["contamination", str(corpus), str(tmp_path / "bench")]) == 1
+    assert "2 media could not be read and were compared by their files only" in capsys.readouterr().out
 
 
 def test_command_says_it_and_exits_with_1(corpora, capsys):

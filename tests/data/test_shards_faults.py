@@ -16,9 +16,10 @@ from shards_media import tree, write_corpus
 from test_shards_doctor import SETTINGS, edit_json, rewrite
 
 from vtrap_data.__main__ import main
+from vtrap_data.encoding import check
+from vtrap_data.encoding.check import check_tokens
 from vtrap_data.files import sha256_file
 from vtrap_data.media import jpeg
-from vtrap_data.shards import doctor as doctor_module
 from vtrap_data.shards.doctor import FaultKind, doctor
 from vtrap_data.shards.manifest import read_manifest, write_manifest
 from vtrap_data.shards.members import pack_list, unpack_list
@@ -221,7 +222,7 @@ def test_there_are_enough_faults_and_none_where_there_is_none(corpus: Path) -> N
 
 
 def test_deep_counts_tokens_in_three_ways(corpus: Path, toy_processor: Any) -> None:
-    assert doctor(corpus, processor=toy_processor) == []
+    assert list(check_tokens(corpus, toy_processor)) == []
 
 
 def resized(root: Path) -> None:
@@ -244,7 +245,7 @@ def resized(root: Path) -> None:
 def test_deep_finds_frames_that_are_not_as_the_index_says(corpus: Path, toy_processor: Any) -> None:
     resized(corpus)
     assert doctor(corpus) == [], "nothing but the tokens is wrong"
-    faults = doctor(corpus, processor=toy_processor)
+    faults = list(check_tokens(corpus, toy_processor))
     assert {fault.kind for fault in faults} == {FaultKind.TOKENS}
     assert len(faults) == 7
     assert "visual tokens follow from the index" in faults[0].detail
@@ -253,13 +254,14 @@ def test_deep_finds_frames_that_are_not_as_the_index_says(corpus: Path, toy_proc
 def test_deep_notices_pixels_that_do_not_fit_the_text(
     corpus: Path, toy_processor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_module, "_given_tokens", lambda batch, claimed, processor: claimed + 1)
-    assert {fault.kind for fault in doctor(corpus, processor=toy_processor)} == {FaultKind.TOKENS}
+    monkeypatch.setattr(check, "_given_tokens", lambda batch, claimed, processor: claimed + 1)
+    assert {fault.kind for fault in check_tokens(corpus, toy_processor)} == {FaultKind.TOKENS}
 
 
-def test_deep_waits_until_the_rest_is_sound(corpus: Path, toy_processor: Any) -> None:
+def test_deep_waits_until_the_rest_is_sound(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flip(corpus)
-    assert doctor(corpus, processor=toy_processor)[-1].detail.startswith("not counted")
+    assert main(["doctor", str(corpus), "--deep", "toy-vl"]) == 1
+    assert "tokens: index.parquet: not counted" in capsys.readouterr().out
 
 
 def test_the_deep_command(corpus: Path, toy_processor: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from vtrap_data.encoding.models import load_model, load_processor, resolve
 from vtrap_data.encoding.tokens import encode
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file
+from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import VIDEO_MARK, Example, Message
 from vtrap_data.shards.reallocate import Judge
 
@@ -54,8 +55,14 @@ def load_judge(model: str, *, strategy: Literal["loss", "vlm"], device: str | No
         return [-mean * tokens for mean, tokens in told]
 
     if strategy == "loss":
-        return Judge(scores=losses, looks_at=lambda budgets: budgets, facts=facts)
-    return Judge(scores=preferences, looks_at=lambda budgets: budgets[:1], facts={**facts, "prompt": PROMPT_VERSION})
+        return Judge(scores=losses, looks_at=lambda budgets: budgets, opened=opened, facts=facts)
+    facts["prompt"] = PROMPT_VERSION
+    return Judge(scores=preferences, looks_at=lambda budgets: budgets[:1], opened=opened, facts=facts)
+
+
+def opened(corpus: Path, budget: int) -> Callable[[int], Example]:
+    """The items of a packed corpus with the frames of a budget, by their numbers."""
+    return PackedDataset(corpus, frames=budget).__getitem__
 
 
 def answered(example: Example) -> Example:

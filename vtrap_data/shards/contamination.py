@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,13 +24,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media import images, jpeg
-from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
+from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item
+from vtrap_data.shards.manifest import read_manifest
+from vtrap_data.shards.members import FRAMES, IMAGES, unpack_list
+from vtrap_data.shards.stored import StoredSample, read_stored
 
 DISTANCE = 20
 """Bits of 256 that may differ. Encoding anew moves a handful; unrelated pictures differ in about 128."""
-FRAMES = 8
+FRAMES_SEEN = 8
 """Stored frames looked at per video, evenly spread."""
 SHARE = 0.5
 """Share of a benchmark medium's pictures that must be found in one medium of the corpus."""
@@ -43,6 +45,7 @@ _GRID = (17, 16)
 _CHUNK = 2_000
 
 Words = NDArray[np.uint64]
+_NO_PICTURES: Words = np.zeros((0, 4), np.uint64)
 
 EXAMPLES = """\
 examples:
@@ -103,13 +106,20 @@ class Contamination:
         return self.media_shared > 0 or self.questions_shared > self.short_questions_shared
 
 
-class _Medium(NamedTuple):
-    """One media item: its id, its rows in the index, its files' hashes, and the hashes of its pictures."""
+class _Asked(NamedTuple):
+    """An item: its id, and the words of what is asked in it: the bare question first, then each user turn."""
 
     id: str
-    rows: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
+class _Medium(NamedTuple):
+    """One media item: its id, its items, its files' hashes, and the hashes of its pictures; None: not readable."""
+
+    id: str
+    items: tuple[_Asked, ...]
     files: tuple[str, ...]
-    pictures: Words
+    pictures: Words | None
 
 
 class _Corpus(NamedTuple):
@@ -135,8 +145,10 @@ def contamination(corpus: Path, benchmarks: Sequence[Path], *, distance: int = D
     """
     if not 0 <= distance <= 64:
         raise UsageError(f"--distance {distance} must be between 0 and 64 (of 256 bits)")
-    known = _read(PackedDataset(corpus), name=corpus.name)
-    return [_compare(known, PackedDataset(root), str(root), distance) for root in benchmarks]
+    for root in (corpus, *benchmarks):
+        read_manifest(root)  # a folder that is none of ours is said so before hours of looking
+    known = _read(corpus)
+    return [_compare(known, root, distance) for root in benchmarks]
 
 
 def picture_hash(image: Image.Image) -> Words | None:
@@ -200,50 +212,50 @@ def run(args: argparse.Namespace) -> int:
     return int(any(one.found for one in found))
 
 
-def _read(data: PackedDataset, *, name: str) -> _Corpus:
-    media, _ = _media(data, name)
+def _read(root: Path) -> _Corpus:
+    media = list(_media(root))
     files: dict[str, str] = {}
+    questions: dict[str, str] = {}
     for medium in media:
         for file in medium.files:
             files.setdefault(file, medium.id)
-    counts = [len(medium.pictures) for medium in media]
-    questions: dict[str, str] = {}
-    for medium in media:
-        for row in medium.rows:
-            for item, text in _questions(data, row):
-                questions.setdefault(text, item)
-    pictures = [medium.pictures for medium in media]
+        for item in medium.items:
+            for text in item.texts:
+                questions.setdefault(text, item.id)
+    pictures = [_NO_PICTURES if medium.pictures is None else medium.pictures for medium in media]
     return _Corpus(
         names=[medium.id for medium in media],
         files=files,
-        pictures=np.concatenate(pictures) if pictures else np.zeros((0, 4), np.uint64),
-        owners=np.repeat(np.arange(len(media)), counts),
+        pictures=np.concatenate([_NO_PICTURES, *pictures]),
+        owners=np.repeat(np.arange(len(media)), [len(found) for found in pictures]),
         questions=questions,
     )
 
 
-def _compare(corpus: _Corpus, data: PackedDataset, name: str, distance: int) -> Contamination:
-    media, unreadable = _media(data, Path(name).name)
+def _compare(corpus: _Corpus, root: Path, distance: int) -> Contamination:
+    name = str(root)
     shared: list[Shared] = []
-    on_shared = media_shared = asked = short = 0
-    for medium in media:
-        found = _match(corpus, medium, name, distance)
-        if found is not None:
-            shared.append(found)
+    media = items = unreadable = on_shared = media_shared = asked = short = 0
+    for medium in _media(root):
+        media, items, unreadable = media + 1, items + len(medium.items), unreadable + (medium.pictures is None)
+        match = _match(corpus, medium, name, distance)
+        if match is not None:
+            shared.append(match)
             media_shared += 1
-            on_shared += len(medium.rows)
-        for row in medium.rows:
-            for item, text in _questions(data, row)[:1]:
+            on_shared += len(medium.items)
+        for item in medium.items:
+            for text in item.texts[:1]:
                 if text in corpus.questions:
                     asked += 1
                     short += len(text.split()) < MIN_WORDS
-                    where = corpus.questions[text]
-                    shared.append(Shared(kind="question", benchmark=name, item=item, corpus_item=where, detail=text))
+                    known = corpus.questions[text]
+                    found = Shared(kind="question", benchmark=name, item=item.id, corpus_item=known, detail=text)
+                    shared.append(found)
     return Contamination(
         benchmark=name,
-        media=len(media),
+        media=media,
         media_shared=media_shared,
-        items=len(data),
+        items=items,
         items_on_shared_media=on_shared,
         questions_shared=asked,
         short_questions_shared=short,
@@ -257,54 +269,58 @@ def _match(corpus: _Corpus, medium: _Medium, name: str, distance: int) -> Shared
         if file in corpus.files:
             where = corpus.files[file]
             return Shared(kind="file", benchmark=name, item=medium.id, corpus_item=where, detail=f"sha256 {file[:16]}")
-    if not len(medium.pictures) or not len(corpus.pictures):
+    pictures = medium.pictures
+    if pictures is None or not len(pictures) or not len(corpus.pictures):
         return None
     # For each picture of the medium and each medium of the corpus the nearest picture, chunk by chunk of the corpus.
-    nearest = np.full((len(medium.pictures), len(corpus.names)), 256, np.int64)
+    nearest = np.full((len(pictures), len(corpus.names)), 256, np.int64)
     for start in range(0, len(corpus.pictures), _CHUNK):
         some = slice(start, start + _CHUNK)
-        differ = np.bitwise_count(medium.pictures[:, None, :] ^ corpus.pictures[None, some, :]).sum(-1, dtype=np.int64)
+        differ = np.bitwise_count(pictures[:, None, :] ^ corpus.pictures[None, some, :]).sum(-1, dtype=np.int64)
         for picture, row in enumerate(differ):
             np.minimum.at(nearest[picture], corpus.owners[some], row)
     alike = (nearest <= distance).sum(0)
     best = int(alike.argmax())
-    if alike[best] < max(1.0, SHARE * len(medium.pictures)):
+    if alike[best] < max(1.0, SHARE * len(pictures)):
         return None
     apart = nearest[nearest[:, best] <= distance, best]
-    detail = f"{alike[best]} of {len(medium.pictures)} pictures alike, {apart.min()} to {apart.max()} bits apart"
+    detail = f"{alike[best]} of {len(pictures)} pictures alike, {apart.min()} to {apart.max()} bits apart"
     return Shared(kind="look", benchmark=name, item=medium.id, corpus_item=corpus.names[best], detail=detail)
 
 
-def _media(data: PackedDataset, name: str) -> tuple[list[_Medium], int]:
-    """Every media item, and how many of them could not be looked at."""
-    rows: dict[str, list[int]] = {}
-    for number, sample in enumerate(data.column("sample_id")):
-        rows.setdefault(sample, []).append(number)
-    hashes = data.column("media_sha256")
-    media, unreadable = [], 0
+def _media(root: Path) -> Iterator[_Medium]:
+    total = read_manifest(root).counts["samples"]
     show = sys.stderr.isatty()
-    for sample, numbers in tqdm(rows.items(), desc=f"looking at {name}", unit="media", delay=2, disable=not show):
-        try:
-            pictures = [found for image in _pictures(data, numbers[0]) if (found := picture_hash(image)) is not None]
-        except (VtrapError, OSError):
-            pictures, unreadable = [], unreadable + 1
-        stacked = np.stack(pictures) if pictures else np.zeros((0, 4), np.uint64)
-        media.append(_Medium(sample, tuple(numbers), tuple(hashes[numbers[0]]), stacked))
-    return media, unreadable
+    found = tqdm(
+        read_stored(root, members=True), f"looking at {root.name}", total, unit="media", delay=2, disable=not show
+    )
+    for stored in found:
+        sample = stored.sample
+        files = (sample.video.sha256,) if sample.video else tuple(image.sha256 for image in sample.images)
+        items = tuple(_Asked(item.id, _questions(item)) for item in sample.items)
+        yield _Medium(sample.id, items, files, _looks(stored))
 
 
-def _pictures(data: PackedDataset, number: int) -> list[Image.Image]:
-    sample = data.sample(number)
-    if sample.video is None:
-        return [images.load_image(found, name=sample.key) for found in data.image_bytes(number)]
-    stored = len(sample.video.frame_times)
-    ids = sorted({round(k * (stored - 1) / max(1, FRAMES - 1)) for k in range(FRAMES)}) if stored else []
-    return [jpeg.decode(found, name=sample.key) for found in data.frame_bytes(number, ids)]
+def _looks(stored: StoredSample) -> Words | None:
+    """Hashes of a medium's pictures, those with too little contrast left out; None if one cannot be read."""
+    try:
+        hashes = [picture_hash(image) for image in _pictures(stored)]
+    except (VtrapError, ValueError, IndexError, KeyError):
+        return None
+    return np.array([one for one in hashes if one is not None], np.uint64).reshape(-1, 4)
 
 
-def _questions(data: PackedDataset, number: int) -> list[tuple[str, str]]:
-    """Id and words of what is asked in an item: the bare question first, then each user turn."""
-    sample = data.sample(number)
-    item = sample.items[data.rows["item_index"][number].as_py()]
+def _pictures(stored: StoredSample) -> Iterator[Image.Image]:
+    sample = stored.sample
+    if sample.images:
+        for found in unpack_list(stored.members[IMAGES]):
+            yield images.load_image(found, name=sample.key)
+    if sample.video is not None:
+        frames = unpack_list(stored.members[FRAMES])
+        for number in sorted({round(k * (len(frames) - 1) / (FRAMES_SEEN - 1)) for k in range(FRAMES_SEEN)}):
+            yield jpeg.decode(frames[number], name=sample.key)
+
+
+def _questions(item: Item) -> tuple[str, ...]:
     texts = [item.question, *(m.content for m in item.messages if m.role == "user")]
-    return [(item.id, text) for text in dict.fromkeys(plain_question(t) for t in texts) if text]
+    return tuple(text for text in dict.fromkeys(plain_question(t) for t in texts) if text)

@@ -1,6 +1,6 @@
 """Is this packed corpus sound? Compares everything that is written down twice, and decodes everything that decodes.
 
-With a model's processor it also encodes every item as training would, and counts tokens in two ways.
+Whether a model is shown what the index promises is asked later on: `encoding.check`.
 """
 
 from __future__ import annotations
@@ -57,13 +57,12 @@ class Fault:
     detail: str
 
 
-def doctor(root: Path, *, quick: bool = False, processor: Any = None) -> list[Fault]:
+def doctor(root: Path, *, quick: bool = False) -> list[Fault]:
     """Check a packed corpus.
 
     Args:
         root: Its folder.
         quick: Do not decode frames and images; everything else is still checked.
-        processor: Of a model, to encode every item with (`check_tokens`); None: leave that out.
 
     Returns:
         The faults, in the order in which they were found; empty when the corpus is sound.
@@ -94,58 +93,7 @@ def doctor(root: Path, *, quick: bool = False, processor: Any = None) -> list[Fa
             faults += _check_shard(root, shard, manifest, rows, quick=quick)
     for name in sorted(places.keys() - {shard.path for shard in manifest.shards}):
         faults.append(Fault(kind=FaultKind.INDEX, where=INDEX, detail=f"names {name}, which is not in the manifest"))
-    if processor is not None:
-        if faults:  # what cannot be read cannot be encoded
-            detail = "not counted: mend the other faults first"
-            faults.append(Fault(kind=FaultKind.TOKENS, where=INDEX, detail=detail))
-        else:
-            faults += check_tokens(root, index, processor)
     return faults
-
-
-def check_tokens(root: Path, index: pa.Table, processor: Any) -> Iterator[Fault]:
-    """Encode every item through a model family, and compare three counts of its visual tokens.
-
-    They are: what follows from the sizes in the index, what stands in the encoded text, and what the model is given of
-    the pixels. A planner trusts the first, a model fails when the other two differ.
-    """
-    from vtrap_data.encoding import Shown, Size, collate, encode, token_cost
-    from vtrap_data.loading.dataset import PackedDataset
-
-    data = PackedDataset(root)
-    sizes = index.select(["kind", "n_frames", "n_images", "width", "height"]).to_pylist()
-    for number, facts in enumerate(tqdm(sizes, "encode", unit="item", disable=None)):
-        example = data[number]
-        item, size = example.item, Size(facts["width"], facts["height"])
-        images = tuple(Size(image.width, image.height) for image in data.sample(number).images)
-        times = example.frames.times if example.frames else ()
-        video = facts["kind"] == "video"
-        train = any(message.role == "assistant" for message in item.messages)
-        try:
-            shown = Shown(images, facts["n_frames"], size if video else Size(0, 0), times)
-            expected = token_cost(item.messages, shown, processor, train=train)
-            encoded = encode(example, processor, train=train)
-            given = _given_tokens(collate([encoded], processor), encoded.visual_tokens, processor)
-        except SampleError as error:
-            yield Fault(kind=FaultKind.TOKENS, where=example.key, detail=f"item {item.id}: {error.detail}")
-            continue
-        counts = (expected.visual, encoded.visual_tokens, given)
-        if len(set(counts)) > 1 or expected.tokens != len(encoded.input_ids):
-            detail = (
-                f"item {item.id}: {counts[0]} visual tokens follow from the index, {counts[1]} are in the text, "
-                f"pixels for {counts[2]} are given; {expected.tokens} and {len(encoded.input_ids)} tokens in all"
-            )
-            yield Fault(kind=FaultKind.TOKENS, where=example.key, detail=detail)
-
-
-def _given_tokens(batch: Mapping[str, Any], claimed: int, processor: Any) -> int:
-    """Visual tokens that the pixels of a batch of one make; `claimed` for families that do not say so by grids."""
-    merge = getattr(getattr(processor, "image_processor", None), "merge_size", None)
-    grids = [batch[name] for name in ("image_grid_thw", "video_grid_thw") if batch.get(name) is not None]
-    if merge is None or not grids or not claimed:
-        return claimed
-    patches = sum(int(grid.prod(dim=-1).sum()) for grid in grids)
-    return patches // int(merge) ** 2
 
 
 def _places(index: pa.Table) -> dict[str, list[Span]]:

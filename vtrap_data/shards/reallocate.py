@@ -15,7 +15,6 @@ from vtrap_data.budgets.allocate import DELTA, JUDGED
 from vtrap_data.budgets.demand import DEMAND_VERSION
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file, write_bytes
-from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example
 from vtrap_data.shards.allocation import Asked, Scorer, allocate_again, asked_items, demand_scores
@@ -35,11 +34,13 @@ class Judge:
         scores: Given a function from a budget to the item with the frames of that budget, and the candidate budgets,
             a number for each: the answer loss for the strategy `loss`, its preference for `vlm`.
         looks_at: Budgets whose frames it will ask for, of the candidates.
+        opened: Given a corpus and a budget, a function from the number of an item to the item with its frames.
         facts: Which model, which prompt: recorded in the manifest. Scores are only reused under the same facts.
     """
 
     scores: Callable[[Callable[[int], Example], Sequence[int]], Sequence[float]]
     looks_at: Callable[[Sequence[int]], Sequence[int]]
+    opened: Callable[[Path, int], Callable[[int], Example]]
     facts: Mapping[str, str | int | float]
 
 
@@ -132,8 +133,8 @@ def reallocate(
 
 def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSettings, *, notes: Path) -> list[Asked]:
     """Let the judge look at every item, each answer noted before the next question."""
-    at_budget = {budget: PackedDataset(source, frames=budget) for budget in judge.looks_at(settings.budgets)}
-    place = {name: row for row, name in enumerate(next(iter(at_budget.values())).column("item_id"))}
+    at_budget = {budget: judge.opened(source, budget) for budget in judge.looks_at(settings.budgets)}
+    place = {name: row for row, name in enumerate(read_index(source, ("item_id",))["item_id"].to_pylist())}
     head = {"corpus": read_manifest(source).index_sha256, "budgets": list(settings.budgets), **judge.facts}
     known = _noted(notes, head)
     with notes.open("a", encoding="utf-8") as file:
@@ -143,7 +144,7 @@ def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSetti
         for one in tqdm(asked, "ask", unit="item", disable=None):
             if one.id not in known:
                 row = place[one.id]
-                scores = judge.scores(lambda budget, row=row: at_budget[budget][row], settings.budgets)  # type: ignore[misc]
+                scores = judge.scores(lambda budget, row=row: at_budget[budget](row), settings.budgets)  # type: ignore[misc]
                 known[one.id] = tuple(float(score) for score in scores)
                 file.write(json.dumps([one.id, known[one.id]]) + "\n")
                 file.flush()
