@@ -20,16 +20,24 @@ T = TypeVar("T")
 Read = Callable[[Any], Any]
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, nan: bool = True) -> Any:
     """A JSON value.
+
+    Args:
+        text: Of one value.
+        nan: Take NaN and Infinity, which are no JSON, although Python writes them.
 
     Raises:
         ValueError: It is none, or is nested too deeply.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=None if nan else _no_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
 
 
 def parse_yaml(text: str, *, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:

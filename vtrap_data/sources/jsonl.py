@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.media.tars import MediaRoot
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item, Kind, Message, Role, SourceSample
 
 _ROLES: dict[str, Role] = {
@@ -114,8 +115,8 @@ def _lines(path: Path, rejected: list[SampleError]) -> Iterator[_Line]:
     """The rows with their place in the file; lines that are no JSON go to `rejected`."""
     if path.suffix.lower() == ".json":
         try:
-            rows = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            rows = parse_json(path.read_text(encoding="utf-8-sig"), nan=False)
+        except ValueError as error:
             raise UsageError(f"{path} is no JSON: {error}") from None
         if not isinstance(rows, list):
             raise UsageError(f"{path} holds a {type(rows).__name__}: a .json file must hold one array of rows")
@@ -129,15 +130,11 @@ def _lines(path: Path, rejected: list[SampleError]) -> Iterator[_Line]:
                 continue
             place = f"{path.name}:{number}"
             try:
-                row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
-            except (ValueError, RecursionError) as error:
+                row = parse_json(line.decode("utf-8"), nan=False)
+            except ValueError as error:
                 rejected.append(SampleError(place, Reason.BAD_ROW, f"line {number} is no JSON: {error}"))
             else:
                 yield _Line(place, row)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
@@ -163,7 +160,7 @@ def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
         free = row.get("redistributable")
         if free is not None and not isinstance(free, bool):
             raise ValueError(f"redistributable must be true, false or null, not {free!r}")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of dumps: it may give up where loads did not
         raise bad(str(error)) from None
     paths = []
     for name in names:

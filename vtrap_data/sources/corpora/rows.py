@@ -10,6 +10,7 @@ from typing import Any
 
 from hub_cards.errors import one_line
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 from vtrap_data.sources.corpora.table import NamedCorpus, Subset
 
 Row = Mapping[str, Any]
@@ -50,7 +51,7 @@ def read_rows(path: Path) -> Iterator[Any]:
     """
     try:
         yield from _READERS[path.suffix](path)
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 
 
@@ -58,7 +59,7 @@ def _jsonl(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig") as file:
         for line in file:
             if line.strip():
-                yield json.loads(line)
+                yield parse_json(line)
 
 
 def _json(path: Path) -> Iterator[Any]:
@@ -77,6 +78,8 @@ def _json(path: Path) -> Iterator[Any]:
                 row, end = decoder.raw_decode(text, at)
                 if end == len(text):  # a number may go on in the next piece
                     raise ValueError("cut")
+            except RecursionError:
+                raise ValueError("it is nested too deeply") from None
             except ValueError:
                 more = file.read(max(_CHUNK, len(text) - at))  # at least as much again: linear in the longest row
                 if not more:
