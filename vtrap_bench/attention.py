@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
@@ -249,18 +248,13 @@ def table(found: Mapping[str, Any]) -> str:
 
 def page(found: Mapping[str, Any]) -> str:
     """`attention.html`: opens offline, runs nothing."""
-    from importlib import resources
+    from vtrap_bench import report
 
-    from vtrap_bench.report import environment
-
-    env = environment()
-    css = resources.files("vtrap_bench").joinpath("templates/report.css").read_text("utf-8")
     data = found["json"]
-    return env.get_template("attention.html.jinja").render(
+    return report.page(
+        "attention.html.jinja",
         found=data,
         measures=MEASURES,
-        css=Markup(css),
-        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         shown=[row for row in data["items"] if "overlay" in row],
         pictures={name: base64.b64encode(png).decode() for name, png in found["overlays"].items()},
     )

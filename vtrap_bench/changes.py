@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
-from vtrap_bench.records import RECORDS, Record, read_records
+from vtrap_bench.records import RECORDS, RUN, Record, read_records
 from vtrap_bench.scores import SCORES, SCORES_FORMAT
 from vtrap_bench.statistics import mean_difference, paired_difference
 from vtrap_bench.thumbnails import Thumbnails
@@ -29,7 +29,6 @@ from vtrap_data.json_object import read_json_object
 
 REPORT_FORMAT = 1
 STUDY_RECORD = "study.json"
-RUN = "run.json"
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 FLIPS_EACH = 2
 

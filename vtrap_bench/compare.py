@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
-from vtrap_bench.records import RECORDS, Record, read_records
+from vtrap_bench.records import RECORDS, RUN, Record, read_records
 from vtrap_bench.scores import SCORES, SCORES_FORMAT, by_ability, by_task
 from vtrap_bench.statistics import (
     FEWEST,
@@ -27,12 +27,14 @@ from vtrap_bench.statistics import (
 )
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
-from vtrap_data.parsing import parse_json
+from vtrap_data.json_object import read_json_object
 
-RUN = "run.json"
 ALPHA = 0.05
 POWER = 0.8
 COMPARE_FORMAT = 1
+
+Pairs = Sequence[tuple[Record, Record]]
+"""Each item of a task as A and as B answered it."""
 
 EXAMPLES = """\
 examples:
@@ -174,15 +176,12 @@ def read_run(folder: Path) -> Run:
         several = sorted(p.parent.name for p in folder.glob(f"*/{SCORES}"))
         hint = f"; it holds the runs {', '.join(several)}" if several else ""
         raise UsageError(f"{folder} is no run: it has no {RUN}{hint}")
-    try:
-        scores = parse_json((folder / SCORES).read_bytes())
-        info = parse_json((folder / RUN).read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again") from None
-    except ValueError as error:
-        raise UsageError(f"{folder}: {RUN} or {SCORES} is damaged ({error})") from error
-    if not isinstance(scores, dict) or not isinstance(info, dict) or not isinstance(info.get("tasks"), dict):
-        raise UsageError(f"{folder}: {RUN} or {SCORES} is damaged: run it again in another --out")
+    if not (folder / SCORES).is_file():
+        raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again")
+    remedy = "run it again in another --out"
+    scores, info = (read_json_object(folder / name, remedy) for name in (SCORES, RUN))
+    if not isinstance(info.get("tasks"), dict):
+        raise UsageError(f"{folder / RUN} is damaged (it has no tasks): {remedy}")
     if scores.get("format") != SCORES_FORMAT:
         raise UsageError(f"{folder / SCORES} has format {scores.get('format')}, not {SCORES_FORMAT}: run it again")
     return Run(folder=folder, info=info, records=by_task(read_records(folder / RECORDS)))
@@ -208,17 +207,21 @@ def compare(a: Run, b: Run) -> Comparison:
             f"{a.folder} and {b.folder} share no items (tasks {', '.join(a.records) or 'none'} and "
             f"{', '.join(b.records) or 'none'}): run both on the same tasks"
         )
-    tasks, abilities = [], []
+    whole, parts = [], []
     for name, found in pairs.items():
         if not found:
             continue
-        tasks.append(_difference(name, None, found))
+        whole.append(_part(name, None, found))
         order = TASKS[name].abilities if name in TASKS else ()
         other = {before.item_id: after for before, after in found}
-        for ability, records in by_ability([before for before, _ in found], order).items():
-            abilities.append(_difference(name, ability, [(r, other[r.item_id]) for r in records]))
-    tasks, abilities = _adjusted(tasks), _adjusted(abilities)
-    common = _across(pairs)
+        groups = by_ability([before for before, _ in found], order)
+        for ability, records in groups.items():
+            if len(groups) == 1:
+                parts.append(whole[-1]._replace(ability=ability))  # not tested twice: that takes up to a second
+            else:
+                parts.append(_part(name, ability, [(r, other[r.item_id]) for r in records]))
+    tasks, abilities = _adjusted([*map(_difference, whole)]), _adjusted([*map(_difference, parts)])
+    common = _across(pairs, parts)
     return Comparison(
         a=a.label,
         b=b.label,
@@ -256,23 +259,38 @@ def _p(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _pairs(a: Run, b: Run, task: str) -> list[tuple[Record, Record]]:
+def _pairs(a: Run, b: Run, task: str) -> Pairs:
     other = {r.item_id: r for r in b.records[task]}
     return [(r, other[r.item_id]) for r in a.records[task] if r.item_id in other]
 
 
-def _difference(task: str, ability: str | None, pairs: Sequence[tuple[Record, Record]]) -> Difference:
+class _Part(NamedTuple):
+    """A task, or an ability of it, in both runs. `paired`: None with a single cluster."""
+
+    task: str
+    ability: str | None
+    pairs: Pairs
+    paired: Paired | None
+
+
+def _part(task: str, ability: str | None, pairs: Pairs) -> _Part:
+    clusters = [x.cluster for x, _ in pairs]
+    several = len(set(clusters)) > 1
+    before, after = [x.score for x, _ in pairs], [y.score for _, y in pairs]
+    return _Part(task, ability, pairs, paired_difference(before, after, clusters) if several else None)
+
+
+def _difference(part: _Part) -> Difference:
+    pairs, found = part.pairs, part.paired
     before = [x.score for x, _ in pairs]
     after = [y.score for _, y in pairs]
-    clusters = [x.cluster for x, _ in pairs]
     only_a = sum(x.correct and not y.correct for x, y in pairs)
     only_b = sum(y.correct and not x.correct for x, y in pairs)
-    n, groups = len(pairs), len(set(clusters))
-    found = paired_difference(before, after, clusters) if groups > 1 else None
+    n, groups = len(pairs), 1 if found is None else found.clusters
     spread = found if found is not None and found.error > 0 else None
     return Difference(
-        task=task,
-        ability=ability,
+        task=part.task,
+        ability=part.ability,
         n=n,
         clusters=groups,
         a=100 * sum(before) / n,
@@ -298,24 +316,22 @@ def _adjusted(rows: Sequence[Difference]) -> list[Difference]:
     return [Difference(**{**asdict(row), "p_holm": adjusted.get(i)}) for i, row in enumerate(rows)]
 
 
-def _across(pairs: Mapping[str, Sequence[tuple[Record, Record]]]) -> list[Across]:
-    found: dict[tuple[str, str], list[tuple[Record, Record]]] = {}
-    for task, shared in pairs.items():
-        for before, after in shared:
-            name = common_ability(task, before.ability)
-            found.setdefault((task, name), []).append((before, after))
+def _across(pairs: Mapping[str, Pairs], abilities: Sequence[_Part]) -> list[Across]:
+    found: dict[tuple[str, str], list[_Part]] = {}
+    for part in abilities:
+        found.setdefault((part.task, common_ability(part.task, str(part.ability))), []).append(part)
     rows = []
     for ability, members in across(found).items():
-        parts = [found[member] for member in members]
-        several = all(len({x.cluster for x, _ in part}) > 1 for part in parts)
-        mean = mean_difference([_paired(part) for part in parts]) if several else None
+        parts = [_joined(found[member], pairs[member[0]]) for member in members]
+        paired = [part.paired for part in parts if part.paired is not None]
+        mean = mean_difference(paired) if len(paired) == len(parts) else None
         spread = None if mean is None or mean.error == 0 else mean.interval
-        points = [sum(y.score - x.score for x, y in part) / len(part) for part in parts]
+        points = [sum(y.score - x.score for x, y in part.pairs) / len(part.pairs) for part in parts]
         rows.append(
             Across(
                 ability=ability,
                 tasks=tasks_of(members),
-                n=sum(map(len, parts)),
+                n=sum(len(part.pairs) for part in parts),
                 difference=100 * sum(points) / len(points),
                 low=None if spread is None else 100 * spread.low,
                 high=None if spread is None else 100 * spread.high,
@@ -327,8 +343,12 @@ def _across(pairs: Mapping[str, Sequence[tuple[Record, Record]]]) -> list[Across
     return [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
 
 
-def _paired(pairs: Sequence[tuple[Record, Record]]) -> Paired:
-    return paired_difference([x.score for x, _ in pairs], [y.score for _, y in pairs], [x.cluster for x, _ in pairs])
+def _joined(parts: Sequence[_Part], shared: Pairs) -> _Part:
+    """The abilities of a task that have one common name, out of the `shared` pairs of the task."""
+    if len(parts) == 1:
+        return parts[0]
+    names = {part.ability for part in parts}
+    return _part(parts[0].task, None, [pair for pair in shared if pair[0].ability in names])
 
 
 def _across_line(row: Across) -> str:

@@ -331,9 +331,15 @@ def _with_breaks(text: str) -> str:
     return f" {' '.join(parts)} "
 
 
-def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
+def _forms(options: Sequence[str]) -> list[str] | None:
+    """The options squashed; None where that leaves nothing of one, or makes two of them alike."""
     forms = [squash(o) for o in options]
-    if "" in forms or len(set(forms)) < len(forms):
+    return None if "" in forms or len(set(forms)) < len(forms) else forms
+
+
+def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
+    forms = _forms(options)
+    if forms is None:
         # Options that differ in punctuation only ("C", "C++"): they are recognised when written out exactly.
         plain = [" ".join(o.casefold().split()) for o in options]
         whole = " ".join(text.casefold().split()).rstrip(".")
@@ -361,8 +367,7 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
 
 def _without_options(text: str, options: Sequence[str]) -> str:
     """The response without the mentions of options longer than one character, if they can be told apart."""
-    forms = [squash(o) for o in options]
-    if "" in forms or len(set(forms)) < len(forms):
+    if _forms(options) is None:
         return text
     for option in sorted((o for o in options if len(o) > 1), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", " ", text, flags=re.IGNORECASE)

@@ -21,6 +21,8 @@ from vtrap_data.files import canonical_json, sync_directory
 from vtrap_data.parsing import parse_json, typed
 
 RECORDS = "records.jsonl"
+RUN = "run.json"
+"""What made the records."""
 KEY_VERSION = 1
 CHAIN = "chain"
 PRIVATE = ("question", "options", "answer", "facts")

@@ -110,9 +110,9 @@ def write_report(paths: Sequence[Path], *, out: Path, benchmarks: Path | None = 
     return report
 
 
-def environment() -> Environment:
+def _environment() -> Environment:
     """Templates of this package. Everything that goes into them is escaped, text without control characters."""
-    return Environment(
+    env = Environment(
         loader=PackageLoader("vtrap_bench"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -120,6 +120,21 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    env.filters.update(points=points, score=score, tokens=tokens, count=count, share=share, clip=_clip, frames=_frames)
+    return env
+
+
+def page(template: str, *, more_css: str = "", **facts: Any) -> str:
+    """A page that opens offline and runs nothing: the style sheet is in it, allowed by its hash and nothing else is.
+
+    Args:
+        template: Name of one of this package.
+        more_css: Added to the style sheet.
+        facts: For the template, beside `css` and `css_hash`.
+    """
+    css = resources.files("vtrap_bench").joinpath("templates/report.css").read_text("utf-8") + more_css
+    css_hash = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return _environment().get_template(template).render(css=Markup(css), css_hash=css_hash, **facts)
 
 
 def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, figures.Drawn]]) -> str:
@@ -129,13 +144,10 @@ def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, f
         report: What `report.json` holds.
         drawn: Figures by theme ("light", "dark") and name.
     """
-    env = environment()
-    env.filters.update(points=points, score=score, tokens=tokens, count=count, share=share, clip=_clip, frames=_frames)
-    css = resources.files("vtrap_bench").joinpath("templates/report.css").read_text("utf-8") + _swatches(report)
-    return env.get_template("report.html.jinja").render(
+    return page(
+        "report.html.jinja",
+        more_css=_swatches(report),
         report=report,
-        css=Markup(css),
-        css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         figures=[_figure(report, drawn, name) for name in CAPTIONS if name in drawn["light"]],
         swatch={s["name"]: f"c{i}" for i, s in enumerate(report["summary"])},
         most_tokens=max((s["train_visual_tokens"] or 0 for s in report["summary"]), default=0),

@@ -22,13 +22,12 @@ from hub_cards.report_rows import display_name
 from hub_cards.repository import Repository
 from hub_cards.verifying import ReadBack
 from vtrap_bench.changes import Json
-from vtrap_bench.records import CHAIN, PRIVATE, RECORDS, Record
+from vtrap_bench.records import CHAIN, PRIVATE, RECORDS, RUN, Record
 from vtrap_bench.scores import SCORES
 from vtrap_data.parsing import parse_json
 
 NAME = "vtrap-results"
 MARKER = "vtrap_results.json"
-RUN = "run.json"
 MOVES = 3
 """How often another submission to the same results dataset may come first before we give up."""
 _HIDDEN: Json = {name: [] if name == "options" else "" for name in PRIVATE}

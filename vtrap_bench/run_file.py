@@ -16,7 +16,7 @@ from vtrap_bench.backends import GENERATION, BackendSettings, Serving
 from vtrap_bench.extract import EXTRACTOR_VERSION
 from vtrap_bench.jobs import Bench
 from vtrap_bench.models import LocalModel
-from vtrap_bench.records import RECORDS
+from vtrap_bench.records import RECORDS, RUN
 from vtrap_bench.run_settings import RunSettings
 from vtrap_bench.statistics import RESAMPLES
 from vtrap_bench.tasks.task import PROMPTS_VERSION
@@ -27,7 +27,6 @@ from vtrap_data.json_object import read_json_object
 from vtrap_data.media.select import FRAMES_VERSION
 from vtrap_data.parsing import parse_json
 
-RUN = "run.json"
 RUN_FORMAT = 1
 TRAINING_MANIFEST = "preprocessing.json"
 """Beside a checkpoint that vtrap trained: the preprocessing it was trained with."""

@@ -26,9 +26,8 @@ from vtrap_bench.backends.tokens import TOKENS, append_tokens, read_tokens
 from vtrap_bench.claims import Worker
 from vtrap_bench.jobs import Bench, Job, all_tasks, batches, open_bench
 from vtrap_bench.models import LocalModel
-from vtrap_bench.records import RECORDS, Record, RecordFile, read_records
+from vtrap_bench.records import RECORDS, RUN, Record, RecordFile, read_records
 from vtrap_bench.run_file import (
-    RUN,
     describe,
     note,
     read_run,

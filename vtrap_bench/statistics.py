@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -62,13 +64,14 @@ class Clusters(NamedTuple):
     sizes: Floats
 
 
-class Paired(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Paired:
     """Two scores of the same items, compared.
 
     Attributes:
         n: Items.
         clusters: Clusters.
-        df: Degrees of freedom of the error: the effective number of clusters, less one.
+        df: Degrees of freedom of the error.
         difference: Mean of b - a.
         error: Standard error of the difference (jackknife over clusters); 0 when every cluster changed equally.
         interval: Of the difference; with an error of 0, just the point, which says nothing.
@@ -83,9 +86,9 @@ class Paired(NamedTuple):
     interval: Interval
     contributions: Floats
 
-    @property
+    @cached_property
     def p(self) -> float:
-        """Two-sided, of "no difference" (`sign_flip_p`); made when asked for, as it takes up to a second."""
+        """Two-sided, of "no difference" (`sign_flip_p`); made when first asked for, as it takes up to a second."""
         return sign_flip_p(self.contributions)
 
 
@@ -147,6 +150,11 @@ def effective_clusters(sizes: Floats) -> float:
     return float(sizes.sum() ** 2 / np.sum(sizes**2))
 
 
+def degrees_of_freedom(sizes: Floats) -> float:
+    """Of an error measured between clusters of these sizes: `effective_clusters` less one, at least 1."""
+    return max(1.0, effective_clusters(sizes) - 1)
+
+
 def jackknife_error(sums: Floats, sizes: Floats) -> float:
     """Standard error of the mean sum(sums) / sum(sizes), leaving out one of G clusters at a time.
 
@@ -181,7 +189,7 @@ def share_interval(values: ArrayLike, clusters: Sequence[Hashable], *, level: fl
 
     With the clustered standard error s of the mean m, m(1-m)/s^2 trials that were independent would be as informative
     (the effective sample size of Korn and Graubard 1998); Wilson's interval (1927) is made for that many, with t of
-    `effective_clusters` - 1 degrees of freedom. s is the larger of two (Angrist and Pischke 2009): the jackknife's,
+    `degrees_of_freedom`. s is the larger of two (Angrist and Pischke 2009): the jackknife's,
     which assumes nothing, and that of a design effect, total variance / N^2 * sum n_g (1 + (n_g - 1) rho) with rho
     from `correlation_within` (Donner 1986). The jackknife alone is too small when by chance no weak medium was drawn.
 
@@ -201,7 +209,7 @@ def share_interval(values: ArrayLike, clusters: Sequence[Hashable], *, level: fl
         rho = correlation_within(array, clusters)
         design = float(array.var()) * float(np.sum(sizes * (1 + (sizes - 1) * rho))) / len(array) ** 2
         variance = max(jackknife_error(sums, sizes) ** 2, design)
-        worth = _quantile(effective_clusters(sizes) - 1, level) ** 2 * variance / (mean * (1 - mean))
+        worth = _quantile(degrees_of_freedom(sizes), level) ** 2 * variance / (mean * (1 - mean))
     centre = (mean + worth / 2) / (1 + worth)
     reach = math.sqrt(worth * mean * (1 - mean) + worth**2 / 4) / (1 + worth)
     return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
@@ -228,7 +236,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable], 
     if len(outside := scores[np.abs(scores - 0.5) > 0.5 + 1e-6]):
         raise ValueError(f"{outside[0]} is not in 0 to 1, the range of a score")
     gained, lost = float(np.maximum(d, 0).mean()), float(np.maximum(-d, 0).mean())
-    error, df = jackknife_error(sums, sizes), max(1.0, effective_clusters(sizes) - 1)
+    error, df = jackknife_error(sums, sizes), degrees_of_freedom(sizes)
     if error < 1e-12:
         error, interval = 0.0, Interval(gained - lost, gained - lost)
     elif _independent(d, sizes):
@@ -333,7 +341,7 @@ def _independent(values: Floats, sizes: Floats) -> bool:
 
 
 def _quantile(df: float, level: float) -> float:
-    return float(stats.t.ppf((1 + level) / 2, max(1.0, df)))
+    return float(stats.t.ppf((1 + level) / 2, df))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

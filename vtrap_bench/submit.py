@@ -17,7 +17,7 @@ from hub_cards.errors import Failed, Refused
 from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
 from vtrap_bench.changes import Json, Run, read_run
-from vtrap_bench.records import RECORDS, Record, read_chained
+from vtrap_bench.records import RECORDS, RUN, Record, read_chained
 from vtrap_bench.scores import SCORES, digest
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
@@ -27,7 +27,6 @@ from vtrap_data.push_command import explained, say_rendered
 if TYPE_CHECKING:
     from hub_cards.repository import Repository
 
-RUN = "run.json"
 TITLE = "vtrap results"
 
 EXAMPLE = """\
@@ -168,7 +167,6 @@ def _submit(
     from huggingface_hub import constants
 
     from hub_cards.account import account
-    from hub_cards.errors import Refused
     from hub_cards.publishing import Publication, publish
     from hub_cards.repository import Repository
     from hub_cards.verifying import ReadBack
@@ -213,8 +211,6 @@ def _submit(
 
 def _check_weights(scored: Mapping[str, str], repository: Repository) -> None:
     """Refuse a run of other weights than the model's repository holds. `scored`: file name to sha256."""
-    from hub_cards.errors import Refused
-
     there = {path: file.lfs.sha256 for path, file in repository.files().items() if file.lfs is not None}
     other = [name for name, sha256 in scored.items() if there.get(name) != sha256]
     extra = [p for p in there if p.endswith(".safetensors") and "/" not in p and p not in scored]
@@ -235,9 +231,9 @@ def _origin(repository: Repository) -> Json:
     try:
         trained = parse_json(repository.read_text("training_summary.json") or "{}")
         card: Any = ModelCard(repository.read_text("README.md") or "").data
-    except Exception as error:  # both are other people's files, and YAML raises nearly anything
-        if isinstance(error, (Refused, Failed)):
-            raise
+    except (Refused, Failed):
+        raise
+    except Exception:  # both are other people's files, and YAML raises nearly anything
         return {}
     trained = trained if isinstance(trained, dict) else {}
     base = card.base_model or trained.get("model")

@@ -13,11 +13,9 @@ from typing import NamedTuple
 from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
 from vtrap_bench.changes import Checkpoint, Json, Material, Run, build, read_run
-from vtrap_bench.records import RECORDS, read_chained
+from vtrap_bench.records import RECORDS, RUN, read_chained
 from vtrap_data.errors import UsageError, VtrapError, printable
 from vtrap_data.push_command import explained
-
-RUN = "run.json"
 
 
 class Submitted(NamedTuple):

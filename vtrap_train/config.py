@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from trl import SFTConfig, TrlParser
 
+from vtrap_data.encoding.models import named
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json, parse_yaml
@@ -60,7 +61,7 @@ CONFIG_HELP = (
 class VtrapArguments:
     """What vtrap adds to SFTConfig."""
 
-    model: str = field(default="", metadata={"help": "Named model (toy-vl, qwen2.5-vl-7b, ...), directory or Hub id."})
+    model: str = field(default="", metadata={"help": "Named model (toy-vl, qwen2.5-vl-7b, ...), directory or Hub id[@revision]."})
     data: str = field(
         default="vtrap/video-sft-hybrid",
         metadata={
@@ -307,12 +308,14 @@ class Parsed(NamedTuple):
         config: Of TRL's trainer.
         put_aside: The DeepSpeed configuration that was asked for but not set up, because this process only launches.
         sharding: The DeepSpeed configuration that several processes would use: asked for, or the recipe's.
+        recipe: Name of the model whose recipe was taken.
     """
 
     arguments: VtrapArguments
     config: TrainConfig
     put_aside: Path | None = None
     sharding: Path | None = None
+    recipe: str | None = None
 
 
 class _Parser(TrlParser):  # type: ignore[misc]
@@ -366,8 +369,9 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     for part in (peek.config or "").split(","):
         if part:
             given |= read_settings(SETUPS.get(part, Path(part)), known)
-    name = str(peek.model or given.get("model", ""))
-    settings = read_settings(RECIPES[name], known) if name in RECIPES else {}
+    entry = named(str(peek.model or given.get("model", "")))
+    recipe = entry.name if entry is not None and entry.name in RECIPES else None
+    settings = {} if recipe is None else read_settings(RECIPES[recipe], known)
     words = [*rest, *(["--model", peek.model] if peek.model is not None else [])]
     words += ["--lora_r", peek.lora_r] if peek.lora_r is not None else []
     if str(given.get("lora_r", 0) if peek.lora_r is None else peek.lora_r) != "0":
@@ -387,10 +391,19 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     try:
         arguments, config = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
     except (ValueError, TypeError, ImportError) as error:
-        raise UsageError(_one_line(error)) from error
+        raise UsageError(str(error)) from error
     if config.output_dir == "trainer_output":  # what transformers puts where nothing was given
         config.output_dir = str(Path("runs") / f"{Path(arguments.model).name}-{arguments.frames}")
-    return Parsed(arguments=arguments, config=config, put_aside=put_aside, sharding=sharding)
+    return Parsed(arguments=arguments, config=config, put_aside=put_aside, sharding=sharding, recipe=recipe)
+
+
+def origin(*, recipe: str | None, revision: str | None) -> str:
+    """Which settings and weights a model comes with, for people.
+
+    >>> origin(recipe="qwen2.5-vl-7b", revision="cc59489813"), origin(recipe=None, revision=None)
+    ('recipe qwen2.5-vl-7b, revision cc59489813', 'no recipe')
+    """
+    return (f"recipe {recipe}" if recipe else "no recipe") + (f", revision {revision}" if revision else "")
 
 
 def mixture_of(parsed: Parsed) -> Mixture:
@@ -424,7 +437,7 @@ def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
     try:
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--config {str(path)!r} cannot be read: {_one_line(error)}") from error
+        raise UsageError(f"--config {str(path)!r} cannot be read: {error}") from error
     if not isinstance(settings, dict):
         raise UsageError(f"--config {str(path)!r} is no mapping of settings to values")
     if unknown := sorted(str(k) for k in settings if k not in known):
@@ -464,7 +477,3 @@ def settings_of(parsed: Parsed, *, world_size: int, data: Sequence[dict[str, Any
 def settings_hash(settings: dict[str, Any]) -> str:
     """Short hash of `settings_of`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
