@@ -112,12 +112,13 @@ def anonymous(value: Any) -> Any:
 
 
 def _base(name: str) -> tuple[str, str | None]:
-    """The base model's Hub id and pinned revision; of one that is not on the Hub its name."""
-    from vtrap_data.encoding.models import NAMED  # imports torch, which --help has no need of
+    """The base model's Hub id and the revision it was taken at; of one that is not on the Hub its name."""
+    from vtrap_data.encoding.models import named  # imports torch, which --help has no need of
 
-    ref = NAMED.get(name)
+    ref = named(name)
     if ref is None:
-        return display_name(name), None
+        base, _, revision = name.partition("@")
+        return (base, revision) if revision and HUB_ID.fullmatch(base) else (display_name(name), None)
     return (ref.path, ref.revision) if HUB_ID.fullmatch(ref.path) else (ref.name, None)
 
 

@@ -61,7 +61,9 @@ CONFIG_HELP = (
 class VtrapArguments:
     """What vtrap adds to SFTConfig."""
 
-    model: str = field(default="", metadata={"help": "Named model (toy-vl, qwen2.5-vl-7b, ...), directory or Hub id[@revision]."})
+    model: str = field(
+        default="", metadata={"help": "Named model (toy-vl, qwen2.5-vl-7b, ...), directory or Hub id[@revision]."}
+    )
     data: str = field(
         default="vtrap/video-sft-hybrid",
         metadata={

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from vtrap_data.encoding import load_processor, resolve
 from vtrap_train.batches import StepSampler, padding
-from vtrap_train.config import Parsed, mixture_of
+from vtrap_train.config import Parsed, mixture_of, origin
 from vtrap_train.data import Mixture
 from vtrap_train.lengths import ESTIMATED, ceiling, lengths, visual_lengths
 from vtrap_train.memory import GB, activations, available_gb, count, per_setup, refuse, setup_of
+from vtrap_train.steps import steps
 
 
 def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
@@ -25,11 +26,11 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         processes: That the run would have.
 
     Returns:
-        JSON-ready: `per_epoch`, `steps`, `tokens` (text, visual and histogram per epoch; `exact`: whether every
-        sample was counted), `over_ceiling`, `against_fixed` (visual tokens at each fixed budget and the share saved),
-        `padding` (its share with `--tokens_per_batch`, else null) and `memory`: GB per process for weights, gradients
-        and optimiser states in each setup, a rough estimate of the activations on top, the setup of this run, the
-        memory of a GPU.
+        JSON-ready: `per_epoch`, `steps` and `samples` of the whole run, `tokens` (text, visual and histogram per
+        epoch; `exact`: whether every sample was counted), `over_ceiling`, `against_fixed` (visual tokens at each fixed
+        budget and the share saved), `padding` (its share with `--tokens_per_batch`, else null) and `memory`: GB per
+        process for weights, gradients and optimiser states in each setup, a rough estimate of the activations on top,
+        the setup of this run, the memory of a GPU.
 
     Raises:
         UsageError: Weights, gradients and optimiser states alone need more than a GPU has.
@@ -45,7 +46,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
     visual, text, exact = lengths(mixture, processor, counted_texts=len(mixture))
     tokens = visual + text
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(len(mixture) / batch * config.num_train_epochs)
+    length = steps(config, rows=len(mixture), processes=processes)
     videos = kinds == "video"
     fixed = {str(f): visual_lengths(mixture, _at_budget(mixture, f), processor) for f in _budgets(mixture)}
     largest, largest_visual = _largest(parsed, tokens, visual)
@@ -60,6 +61,8 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         )
     return {
         "model": arguments.model,
+        "revision": ref.revision,
+        "recipe": parsed.recipe,
         "data": mixture.describe(),
         "frames": arguments.frames,
         "per_epoch": len(mixture),
@@ -67,8 +70,8 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         "by_source": {s: int((mixture.column("source") == s).sum()) for s in mixture.sources},
         "processes": processes,
         "batch": batch,
-        "steps": int(steps),
-        "samples": int(steps * batch),
+        "steps": length.steps,
+        "samples": length.samples,
         "mean_frames": float(frames[videos].mean()) if videos.any() else 0.0,
         "tokens": {
             "text": int(text.sum()),
@@ -129,10 +132,12 @@ def plan_text(facts: dict[str, Any]) -> str:
     """The plan for people."""
     tokens = facts["tokens"]
     lines = [
-        f"{facts['model']} on {facts['per_epoch']:,} samples an epoch, frames {facts['frames']} "
+        f"{facts['model']}: {origin(recipe=facts['recipe'], revision=facts['revision'])}",
+        f"{facts['per_epoch']:,} samples an epoch, frames {facts['frames']} "
         f"(mean {facts['mean_frames']:.1f} per video)",
         f"  {', '.join(f'{n:,} {k}' for k, n in facts['by_kind'].items())}",
-        f"{facts['steps']:,} steps of {facts['batch']} samples on {facts['processes']} process(es)",
+        f"{facts['steps']:,} steps of up to {facts['batch']} samples on {facts['processes']} process(es), "
+        f"{facts['samples']:,} samples in all",
         f"tokens an epoch: {tokens['visual']:,} visual, {tokens['text']:,} text; longest sample {tokens['longest']:,}",
     ]
     most = max(b["samples"] for b in tokens["histogram"])

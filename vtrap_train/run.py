@@ -21,7 +21,7 @@ from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocess
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
-from vtrap_train.config import Parsed, VtrapArguments, mixture_of, settings_hash, settings_of
+from vtrap_train.config import Parsed, VtrapArguments, mixture_of, origin, settings_hash, settings_of
 from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
@@ -55,6 +55,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     ref = resolve(arguments.model)
     most = ceiling(arguments.max_tokens, ref)
     mixture = mixture_of(parsed)
+    _say(config, f"model      {arguments.model}: {origin(recipe=parsed.recipe, revision=ref.revision)}")
     _say(config, shares(mixture))
     settings = settings_of(parsed, world_size=config.world_size, data=mixture.describe())
     if (summary := finished(out, settings)) is not None:

@@ -1,12 +1,17 @@
 """The plan needs no weights and must agree with what encoding really does."""
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from accelerate.data_loader import BatchSamplerShard
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import get_peft_model
+from torch.utils.data import BatchSampler
 
 from vtrap_data.encoding import ModelRef, encode, load_model, load_processor, resolve
 from vtrap_data.encoding.models import NAMED
@@ -16,7 +21,8 @@ from vtrap_data.shards.pack import pack
 from vtrap_train import memory
 from vtrap_train.__main__ import main
 from vtrap_train.config import SETUPS, parse
-from vtrap_train.run import lora
+from vtrap_train.run import lora, run
+from vtrap_train.steps import steps
 
 
 def test_plan_agrees_with_encoding_and_reads_no_weights(model_dir, packed, tmp_path, capsys):
@@ -38,8 +44,53 @@ def test_plan_agrees_with_encoding_and_reads_no_weights(model_dir, packed, tmp_p
     total = [len(encode(e, processor, train=True).input_ids) for e in PackedDataset(packed)]
     assert plan["tokens"]["visual"] + plan["tokens"]["text"] == sum(total)
     assert plan["tokens"]["longest"] == max(total)
-    assert sum(b["samples"] for b in plan["tokens"]["histogram"]) == 20
+    bins = plan["tokens"]["histogram"]
+    assert [b["samples"] for b in bins] == [sum(b["from"] <= n < b["below"] for n in total) for b in bins]
+    assert [b["from"] for b in bins[1:]] == [b["below"] for b in bins[:-1]] and len(bins) > 1
+    assert bins[0]["samples"] and bins[-1]["samples"] and sum(b["samples"] for b in bins) == 20
     assert plan["memory"]["gb"]["zero3-offload"] < plan["memory"]["gb"]["no sharding"]
+
+
+# 20 samples an epoch, which no step of eight divides evenly.
+@pytest.mark.parametrize(
+    "more",
+    [
+        "--per_device_train_batch_size 8 --num_train_epochs 2",
+        "--gradient_accumulation_steps 8 --num_train_epochs 2",
+        "--per_device_train_batch_size 2 --gradient_accumulation_steps 4 --max_steps 4 --streaming",
+    ],
+)
+def test_steps_and_samples_are_those_of_the_run(more, model_dir, packed, tmp_path, capsys):
+    words = ["--model", str(model_dir), "--data", str(packed), "--output_dir", str(tmp_path / "out")]
+    words += ["--save_strategy", "no", *more.split()]
+    assert main([*words, "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    summary = run(parse(words))
+    assert (summary["steps"], summary["samples"]) == (plan["steps"], plan["samples"])
+
+
+CONFIG = parse(["--model", "toy-vl", "--tokens_per_batch", "0"]).config
+
+
+@given(
+    rows=st.integers(1, 60),
+    batch=st.integers(1, 5),
+    accumulate=st.integers(1, 4),
+    processes=st.integers(1, 4),
+    epochs=st.sampled_from([0.3, 1, 1.5, 3]),
+    most=st.sampled_from([-1, 1, 7, 30]),
+)
+def test_steps_and_samples_of_several_processes(rows, batch, accumulate, processes, epochs, most):
+    ranks = [BatchSampler(range(rows), batch, drop_last=False)]
+    if processes > 1:
+        ranks = [BatchSamplerShard(ranks[0], num_processes=processes, process_index=r) for r in range(processes)]
+    passes = [sum(map(len, together)) for together in zip(*ranks, strict=True)]
+    epoch = [sum(passes[at : at + accumulate]) for at in range(0, len(passes), accumulate)]
+    total = most if most > 0 else math.ceil(len(epoch) * epochs)
+    CONFIG.per_device_train_batch_size, CONFIG.gradient_accumulation_steps = batch, accumulate
+    CONFIG.num_train_epochs, CONFIG.max_steps = epochs, most
+    found = steps(CONFIG, rows=rows, processes=processes)
+    assert found == (total, sum(epoch[step % len(epoch)] for step in range(total)))
 
 
 def test_plan_for_people(model_dir, packed, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +26,7 @@ class ModelRef:
     """A model that can be loaded.
 
     Attributes:
-        name: What the user typed.
+        name: Short name of a named model, of others what the user typed.
         path: Hub id or local directory.
         family: Which encoding it uses.
         revision: Commit on the Hub; None for a local directory or the default branch. Those of `NAMED` are pinned by
@@ -72,20 +72,43 @@ NAMED: dict[str, ModelRef] = {
     "toy-vl": ModelRef(name="toy-vl", path=str(TOY_VL), family="qwen2_5_vl"),
     **{n: ModelRef(name=n, path=path, family=family, revision=rev) for n, family, path, rev in _HUB},
 }
+_NAME_OF = {path: name for name, _, path, _ in _HUB}
+
+
+def named(name_or_path: str) -> ModelRef | None:
+    """The entry of `NAMED` that is meant, if one is: by its short name or its Hub id, at its revision or at `@REVISION`.
+
+    >>> named("Qwen/Qwen2.5-VL-7B-Instruct") == named("qwen2.5-vl-7b") == NAMED["qwen2.5-vl-7b"]
+    True
+    >>> named("qwen2.5-vl-7b@main").revision, named("somebody/else")
+    ('main', None)
+    """
+    if name_or_path in NAMED:
+        return NAMED[name_or_path]
+    name, _, revision = name_or_path.partition("@")
+    name = _NAME_OF.get(name, name)
+    if name not in _NAME_OF.values() or Path(name_or_path).exists():  # what lies there is meant, as it is
+        return None
+    return replace(NAMED[name], revision=revision) if revision else NAMED[name]
 
 
 def resolve(name_or_path: str) -> ModelRef:
-    """Turn a short name, a local directory or a Hub id into a ModelRef.
+    """Turn a short name, a local directory or a Hub id into a ModelRef. `@REVISION` may follow a name or an id.
 
     Raises:
         UsageError: If the name is unknown, or the model is of a family that has no encoding.
     """
-    if name_or_path in NAMED:
-        return NAMED[name_or_path]
+    if (entry := named(name_or_path)) is not None:
+        return entry
+    path, revision = name_or_path, None
     config = Path(name_or_path) / "config.json"
     if config.is_file():
         model_type = read_json_object(config, "it is a model's: --model DIR").get("model_type")
-    elif Path(name_or_path).exists() or name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
+    elif (
+        Path(name_or_path).exists()
+        or name_or_path.partition("@")[0].count("/") != 1
+        or name_or_path.startswith((".", "/", "~"))
+    ):
         near = difflib.get_close_matches(name_or_path, NAMED, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(
@@ -95,16 +118,18 @@ def resolve(name_or_path: str) -> ModelRef:
     else:
         from transformers import AutoConfig
 
+        path, _, asked = name_or_path.partition("@")
+        revision = asked or None
         try:
             # False, not the default: that would ask on a terminal whether code of the repository may run.
-            model_type = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).model_type
+            model_type = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False).model_type
         except (OSError, ValueError) as error:
             raise UsageError(f"--model {name_or_path!r} cannot be used: {one_line(error)}") from error
     if model_type not in FAMILIES:
         raise UsageError(
             f"--model {name_or_path!r} has model_type {model_type!r}; families with an encoding: {', '.join(FAMILIES)}"
         )
-    return ModelRef(name=name_or_path, path=name_or_path, family=model_type)
+    return ModelRef(name=name_or_path, path=path, family=model_type, revision=revision)
 
 
 def load_processor(ref: ModelRef) -> ProcessorMixin:
