@@ -90,3 +90,11 @@ def _read(jsonl, root):
 
 def _named(sample, source):
     return replace(sample, source=source)
+
+
+def moved(weights, reference, start):
+    """How far two checkpoints are apart, as a share of how far training moved the second; norms over all weights."""
+    assert weights.keys() == reference.keys() == start.keys()
+    apart = sum((weights[k].double() - v.double()).square().sum() for k, v in reference.items())
+    way = sum((v.double() - start[k].double()).square().sum() for k, v in reference.items())
+    return float((apart / way).sqrt())
