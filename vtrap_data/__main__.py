@@ -32,7 +32,7 @@ exit codes: 0 done, 1 faults found or too many bad samples, 2 wrong use
 """
 
 
-GENERATORS = {
+ELSEWHERE = {
     "toyworld": ("generate the synthetic world with known answers", "vtrap_data.sources.toyworld.cli"),
     "real-media": (
         "fetch a few real clips and photos, with hand-written questions about them",
@@ -40,12 +40,12 @@ GENERATORS = {
     ),
     "corpus": ("turn the rows of a known instruction corpus into a file to pack", "vtrap_data.sources.corpora.cli"),
     "benchmark": ("turn the rows of one of 19 benchmarks into a file to pack", "vtrap_data.sources.benchmarks.cli"),
+    "push": ("publish a packed corpus on the Hub; --dry-run shows it first", "vtrap_data.push"),
+    "contamination": ("find media and questions of benchmarks in a corpus", "vtrap_data.shards.contamination"),
 }
-"""Commands that make something to pack: summary and the module with their arguments, loaded only when called."""
-PUBLISHING = {"push": ("publish a packed corpus on the Hub; --dry-run shows it first", "vtrap_data.push")}
-"""Commands that publish: the same."""
-CHECKS = {"contamination": ("find media and questions of benchmarks in a corpus", "vtrap_data.shards.contamination")}
-"""Commands that look for trouble: the same."""
+"""Commands whose arguments are in modules of their own, each loaded only when it is called: summary and module."""
+
+_SHAPE = argparse.RawDescriptionHelpFormatter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,13 +85,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; arguments of the commands in modules of their own are looked up only for `command`."""
-    shape = argparse.RawDescriptionHelpFormatter
+    """The parser; of the commands in modules of their own only `command` gets its arguments."""
     parser = _Parser(
         prog="python -m vtrap_data",
         description="Pack video and image corpora with a frame budget per question, check them, look at them.",
         epilog=EPILOG,
-        formatter_class=shape,
+        formatter_class=_SHAPE,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_pack(commands)
@@ -149,8 +148,8 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     )
     budget.set_defaults(run=_budget)
 
-    for name, (summary, module) in {**GENERATORS, **PUBLISHING, **CHECKS}.items():
-        other = commands.add_parser(name, help=summary)
+    for name, (summary, module) in ELSEWHERE.items():
+        other = commands.add_parser(name, help=summary, formatter_class=_SHAPE)
         if command == [name]:
             cli = importlib.import_module(module)
             cli.add_arguments(other)
@@ -161,9 +160,8 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
 def _add(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     """A command whose help ends with those of the examples that are about it."""
     own = [line for line in EPILOG.splitlines() if f"vtrap_data {name} " in line]
-    shape = argparse.RawDescriptionHelpFormatter
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, epilog="\n".join(["examples:", *own]), formatter_class=shape
+        name, help=summary, epilog="\n".join(["examples:", *own]), formatter_class=_SHAPE
     )
     return parser
 

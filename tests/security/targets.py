@@ -190,9 +190,10 @@ def _write(folder: Path, **files: bytes) -> Path:
     return folder
 
 
-def _unpacked(folder: Path, **change: bytes) -> Path:
+def unpacked(folder: Path, **change: bytes) -> Path:
+    """A small sound corpus, but for the files that are given anew."""
     for name, data in {**corpus(), **change}.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
@@ -207,7 +208,7 @@ def tar_index(data: bytes, folder: Path) -> None:
 
 def shard(data: bytes, folder: Path) -> None:
     """A corpus whose tar is replaced, with a manifest that agrees: everything that reads it."""
-    root = _unpacked(folder, **{SHARD: data})
+    root = unpacked(folder, **{SHARD: data})
     manifest = json.loads((root / MANIFEST).read_bytes())
     manifest["shards"][0] |= {"bytes": len(data), "sha256": sha256_file(root / SHARD)}
     (root / MANIFEST).write_bytes(_json(manifest))
@@ -216,7 +217,7 @@ def shard(data: bytes, folder: Path) -> None:
 
 def index(data: bytes, folder: Path) -> None:
     """A corpus whose index is replaced, with a manifest that agrees."""
-    root = _unpacked(folder, **{INDEX: data})
+    root = unpacked(folder, **{INDEX: data})
     manifest = json.loads((root / MANIFEST).read_bytes())
     manifest["index_sha256"] = sha256_file(root / INDEX)
     (root / MANIFEST).write_bytes(_json(manifest))
@@ -225,7 +226,7 @@ def index(data: bytes, folder: Path) -> None:
 
 
 def manifest(data: bytes, folder: Path) -> None:
-    root = _unpacked(folder, **{MANIFEST: data})
+    root = unpacked(folder, **{MANIFEST: data})
     read_manifest(root)
     _use(root)
 
@@ -409,7 +410,7 @@ TARGETS: dict[str, Target] = {
     "report": Target(report, (ValueError,), lambda: [_json(_REPORT)]),
     "claims": Target(claims, (UsageError,), lambda: [b"host.0123456789ab.17.a1b2c3\n12\n", b"../../etc\n"]),
     "spooled": Target(spooled, (), lambda: [_json({"sample": "a", "media": [], "member_sha256": "0" * 64,
-                                                   "video": None, "images": [], "notes": []})]),
+                                                   "measured": {"video": None, "images": [], "notes": []}})]),
     "ledger": Target(ledger, (), lambda: [b'{"step": 1, "sample": "a"}\n{"step": 7}\n']),
     "plans": Target(plans, (), lambda: [_json({"format": 1, "state": "done", "digest": "d", "parts": {
         "model": {"target": "a/b", "files": ["model/README.md"], "uploads": [["a", 1]], "blocked": []}}})]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import subprocess
 from collections.abc import Callable
@@ -12,14 +13,14 @@ import pytest
 
 from vtrap_bench.__main__ import COMMANDS
 from vtrap_bench.__main__ import main as bench
-from vtrap_data.__main__ import CHECKS, GENERATORS, PUBLISHING
+from vtrap_data.__main__ import _parser
 from vtrap_data.__main__ import main as data
 from vtrap_train.__main__ import main as train
 
 ROOT = Path(__file__).parents[2]
-DATA = ("pack", "doctor", "stats", "duplicates", "preview", "allocation", "budget")
+(DATA,) = (action for action in _parser(())._actions if isinstance(action, argparse._SubParsersAction))
 ALL = [
-    *((data, name) for name in (*DATA, *GENERATORS, *PUBLISHING, *CHECKS)),
+    *((data, name) for name in DATA.choices),
     *((bench, name) for name in COMMANDS),
     *((train, name) for name in ("", "push")),
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from targets import MANIFEST, SHARD, corpus
+from targets import MANIFEST, SHARD, unpacked
 
 from hub_cards.dry_run import list_uploads
 from hub_cards.errors import redact
@@ -31,11 +31,7 @@ PACKAGES = ("hub_cards", "vtrap_data", "vtrap_bench", "vtrap_train")
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    root = tmp_path / "packed"
-    for name, data in corpus().items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
+    return unpacked(tmp_path / "packed")
 
 
 def edit_manifest(root: Path, **change: Any) -> None:

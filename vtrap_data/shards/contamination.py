@@ -192,7 +192,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m vtrap_data contamination`."""
     parser.description = "Find media and questions of packed benchmarks in a packed corpus."
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of a packed corpus")
     parser.add_argument("benchmarks", type=Path, nargs="+", metavar="BENCH", help="folder of a packed benchmark")
     parser.add_argument(

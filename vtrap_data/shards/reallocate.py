@@ -16,6 +16,7 @@ from vtrap_data.budgets.demand import DEMAND_VERSION
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.media.select import frame_ids
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 from vtrap_data.shards.allocation import Asked, Scorer, allocate_again, asked_items, demand_scores
 from vtrap_data.shards.card import write_card
@@ -155,16 +156,16 @@ def _noted(notes: Path, head: Mapping[str, object]) -> dict[str, tuple[float, ..
     """What an earlier attempt with the same judge has left; a line that a kill cut off is asked again."""
     lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
     try:
-        if not lines or json.loads(lines[0]) != head:
+        if not lines or parse_json(lines[0]) != head:
             return {}
     except ValueError:
         return {}
     known = {}
     for line in lines[1:]:
         try:
-            name, scores = json.loads(line)
+            name, scores = parse_json(line)
             known[name] = tuple(scores)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
     return known
 

@@ -26,7 +26,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Turn the rows of a benchmark into bench.jsonl, which `pack` reads, and its images into files. Nothing is\n"
         "downloaded but rows that are on the Hub."

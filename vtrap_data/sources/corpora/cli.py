@@ -29,7 +29,6 @@ The media folder may hold the files themselves or plain tars of them. Compressed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Turn the annotations of a known corpus into questions.jsonl, which `pack` reads. Rows are counted, and\n"
         "differences from what is expected printed. Media are not downloaded, but for images inside the rows."

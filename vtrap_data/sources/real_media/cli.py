@@ -12,8 +12,6 @@ from vtrap_data.sources.real_media.fetch import fetch
 from vtrap_data.sources.real_media.questions import write_questions
 from vtrap_data.sources.real_media.table import MEDIA
 
-HELP = "fetch a few real clips and photos, with hand-written questions about them"
-
 EPILOG = """\
 examples:
   python -m vtrap_data real-media --out real
@@ -31,9 +29,8 @@ most clips is not stated, so publishing refuses them. Run the command again afte
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options, the description and the examples."""
-    parser.description = HELP[0].upper() + HELP[1:] + "."
+    parser.description = "Fetch a few real clips and photos, with hand-written questions about them."
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into; made if missing")
     parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 
