@@ -95,8 +95,8 @@ def score_model(
             with part:
                 _work(settings, plan, pending, answered, part, me, model=model, open_backend=open_backend)
         finally:
-            if not part.records:
-                part.path.unlink(missing_ok=True)
+            if not part.records:  # its tokens may have been written before the disk was full
+                _remove_parts(me)
         with me.lock():
             answered.refresh()
             if other := _differences(read_run(settings.out), plan):
@@ -108,8 +108,7 @@ def score_model(
                 scores = _scores(settings, plan, answered)
                 write_json(settings.out / scoring.SCORES, scores)
             me.forget_claims()
-            for mine in (RECORDS, TOKENS):
-                (me.folder / mine).unlink(missing_ok=True)
+            _remove_parts(me)
     return scores
 
 
@@ -251,6 +250,12 @@ def _write_down(backend: Backend, settings: RunSettings, plan: _Plan, me: Worker
         preprocessing = same_preprocessing(info["preprocessing"], backend.preprocessing, settings, model)
         facts = dict(getattr(backend, "facts", {}))
         write_json(settings.out / RUN, {**info, "preprocessing": preprocessing, "backend": facts})
+
+
+def _remove_parts(me: Worker) -> None:
+    """Remove what this process has written for itself, which is in the run's files, or is nothing."""
+    for mine in (RECORDS, TOKENS):
+        (me.folder / mine).unlink(missing_ok=True)
 
 
 def _remove_torn(out: Path) -> None:

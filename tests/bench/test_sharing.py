@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,11 @@ from tqdm import tqdm
 from vtrap_bench import claims, workers
 from vtrap_bench.__main__ import main
 from vtrap_bench.answered import WORK, Answered
+from vtrap_bench.backends import Step
+from vtrap_bench.backends.tokens import TOKENS, read_tokens
 from vtrap_bench.claims import Worker
 from vtrap_bench.records import RECORDS, read_chained, read_records
+from vtrap_bench.run_file import read_run
 from vtrap_bench.tasks import select_tasks
 from vtrap_data.errors import UsageError, VtrapError
 
@@ -170,6 +174,26 @@ def test_a_process_that_fails_leaves_its_batch_to_the_others(settings, tmp_path)
     assert [ended(c) for c in children] == [1, 0]
     assert all(len(who) == 1 for who in Slow.asked_of(log).values()) and len(Slow.asked_of(log)) == 32
     assert len(read_records(settings.out / RECORDS)) == 32
+
+
+def test_a_full_disk_leaves_nothing_behind_once_there_is_space(settings):
+    """It fills up between the tokens of a batch and its records: the one is written, the other is not."""
+
+    class Wordy(Fake):
+        def generate(self, examples, *, max_new_tokens):
+            found = super().generate(examples, max_new_tokens=max_new_tokens)
+            return [one._replace(steps=(Step(1, -0.5, 2, -1.5),)) for one in found]
+
+    def without_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # more than run.json, less than the records
+        score(settings, Wordy())
+
+    settings = replace(settings, batch_size=20)
+    assert ended(fork(without_space)) == 1
+    assert read_run(settings.out)["tasks"] and not read_records(settings.out / RECORDS)
+    score(settings, Wordy())
+    assert len(read_records(settings.out / RECORDS)) == len(read_tokens(settings.out / TOKENS)) == 32
+    assert not (settings.out / WORK).exists()
 
 
 def test_helpers_must_agree_with_those_at_work(settings, tmp_path):
