@@ -177,7 +177,7 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
     pack: bool = field(
         default=False,
         metadata={
-            "help": "Lay the samples of a forward pass end to end in one row instead of padding them (Qwen2.5-VL; "
+            "help": "Lay the samples of a forward pass end to end in one row instead of padding them (Qwen families; "
             "needs --tokens_per_batch). Same result; pays where attention can skip what is masked (flash_attention_2)."
         },
     )

@@ -5,7 +5,7 @@ position ids that it would have alone, and transformers, seeing the counters in 
 again, lets no token attend beyond its own sample. No label is predicted across a border: the first token of a sample
 never carries loss. So losses and gradients are those of the padded batch, which a test holds to rounding.
 
-That has been proven here for Qwen2.5-VL. Other families number or mask in ways of their own and are refused.
+That has been proven here for the Qwen families. For others it has not been tried, and they are refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from vtrap_data.encoding import ModelRef
-from vtrap_data.encoding.positions import position_ids
+from vtrap_data.encoding.family import FamilyName
+from vtrap_data.encoding.positions import position_ids, steps
 from vtrap_data.errors import UsageError
 
-PROVEN = ("qwen2_5_vl",)
+PROVEN: tuple[FamilyName, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 IGNORE = -100
 
@@ -31,10 +32,12 @@ class Packer:
     """Turns a padded batch of `encoding.collate` into one row.
 
     Attributes:
+        family: One of `PROVEN`.
         merge_size: Patches per side that are merged into one token.
-        tokens_per_second: Of the vision config.
+        tokens_per_second: Of the vision config; 1 in the families that know no seconds.
     """
 
+    family: FamilyName
     merge_size: int
     tokens_per_second: float
 
@@ -51,11 +54,12 @@ class Packer:
         """
         real = batch["attention_mask"].bool()
         dummy = ~real & (batch["mm_token_type_ids"] > 0)
+        video_grids = batch.get("video_grid_thw")
         found = position_ids(
             batch["input_ids"],
             batch["mm_token_type_ids"],
             image_grids=batch.get("image_grid_thw"),
-            video_grids=batch.get("video_grid_thw"),
+            video_grids=steps(video_grids) if self.family == "qwen3_vl" and video_grids is not None else video_grids,
             seconds_per_grid=batch.get("second_per_grid_ts"),
             attention_mask=batch["attention_mask"],
             merge_size=self.merge_size,
@@ -77,9 +81,13 @@ def packer(ref: ModelRef, config: Any, *, attn_implementation: str) -> Packer:
     if ref.family not in PROVEN:
         raise UsageError(
             f"--pack is proven to change nothing for {', '.join(PROVEN)} only, and {ref.name} is of the family "
-            f"{ref.family}, whose positions and masks differ: --tokens_per_batch alone saves most of the padding"
+            f"{ref.family}, for which nobody has tried: --tokens_per_batch alone saves most of the padding"
         )
     if attn_implementation not in ATTENTION:
         raise UsageError(f"--pack needs --attn_implementation {', '.join(ATTENTION)}, not {attn_implementation!r}")
     vision = config.vision_config
-    return Packer(merge_size=int(vision.spatial_merge_size), tokens_per_second=float(vision.tokens_per_second))
+    return Packer(
+        family=ref.family,
+        merge_size=int(vision.spatial_merge_size),
+        tokens_per_second=float(vision.tokens_per_second) if ref.family == "qwen2_5_vl" else 1.0,
+    )

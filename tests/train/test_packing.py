@@ -4,26 +4,32 @@ import json
 
 import pytest
 import torch
+from data.encoding_families import TEXT, build, example, mix
 from safetensors.torch import load_file
 
 from vtrap_data.encoding import ModelRef, collate, encode, load_model, load_processor, resolve
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_train.config import parse
-from vtrap_train.packing import packer
+from vtrap_train.packing import PROVEN, packer
 from vtrap_train.run import run
 from vtrap_train.trainer import per_row
 
 
+@pytest.fixture(scope="module", params=PROVEN)
+def kit(request, tmp_path_factory):
+    return build(request.param, tmp_path_factory.mktemp(request.param) / "base")
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("always", [(), ("image", "video")])
-def test_a_packed_row_has_the_loss_and_the_gradients_of_the_padded_batch(attention, always, model_dir, packed_by_kind):
-    ref = resolve(str(model_dir))
-    processor, model = load_processor(ref), load_model(ref, attn_implementation=attention).train()
+def test_a_packed_row_has_the_loss_and_the_gradients_of_the_padded_batch(attention, always, kit):
+    ref = resolve(str(kit.folder))
+    model = load_model(ref, attn_implementation=attention).train()
     pack = packer(ref, model.config, attn_implementation=attention)
-    kinds = ["video", "images", "text", "video"] if not always else ["text", "text"]  # then both dummies are added
-    picks = [PackedDataset(packed_by_kind[kind])[i % 2] for i, kind in enumerate(kinds)]
-    padded = collate([encode(e, processor, train=True) for e in picks], processor, always=always)
+    picks = [example(*TEXT), example(*TEXT)] if always else mix()  # with words only, both dummies are added
+    padded = collate([encode(e, kit.processor, train=True) for e in picks], kit.processor, always=always)
+    assert not padded["attention_mask"].all() and "pixel_values" in padded and "pixel_values_videos" in padded
     found = []
     for batch in (padded, pack(padded)):
         model.zero_grad()
@@ -60,7 +66,7 @@ def test_sums_per_sample_of_a_packed_row_are_those_of_the_rows():
 
 def test_other_families_are_refused_with_the_reason(model_dir):
     llava = ModelRef(name="llava-1.5-7b", path="x", family="llava")
-    with pytest.raises(UsageError, match=r"qwen2_5_vl only, and llava-1\.5-7b is of the family llava"):
+    with pytest.raises(UsageError, match=r"qwen2_5_vl, qwen3_vl only, and llava-1\.5-7b is of the family llava"):
         packer(llava, None, attn_implementation="sdpa")
     with pytest.raises(UsageError, match="flex_attention"):
         packer(resolve(str(model_dir)), None, attn_implementation="flex_attention")
