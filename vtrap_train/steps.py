@@ -1,4 +1,4 @@
-"""How many optimiser steps does a run take, and how many samples does it see? What Trainer will find, asked beforehand."""
+"""How many optimiser steps does a run take, and how many samples does it see? What Trainer will do, asked before."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Steps(NamedTuple):
 
     Attributes:
         steps: Optimiser steps.
-        samples: That they see, over all processes. The last step of an epoch sees what is left of it; of several
-            processes those that would find nothing left see the first samples of the epoch again, as accelerate has it.
+        samples: That they see, over all processes. The last step of an epoch sees what is left of it; several
+            processes fill it up with the epoch's first samples, as accelerate does, but not with `--tokens_per_batch`.
     """
 
     steps: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ def test_every_promised_model_is_named():
         assert (ref.revision is None) == (name in ("toy-vl", "llava-next-video-7b"))
         assert name == "toy-vl" or re.fullmatch(r"(Qwen|llava-hf)/[\w.-]+", ref.path)
     assert len({r.path for r in NAMED.values()}) == len(NAMED)
+
+
+def test_a_hub_id_is_its_named_model_unless_a_revision_or_a_folder_is_meant(tmp_path, monkeypatch):
+    for name, ref in NAMED.items():
+        if name != "toy-vl":
+            assert resolve(ref.path) is ref
+            assert resolve(f"{ref.path}@v2") == resolve(f"{name}@v2") == replace(ref, revision="v2")
+    with pytest.raises(UsageError, match="'toy-vl@v2' is no named model"):
+        resolve("toy-vl@v2")
+    folder = tmp_path / NAMED["qwen2.5-vl-7b"].path
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    monkeypatch.chdir(tmp_path)
+    found = resolve("Qwen/Qwen2.5-VL-7B-Instruct")
+    assert (found.family, found.revision) == ("qwen2_vl", None)
 
 
 # --- the settings of the released checkpoints -----------------------------------------------------------------------

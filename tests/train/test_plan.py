@@ -96,7 +96,7 @@ def test_steps_and_samples_of_several_processes(rows, batch, accumulate, process
 def test_plan_for_people(model_dir, packed, capsys):
     assert main(["--model", str(model_dir), "--data", str(packed), "--max_tokens", "40", "--plan"]) == 0
     out = capsys.readouterr().out
-    assert "over the ceiling of 40" in out and "against " in out
+    assert "over the ceiling of 40" in out and "against " in out and "no recipe" in out
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,15 @@ def wide(sources, tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_every_named_model_has_a_recipe_and_a_plan(name, model_dir, wide, monkeypatch, capsys):
-    # Shapes are those of the tiny model; the settings are the recipe's.
+    # Shapes are those of the tiny model; the settings are the recipe's, by short name and by Hub id.
+    typed = [name] if name == "toy-vl" else [name, NAMED[name].path]
     monkeypatch.setitem(NAMED, name, ModelRef(name=name, path=str(model_dir), family="qwen2_5_vl"))
-    assert main(["--model", name, "--data", str(wide), "--gpus", "8", "--plan", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    plans = []
+    for model in typed:
+        assert main(["--model", model, "--data", str(wide), "--gpus", "8", "--plan", "--json"]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    plan = plans[0]
+    assert all(p | {"model": name} == plan for p in plans) and plan["recipe"] == name
     assert plan["processes"] == 8
     assert plan["memory"]["setup"] == ("no sharding" if name == "toy-vl" else parse(["--model", name]).sharding.stem)
     assert list(plan["against_fixed"]) == ["8", "16", "32", "64"]

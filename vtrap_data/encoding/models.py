@@ -76,7 +76,7 @@ _NAME_OF = {path: name for name, _, path, _ in _HUB}
 
 
 def named(name_or_path: str) -> ModelRef | None:
-    """The entry of `NAMED` that is meant, if one is: by its short name or its Hub id, at its revision or at `@REVISION`.
+    """The entry of `NAMED` that is meant, if one is, by its short name or its Hub id; `@REVISION` takes another one.
 
     >>> named("Qwen/Qwen2.5-VL-7B-Instruct") == named("qwen2.5-vl-7b") == NAMED["qwen2.5-vl-7b"]
     True
