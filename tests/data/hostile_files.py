@@ -12,7 +12,7 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from PIL import Image
+
+from vtrap_data.errors import Reason
 
 
 class Case(NamedTuple):
@@ -105,6 +107,21 @@ def damaged(start: float, stop: float, value: int | None = None, **options: Any)
     return make
 
 
+def broken_start(*, packets: int, share: float, **options: Any) -> Callable[[Path], object]:
+    """The first packets are noise from a share of their length on; all else in the file is whole."""
+
+    def make(path: Path) -> None:
+        data, chance = bytearray(clip(path, **options)), np.random.default_rng(0)
+        with av.open(str(path)) as container:
+            places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        for place, size in places[:packets]:
+            start = max(5, int(share * size))  # behind the length and the head of the first NAL unit
+            data[place + start : place + size] = chance.bytes(size - start)
+        path.write_bytes(data)
+
+    return make
+
+
 def holding(data: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(data)
 
@@ -149,6 +166,33 @@ def edited(path: Path) -> None:
         tick = container.streams.video[0].time_base
     data[place + 16 : place + 20] = struct.pack(">i", start + int(Fraction(6, 25) / tick))
     path.write_bytes(data)
+
+
+def edits(data: bytes, parts: Sequence[tuple[int, int]]) -> bytes:
+    """An MP4 of 25 frames per second with this edit list in place of its own.
+
+    Args:
+        data: Of the MP4; its index lies behind its pictures, so that no place of a picture changes.
+        parts: First frame and number of frames of each entry.
+    """
+
+    def units(name: bytes) -> int:  # per second; behind version, flags and two times
+        return int.from_bytes(data[data.index(name) + 16 : data.index(name) + 20], "big")
+
+    place = data.index(b"elst") - 4
+    size, version, entries = struct.unpack(">I4xB3xI", data[place : place + 16])
+    assert (version, entries, data.index(b"mdat") < place) == (0, 1, True)
+    start = struct.unpack(">i", data[place + 20 : place + 24])[0]
+    movie, media = units(b"mvhd"), units(b"mdhd")
+    rows = [(n * movie // 25, start + first * media // 25) for first, n in parts]
+    new = b"".join(struct.pack(">IiI", *row, 1 << 16) for row in rows)
+    grown = len(new) - 12
+    whole = bytearray(data[: place + 16] + new + data[place + size :])
+    for name in (b"moov", b"trak", b"edts", b"elst"):  # the boxes around it, and itself
+        at = data.index(name) - 4
+        whole[at : at + 4] = struct.pack(">I", int.from_bytes(data[at : at + 4], "big") + grown)
+    whole[place + 12 : place + 16] = struct.pack(">I", len(rows))
+    return bytes(whole)
 
 
 def two_sizes(path: Path) -> None:
@@ -326,6 +370,22 @@ CASES = (
         damaged(0.02, 0.85, 0, n=24),
     ),
     Case("middle.mkv", "video", "noise over a third of it", "packed", "6 frames", damaged(0.3, 0.6)),
+    Case(
+        "start.mp4",
+        "video",
+        "H.264 with B-frames whose first three NAL units are noise",
+        "corrupt",
+        "",
+        broken_start(packets=3, share=0, b=2),
+    ),
+    Case(
+        "patched.mp4",
+        "video",
+        "the same, noise over their second half only: decoders patch the pictures up",
+        "packed",
+        "16 frames",
+        broken_start(packets=3, share=0.5, b=2),
+    ),
     Case("front.ts", "video", "noise over its first tenth", "corrupt", "", damaged(0.0, 0.1, codec="mpeg2video")),
     Case("head.mkv", "video", "noise over its header", "not-media", "", damaged(0.0, 0.05)),
     Case("nokey.mkv", "video", "no keyframe at all", "corrupt", "", without_keyframes),
@@ -496,10 +556,11 @@ this page is written from the same table, and a test keeps it so.
 
 A file that cannot be used costs its own sample and nothing else: it is listed in `manifest.json` with one of the
 reasons below, and the frames of its neighbours are the same as without it. Reasons:
-missing, unreadable, outside-root, empty, not-media, no-video, corrupt, too-large, timeout, bad-row.
+REASONS.
 
 Not in the table, because a stand-in for the decoder plays them: a decoder that crashes its process (corrupt), one that
 never comes back or is slow (timeout), one that eats memory (too-large). See [data.md](data.md) for the limits.
+`too-long` is not about files: training sets aside what has more tokens than its model takes.
 Files cut at any byte or with any bytes changed are tried by the hundred, at random.
 
 """
@@ -512,7 +573,8 @@ def render() -> str:
         name = case.name if len(case.name) < 60 else case.name[:20] + "..."
         shown = name.replace("\n", "\\n").replace("\0", "\\0").replace("|", "\\|")
         lines.append(f"| `{shown}` | {case.kind} | {case.what} | {case.outcome} | {case.detail} |")
-    return f"{HEAD}{len(CASES) + 1} files:\n\n" + "\n".join(lines) + "\n"
+    head = HEAD.replace("REASONS", ", ".join(Reason))
+    return f"{head}{len(CASES) + 1} files:\n\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

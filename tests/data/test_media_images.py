@@ -95,6 +95,61 @@ def test_floats_grey_bits_and_cmyk():
     assert load_image(data(Image.new("CMYK", (1, 1), (0, 0, 0, 0)), "TIFF")).getpixel((0, 0)) == (255, 255, 255)
 
 
+def four_channels(values, *, transform):
+    """An 8x8 JPEG of one colour, written out byte by byte as Adobe's programs do: no library has had a hand in it.
+
+    Args:
+        values: The four samples as they are stored, which is inverted: 255 is no ink.
+        transform: Of the APP14 marker: 0 for CMYK, 2 for YCCK.
+    """
+
+    def segment(mark, body):
+        return bytes([0xFF, mark]) + struct.pack(">H", len(body) + 2) + body
+
+    adobe = b"Adobe" + struct.pack(">HHHB", 100, 0, 0, transform)
+    frame = struct.pack(">BHHB", 8, 8, 8, 4) + b"".join(bytes([n, 0x11, 0]) for n in range(1, 5))
+    scan = bytes([4, 1, 0, 2, 0, 3, 0, 4, 0, 0, 63, 0])
+    # DC: the number of bits of the difference as 4 bits; AC: "0" ends the block.
+    sizes = bytes([0x00, 0, 0, 0, 12, *[0] * 12, *range(12)])
+    ends = bytes([0x10, 1, *[0] * 15, 0])
+    bits = ""
+    for value in values:
+        level = 8 * (value - 128)  # quantised by 1
+        n = abs(level).bit_length()
+        bits += format(n, "04b") + (format(level if level > 0 else level + 2**n - 1, f"0{n}b") if n else "") + "0"
+    bits += "1" * (-len(bits) % 8)
+    coded = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    body = segment(0xEE, adobe) + segment(0xDB, bytes([0]) + bytes([1] * 64)) + segment(0xC0, frame)
+    return b"\xff\xd8" + body + segment(0xC4, sizes + ends) + segment(0xDA, scan) + coded + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("ink", "colour"),
+    [
+        ((0, 0, 0, 0), (255, 255, 255)),
+        ((0, 255, 255, 0), (255, 0, 0)),
+        ((255, 0, 255, 0), (0, 255, 0)),
+        ((255, 255, 0, 0), (0, 0, 255)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+        ((0, 0, 0, 155), (100, 100, 100)),
+        ((0, 155, 0, 0), (255, 100, 255)),
+    ],
+)
+def test_the_colours_of_a_cmyk_jpeg_are_not_inverted(ink, colour):
+    stored = [255 - value for value in ink]
+    image = load_image(four_channels(stored, transform=0))
+    assert image.mode == "RGB" and image.size == (8, 8)
+    np.testing.assert_allclose(np.asarray(image), np.full((8, 8, 3), colour), atol=1)
+    # The same as YCCK: brightness and two colour differences (JFIF) of what the first three samples lack to 255.
+    red, green, blue = ink[:3]
+    bright = 0.299 * red + 0.587 * green + 0.114 * blue
+    differences = [128 + (blue - bright) / 1.772, 128 + (red - bright) / 1.402]
+    ycck = [min(255, round(value)) for value in (bright, *differences)]
+    np.testing.assert_allclose(
+        np.asarray(load_image(four_channels([*ycck, stored[3]], transform=2))), np.asarray(image, dtype=int), atol=3
+    )
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_the_first_frame_of_an_animation(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]

@@ -37,12 +37,23 @@ CLIPS = {
     "upside_down.mp4": {"rotation": 180},
     "vfr.mp4": {"vfr": True},
     "vfr.mkv": {"vfr": True},
-    "odd_size.mp4": {"size": (98, 62)},
+    "odd_size.mp4": {"size": (97, 63), "pixels": "yuv444p"},  # in 4:2:0, H.264 has no odd sizes
 }
 
 
 def encode(
-    path, *, codec="libx264", n=61, size=(96, 64), options=None, gop=12, b=2, offset=0, rotation=None, vfr=False
+    path,
+    *,
+    codec="libx264",
+    n=61,
+    size=(96, 64),
+    pixels="yuv420p",
+    options=None,
+    gop=12,
+    b=2,
+    offset=0,
+    rotation=None,
+    vfr=False,
 ):
     width, height = size
     milliseconds = Fraction(1, 1000)
@@ -53,7 +64,7 @@ def encode(
     times = offset + np.concatenate([[0], np.cumsum(gaps[:-1])])
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = gop, b
         if path.suffix != ".avi":
             stream.codec_context.time_base = milliseconds
