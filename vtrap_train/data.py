@@ -239,6 +239,12 @@ class Mixture:
         part, items = self._items(row)
         return str(self._ids[part][items[0]])
 
+    def shard_of(self, row: int) -> str:
+        """File that a row is stored in."""
+        part, items = self._items(row)
+        dataset = self.datasets[part]
+        return str(dataset.root / dataset.column("shard")[items[0]])
+
     def outline(self, row: int) -> Outline:
         """The conversation of a row and what it shows, without opening its media."""
         part, items = self._items(row)

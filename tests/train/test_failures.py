@@ -117,22 +117,30 @@ def test_a_log_that_cannot_be_written_is_one_line(model_dir, packed, tmp_path, m
     assert "No space left on device: make room" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("damage", ["json", "frames", "cut"])
-def test_a_shard_that_is_damaged_in_the_middle_costs_what_it_holds_there(damage, model_dir, packed, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(packed, broken)
-    rows = [r for r in read_index(broken).to_pylist() if r["kind"] == "video"]
+def damage(corpus, kind):
+    """Spoil the middle of the shard of a corpus. Returns the first row of the index that is hit, and the items."""
+    rows = [r for r in read_index(corpus).to_pylist() if r["kind"] == "video"]
     rows.sort(key=lambda r: r["json_offset"])
     middle = rows[len(rows) // 2]
-    with (broken / middle["shard"]).open("r+b") as file:
-        if damage == "cut":
+    with (corpus / middle["shard"]).open("r+b") as file:
+        if kind == "cut":
             file.truncate(middle["frames_offset"])
-            hit = {r["item_id"] for r in read_index(broken).to_pylist() if r["json_offset"] >= middle["json_offset"]}
+            hit = {r["item_id"] for r in read_index(corpus).to_pylist() if r["json_offset"] >= middle["json_offset"]}
         else:
-            start, size = middle[f"{damage}_offset"], middle[f"{damage}_size"]
+            start, size = middle[f"{kind}_offset"], middle[f"{kind}_size"]
             file.seek(start)
             file.write(b"\x7f" * size)
             hit = {r["item_id"] for r in rows if r["key"] == middle["key"]}
+    return middle, hit
+
+
+DAMAGES = ["json", "frames", "cut"]
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_shard_that_is_damaged_in_the_middle_costs_what_it_holds_there(kind, model_dir, packed, tmp_path):
+    broken = shutil.copytree(packed, tmp_path / "broken")
+    middle, hit = damage(broken, kind)
     out = tmp_path / "out"
     summary = run(
         parse(argv(model_dir, broken, out, "--max_steps", -1, "--num_train_epochs", 1, "--max_skip_rate", 1))
@@ -141,7 +149,39 @@ def test_a_shard_that_is_damaged_in_the_middle_costs_what_it_holds_there(damage,
     assert {line["reason"] for line in listed} == {"corrupt"}
     assert len(listed) == summary["skipped"] == len(hit)
     assert {line["sample"] for line in listed} <= hit | {middle["key"]}
+    assert all(str(broken / middle["shard"]) in line["detail"] for line in listed)
     assert summary["samples"] == 20 - len(hit)
+
+
+IN_ORDER = ("--train_sampling_strategy", "sequential")
+
+
+@pytest.fixture(scope="module")
+def in_order(model_dir, packed, tmp_path_factory):
+    out = tmp_path_factory.mktemp("in_order") / "out"
+    run(parse(argv(model_dir, packed, out, *IN_ORDER)))
+    return out
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_shard_stops_a_run_that_goes_on_when_it_is_whole_again(
+    kind, in_order, model_dir, packed, tmp_path, capsys
+):
+    broken = shutil.copytree(packed, tmp_path / "broken")
+    middle, hit = damage(broken, kind)
+    rows = [r["item_id"] for r in read_index(broken).to_pylist()][:12]
+    before = min(rows.index(item) for item in hit if item in rows) // 2  # whole steps of two
+    assert 0 < before < 6
+    out = tmp_path / "out"
+    words = argv(model_dir, broken, out, *IN_ORDER)  # at the usual --max_skip_rate
+    assert main(words) == 1
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "vtrap-train: " in line]
+    assert str(broken / middle["shard"]) in told and any(name in told for name in (middle["key"], *hit))
+    assert f"What was learned before is in {out / f'checkpoint-{before}'}." in told
+    shutil.copyfile(packed / middle["shard"], broken / middle["shard"])
+    assert main(words) == 0
+    assert f"going on from {out / f'checkpoint-{before}'}" in capsys.readouterr().err
+    assert log(out) == log(in_order) and same(out, in_order)
 
 
 def test_too_many_bad_samples_keep_what_was_learned_and_a_higher_rate_goes_on(
