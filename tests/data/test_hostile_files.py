@@ -16,10 +16,11 @@ import pytest
 from hostile_files import CASES, DENIED, Case, clip, render
 from shards_media import chat, write_rows
 
+from vtrap_data.__main__ import main
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media.probe import probe
 from vtrap_data.shards.doctor import doctor
-from vtrap_data.shards.manifest import Manifest, PackSettings
+from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
 from vtrap_data.shards.pack import pack
 from vtrap_data.shards.stored import StoredSample, read_stored
 from vtrap_data.sources.jsonl import Corpus, read_jsonl
@@ -58,7 +59,7 @@ class Outcome:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sound")
-    for number in range(len(CASES) // EVERY + 1):
+    for number in range(-(-len(CASES) // EVERY)):
         clip(folder / f"sound{number}.mp4", n=20 + number, gop=6)
     return sorted(folder.iterdir())
 
@@ -117,11 +118,12 @@ def test_neighbours_keep_their_frames(packed: Outcome, sound: list[Path], tmp_pa
 def as_nobody() -> Iterator[Path]:
     """A folder in which we are not root for the time of the block."""
     folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
     root = os.geteuid() == 0
     try:
         clip(folder / DENIED.name)
         (folder / DENIED.name).chmod(0)
+        clip(folder / "readable.mp4")
+        folder.chmod(0o777)
         if root:
             os.seteuid(65534)
         yield folder
@@ -132,9 +134,45 @@ def as_nobody() -> Iterator[Path]:
 
 
 def test_a_file_that_may_not_be_read() -> None:
-    with as_nobody() as folder, pytest.raises(SampleError) as caught:
-        probe(folder / DENIED.name)
+    """By `pack`, in one process: another user's workers may not be able to read the installation."""
+    with as_nobody() as folder:
+        with pytest.raises(SampleError) as caught:
+            probe(folder / DENIED.name)
+        names = [DENIED.name, "readable.mp4"]
+        rows = [{"id": name, DENIED.kind: name, "conversations": chat("What?")} for name in names]
+        corpus = read_jsonl(write_rows(folder / "rows.jsonl", rows))
+        manifest = pack(corpus.samples, folder / "out", settings=replace(SETTINGS, workers=0))
+        stored = [one.sample.id for one in read_stored(folder / "out", members=False)]
     assert caught.value.reason == DENIED.outcome
+    assert [(entry.sample, entry.reason) for entry in manifest.quarantine] == [(DENIED.name, DENIED.outcome)]
+    assert "cannot be opened: Permission denied" in manifest.quarantine[0].detail
+    assert stored == ["readable.mp4"]
+
+
+def test_a_wider_media_root_lets_in_what_left_the_narrow_one(tmp_path: Path) -> None:
+    """A link, a path with dots, an absolute path: refused below `inner`, packed where the root is the folder above."""
+    (tmp_path / "inner").mkdir()
+    for frames, name in enumerate(("linked", "dotted", "absolute"), start=5):
+        clip(tmp_path / f"{name}.mp4", n=frames)
+    (tmp_path / "inner/link.mp4").symlink_to("../linked.mp4")
+    narrow = ["link.mp4", "../dotted.mp4", str(tmp_path / "absolute.mp4")]
+    wide = ["inner/link.mp4", "inner/../dotted.mp4", str(tmp_path / "absolute.mp4")]
+
+    def packed(names: list[str], root: str, out: str) -> tuple[int, list[str], int]:
+        rows = [{"id": str(n), "video": name, "conversations": chat("What?")} for n, name in enumerate(names)]
+        path = write_rows(tmp_path / "rows.jsonl", rows)
+        words = ["--strategy", "fixed:2", "--budgets", "2", "--slots", "2", "--workers", "0"]
+        code = main(["pack", str(path), "--media-root", str(tmp_path / root), "--out", str(tmp_path / out), *words])
+        if code:
+            return code, [error.reason.value for error in read_jsonl(path, media_root=tmp_path / root).rejected], 0
+        return (
+            code,
+            [entry.reason for entry in read_manifest(tmp_path / out).quarantine],
+            len(list(read_stored(tmp_path / out, members=False))),
+        )
+
+    assert packed(narrow, "inner", "narrow") == (1, ["outside-root"] * 3, 0)
+    assert packed(wide, ".", "wide") == (0, [], 3)
 
 
 def test_the_page_is_the_table() -> None:
