@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -29,6 +28,7 @@ from vtrap_data.files import canonical_json, sha256_file, write_bytes
 from vtrap_data.media import decode, jpeg
 from vtrap_data.media.select import FRAMES_VERSION, frame_ids, subset_slots
 from vtrap_data.media.tars import COPIES, marks
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import (
     FORMAT_VERSION,
     IMAGE_MARK,
@@ -287,10 +287,10 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
             raise UsageError(f"another process is packing into {out} right now") from None
         plan = {"settings": settings.to_json(), "format": FORMAT_VERSION, "versions": versions()}
         try:
-            old = json.loads((work / PLAN).read_bytes())
+            old = parse_json((work / PLAN).read_bytes())
         except (OSError, ValueError):
             old = None
-        if old is not None and old.get("settings") != plan["settings"]:
+        if isinstance(old, dict) and old.get("settings") != plan["settings"]:
             raise UsageError(
                 f"{out} holds an unfinished pack with other settings: finish it, remove it, or choose another --out"
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from vtrap_data.files import canonical_json, write_bytes
 from vtrap_data.media.tars import marks
@@ -86,15 +85,13 @@ def write_spool(folder: Path, sample: SourceSample, measured: Measured, member: 
     name = spool_name(sample)
     # No fsync: what a power cut tears is found by the hash and made again, and thousands of small syncs are slow.
     write_bytes(folder / f"{name}.frames", member, sync=False)
-    facts = {
-        "sample": sample.id,
-        "media": file_marks(sample),
-        "member_sha256": hashlib.sha256(member).hexdigest(),
-        "video": None if measured.video is None else asdict(measured.video),
-        "images": [asdict(image) for image in measured.images],
-        "notes": list(measured.notes),
-    }
-    write_bytes(folder / f"{name}.json", canonical_json(facts), sync=False)
+    facts = _Spooled(
+        sample=sample.id,
+        media=_file_marks(sample),
+        member_sha256=hashlib.sha256(member).hexdigest(),
+        measured=measured,
+    )
+    write_bytes(folder / f"{name}.json", canonical_json(asdict(facts)), sync=False)
 
 
 def is_spooled(folder: Path, sample: SourceSample) -> bool:
@@ -105,7 +102,7 @@ def is_spooled(folder: Path, sample: SourceSample) -> bool:
 def read_facts(folder: Path, sample: SourceSample) -> Measured | None:
     """What is known about a sample; None when nothing is, or when its media files have changed since."""
     data = _read(folder, sample)
-    return data.measured if data is not None and data.media == file_marks(sample) else None
+    return data.measured if data is not None and data.media == _file_marks(sample) else None
 
 
 def read_spool(folder: Path, sample: SourceSample) -> tuple[Measured, list[bytes]] | None:
@@ -123,26 +120,32 @@ def read_spool(folder: Path, sample: SourceSample) -> tuple[Measured, list[bytes
         return None
 
 
-def file_marks(sample: SourceSample) -> list[list[int] | None]:
+def _file_marks(sample: SourceSample) -> tuple[tuple[int, ...] | None, ...]:
     """Size and time of each media file, by which a changed file is noticed; None for a missing one."""
     found = (marks(path) for path in sample.paths)
-    return [None if mark is None else list(mark) for mark in found]
+    return tuple(None if mark is None else tuple(mark) for mark in found)
 
 
-class _Spooled(NamedTuple):
-    """The content of a `.json` of the spool."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spooled:
+    """The content of a `.json` of the spool.
 
-    media: list[list[int] | None]
+    Attributes:
+        sample: Id of the sample.
+        media: `_file_marks` of it when it was measured.
+        member_sha256: Of the `.frames` beside it.
+        measured: What was found.
+    """
+
+    sample: str
+    media: tuple[tuple[int, ...] | None, ...]
     member_sha256: str
     measured: Measured
 
 
 def _read(folder: Path, sample: SourceSample) -> _Spooled | None:
     try:
-        data = parse_json((folder / f"{spool_name(sample)}.json").read_bytes())
-        if data["sample"] != sample.id:
-            return None
-        measured = typed(Measured, {name: data[name] for name in ("video", "images", "notes")})
-        return _Spooled(data["media"], data["member_sha256"], measured)
-    except (OSError, ValueError, KeyError, TypeError):
+        data = typed(_Spooled, parse_json((folder / f"{spool_name(sample)}.json").read_bytes()))
+    except (OSError, ValueError):
         return None
+    return data if data.sample == sample.id else None
