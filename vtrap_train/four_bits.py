@@ -13,11 +13,22 @@ from vtrap_data.errors import UsageError
 KEPT = ("visual", "vision_tower", "multi_modal_projector", "lm_head")
 """Modules whose linear layers stay as they are, in 32 bits."""
 
-NOT_WITH_ZERO3 = (
-    "--lora_4bit does not go with ZeRO-3, which this model's recipe or --deepspeed asks for: use --deepspeed zero2 "
-    "(every GPU holds the base in four bits), or leave --lora_4bit out"
-)
-# ZeRO-3 shares out weights by their number of elements, and each byte of these holds two.
+
+def goes_with(setup: str) -> bool:
+    """Whether it can be shared out like this, one of `memory.SETUPS`.
+
+    ZeRO-3 shares out weights by their number of elements, and each byte of these holds two.
+    """
+    return not setup.startswith("zero3")
+
+
+def check_goes_with(setup: str) -> None:
+    """Raise UsageError if `goes_with` says no."""
+    if not goes_with(setup):
+        raise UsageError(
+            "--lora_4bit does not go with ZeRO-3, which this model's recipe or --deepspeed asks for: use --deepspeed "
+            "zero2 (every GPU holds the base in four bits), or leave --lora_4bit out"
+        )
 
 
 def in_four_bits(model: Any) -> list[Any]:
@@ -49,9 +60,7 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    if is_deepspeed_zero3_enabled():
-        raise UsageError(NOT_WITH_ZERO3)
-
+    check_goes_with("zero3" if is_deepspeed_zero3_enabled() else "")
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from vtrap_data.encoding import resolve
 from vtrap_data.errors import UsageError
 from vtrap_train.config import PRESETS, Parsed
-from vtrap_train.four_bits import NOT_WITH_ZERO3, in_four_bits
+from vtrap_train.four_bits import check_goes_with, goes_with, in_four_bits
 from vtrap_train.groups import check_groups, group_of
 
 ALONE = "no sharding"
@@ -134,8 +134,8 @@ def setup_of(parsed: Parsed, *, processes: int) -> str:
         UsageError: ZeRO-3 with `--lora_4bit`.
     """
     setup = _setup_of(parsed, processes=processes)
-    if parsed.arguments.lora_4bit and setup.startswith("zero3"):
-        raise UsageError(NOT_WITH_ZERO3)
+    if parsed.arguments.lora_4bit:
+        check_goes_with(setup)
     return setup
 
 
@@ -170,7 +170,7 @@ def per_setup(model_config: Any, parsed: Parsed, *, processes: int) -> dict[str,
     return {
         name: states(counts, setup=name, processes=processes, lean=lean) / GB
         for name in SETUPS
-        if not (parsed.arguments.lora_4bit and name.startswith("zero3"))
+        if goes_with(name) or not parsed.arguments.lora_4bit
     }
 
 
