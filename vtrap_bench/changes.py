@@ -108,7 +108,7 @@ def read_run(folder: Path) -> Run:
     scores = read_json_object(folder / SCORES, "a finished run has one: run the benchmark again to go on with it")
     if scores.get("format") != SCORES_FORMAT or not isinstance(scores.get("tasks"), dict):
         raise UsageError(
-            f"{folder / 'scores.json'} has format {scores.get('format')!r}, not {SCORES_FORMAT}: score the run again"
+            f"{folder / SCORES} has format {scores.get('format')!r}, not {SCORES_FORMAT}: score the run again"
         )
     answers: dict[str, dict[str, Record]] = {}
     path = folder / RECORDS

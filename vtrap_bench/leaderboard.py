@@ -17,6 +17,7 @@ from hub_cards.model_card import HUB_ID
 from hub_cards.report_rows import report_rows
 from hub_cards.results import ResultRow
 from vtrap_bench.changes import STUDY_RECORD, Material, build, read_runs, read_study
+from vtrap_bench.records import RECORDS
 from vtrap_bench.submitted import fetched, submitted_rows
 from vtrap_data.errors import UsageError
 from vtrap_data.push_command import send
@@ -151,6 +152,6 @@ def _linked(material: Material, out: Path) -> list[ResultRow]:
     }
     rows = []
     for setting, seed, row in report_rows(build(material)):
-        records = folders[setting, seed, row.frames] / "records.jsonl"
+        records = folders[setting, seed, row.frames] / RECORDS
         rows.append(replace(row, records=_relative(records, out)))
     return rows

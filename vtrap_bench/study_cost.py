@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vtrap_bench.steps import Planned
+from vtrap_bench.study_file import Setting, Study
 from vtrap_bench.tasks import TASKS
 from vtrap_bench.tasks.locate import MANIFEST, folder_of
 from vtrap_data.errors import UsageError
@@ -34,11 +35,11 @@ class Load(NamedTuple):
     note: str
 
 
-def loads(settings: Sequence[Any], corpus: Path) -> list[Load]:
+def loads(settings: Sequence[Setting], corpus: Path) -> list[Load]:
     """Mean frames of each setting, from the index of the corpus: nothing is decoded.
 
     Args:
-        settings: Of a study (`vtrap_bench.study.Setting`).
+        settings: Of a study.
         corpus: Folder of the packed corpus.
 
     Raises:
@@ -46,14 +47,14 @@ def loads(settings: Sequence[Any], corpus: Path) -> list[Load]:
     """
     found: list[tuple[str, float | None, str]] = []
     for setting in settings:
-        if setting.strategy is not None and setting.mean_frames is not None:
-            found.append((setting.name, float(setting.mean_frames), ""))
-        elif setting.strategy not in (None, "random", "hybrid") and not str(setting.strategy).startswith("fixed:"):
+        strategy = setting.strategy or ""
+        fixed = strategy.startswith("fixed:")
+        if strategy and setting.mean_frames is not None:
+            found.append((setting.name, setting.mean_frames, ""))
+        elif strategy not in ("", "random", "hybrid") and not fixed:
             found.append((setting.name, None, "known when its corpus is re-allocated"))
         else:
-            frames = setting.frames
-            if str(setting.strategy or "").startswith("fixed:"):
-                frames = int(setting.strategy.removeprefix("fixed:"))
+            frames = int(strategy.removeprefix("fixed:")) if fixed else setting.frames
             rows = PackedDataset(corpus, frames=frames).rows
             counts = np.asarray(rows["n_frames"].to_pylist(), dtype=float)
             video = np.asarray(rows["kind"].to_pylist()) == "video"
@@ -71,7 +72,7 @@ def items(tasks: Sequence[str], benchmarks: Path | None) -> dict[str, int | None
     return counts
 
 
-def as_text(study: Any, planned: Sequence[Planned]) -> str:
+def as_text(study: Study, planned: Sequence[Planned]) -> str:
     """The cost for a terminal."""
     lines = []
     kinds = Counter(p.step.kind.split("-")[0] for p in planned)

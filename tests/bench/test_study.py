@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vtrap_bench import steps, study
+from vtrap_bench import steps, study, study_file
 from vtrap_bench.steps import Step
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
@@ -46,15 +46,15 @@ def write(path: Path, text: str) -> Path:
 
 
 @pytest.fixture
-def good(tmp_path: Path) -> study.Study:
-    return study.read_study(write(tmp_path / "study.yaml", GOOD))
+def good(tmp_path: Path) -> study_file.Study:
+    return study_file.read_study(write(tmp_path / "study.yaml", GOOD))
 
 
-def test_yaml_becomes_typed_values(good: study.Study) -> None:
+def test_yaml_becomes_typed_values(good: study_file.Study) -> None:
     assert good.tasks == ("toy-image", "toy-video")
-    assert good.settings[0] == study.Setting(name="fixed-2", frames=2)
+    assert good.settings[0] == study_file.Setting(name="fixed-2", frames=2)
     assert good.settings[4].mean_frames == 6.0
-    assert good.curve == study.Curve(frames=(2, 4, 16), settings=("hybrid",))
+    assert good.curve == study_file.Curve(frames=(2, 4, 16), settings=("hybrid",))
     assert good.train["target_modules"] == ("q", "v")
 
 
@@ -99,7 +99,7 @@ def test_wrong_yaml_is_one_clear_line(tmp_path: Path, change: dict[str, object],
         {**yaml.safe_load(GOOD), "curve": {}, **change} if "settings" in change else {**yaml.safe_load(GOOD), **change}
     )
     with pytest.raises(UsageError, match=message) as caught:
-        study.read_study(write(tmp_path / "study.yaml", yaml.safe_dump(data)))
+        study_file.read_study(write(tmp_path / "study.yaml", yaml.safe_dump(data)))
     assert "study.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -115,13 +115,13 @@ def test_wrong_yaml_is_one_clear_line(tmp_path: Path, change: dict[str, object],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        study.read_study(write(tmp_path / "study.yaml", text))
+        study_file.read_study(write(tmp_path / "study.yaml", text))
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="does not exist"):
-        study.read_study(tmp_path / "none.yaml")
+        study_file.read_study(tmp_path / "none.yaml")
 
 
-def test_expansion(good: study.Study) -> None:
+def test_expansion(good: study_file.Study) -> None:
     out = Path("runs/a b")
     made = study.expand(good, out=out)
     by_name = {s.name: s for s in made.steps}
@@ -162,7 +162,7 @@ def test_expansion(good: study.Study) -> None:
     assert [n[-1] for n in trained] == ["0"] * 6 + ["1"] * 6
 
 
-def test_record_names_folders_relative_to_the_study(good: study.Study, tmp_path: Path) -> None:
+def test_record_names_folders_relative_to_the_study(good: study_file.Study, tmp_path: Path) -> None:
     record = study.record(good, study.expand(good, out=tmp_path), out=tmp_path)
     last = record["checkpoints"][-1]
     assert last["model"] == "models/replay-s1" and last["runs"]["budget"] == "scores/replay-s1/frames-budget"
@@ -352,7 +352,7 @@ def test_the_studies_of_the_four_dimensions_can_be_planned(path: Path, tmp_path:
     """Each is read strictly, expands into commands that exist, and names a model that vtrap knows."""
     from vtrap_data.encoding.models import NAMED
 
-    found = study.read_study(path)
+    found = study_file.read_study(path)
     assert found.model in NAMED and {"image", "video"} == {TASKS[t].modality for t in found.tasks}
     expanded = study.expand(found, out=tmp_path)
     assert len(expanded.checkpoints) == 1 + len(found.settings) * len(found.seeds)
@@ -364,7 +364,7 @@ def test_the_studies_cover_the_four_dimensions() -> None:
     assert {"frames", "hybrid"} <= names
     assert len([n for n in names if n.startswith("architecture-")]) >= 3
     assert len([n for n in names if n.startswith("scale-")]) >= 3
-    hybrid = study.read_study(next(p for p in STUDIES if p.stem == "hybrid"))
+    hybrid = study_file.read_study(next(p for p in STUDIES if p.stem == "hybrid"))
     strategies = {s.strategy for s in hybrid.settings}
     assert {None, "random", "coverage", "instruction"} <= strategies  # the controls
 
@@ -412,7 +412,7 @@ def test_dry_run_writes_nothing(
     assert study.run(args) == 0
     assert sorted(tmp_path.rglob("*")) == before
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(study.expand(study.read_study(path), out=Path("runs/x")).steps)
+    assert len(lines) == len(study.expand(study_file.read_study(path), out=Path("runs/x")).steps)
     assert all(line.startswith("to do  python -m vtrap_") for line in lines)
     with pytest.raises(UsageError, match="--jobs is 0"):
         study.run(argparse.Namespace(**{**vars(args), "jobs": 0}))

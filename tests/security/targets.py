@@ -34,7 +34,8 @@ from vtrap_bench.extract import extract
 from vtrap_bench.records import RECORDS, Record, RecordFile, parse_records, read_chained
 from vtrap_bench.run_file import read_run
 from vtrap_bench.steps import _read_marker
-from vtrap_bench.study import EXAMPLE, read_study
+from vtrap_bench.study import EXAMPLE
+from vtrap_bench.study_file import read_study
 from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
