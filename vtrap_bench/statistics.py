@@ -189,7 +189,7 @@ def share_interval(values: ArrayLike, clusters: Sequence[Hashable], *, level: fl
 
     With the clustered standard error s of the mean m, m(1-m)/s^2 trials that were independent would be as informative
     (the effective sample size of Korn and Graubard 1998); Wilson's interval (1927) is made for that many, with t of
-    `degrees_of_freedom`. s is the larger of two (Angrist and Pischke 2009): the jackknife's,
+    `effective_clusters` - 1 degrees of freedom. s is the larger of two (Angrist and Pischke 2009): the jackknife's,
     which assumes nothing, and that of a design effect, total variance / N^2 * sum n_g (1 + (n_g - 1) rho) with rho
     from `correlation_within` (Donner 1986). The jackknife alone is too small when by chance no weak medium was drawn.
 
