@@ -322,13 +322,53 @@ def test_media_that_look_alike_are_reported(tmp_path: Path, capsys: pytest.Captu
     assert main(["duplicates", str(tmp_path / "out"), "--distance", "99"]) == 2
 
 
-@given(seed=st.integers(0, 10**6), distance=st.integers(0, 30), n=st.integers(2, 60))
+def looks_of(chance: np.random.Generator, n: int) -> list[list[np.ndarray | None]]:
+    """Media of 1 to 8 pictures that are more or less like those of one of three; some have too little contrast."""
+    bases = chance.integers(0, 2, (3, 8, 256))
+    found = []
+    for _ in range(n):
+        bits = bases[chance.integers(3)] ^ (chance.random((8, 256)) < chance.random((8, 1)) * 0.15)
+        hashes = np.packbits(bits.astype(np.uint8), axis=1).view(np.uint64)
+        some = int(chance.choice([1, 3, 8, 8, 8]))
+        found.append([None if chance.random() < 0.2 else one for one in hashes[:some]])
+    return found
+
+
+def alike(a: list[np.ndarray | None], b: list[np.ndarray | None], distance: int) -> bool:
+    """As the page of the command says it: the middle pictures are, and at least half of all."""
+
+    def near(x: np.ndarray | None, y: np.ndarray | None) -> bool:
+        return x is not None and y is not None and int(np.bitwise_count(x ^ y).sum()) <= distance
+
+    middle = len(a) // 2
+    return len(a) == len(b) and near(a[middle], b[middle]) and 2 * sum(map(near, a, b)) >= len(a)
+
+
+@given(seed=st.integers(0, 10**6), distance=st.integers(0, 64), n=st.integers(0, 40), block=st.integers(1, 99))
 @settings(max_examples=60, deadline=None)
-def test_no_pair_is_overlooked(seed: int, distance: int, n: int) -> None:
-    """Against comparing every pair."""
+def test_groups_are_those_of_comparing_every_pair(seed: int, distance: int, n: int, block: int) -> None:
+    looks = looks_of(np.random.default_rng(seed), n)
+    groups = [{number} for number in range(n)]
+    for a in range(n):
+        for b in range(a):
+            if alike(looks[a], looks[b], distance) and groups[a] is not groups[b]:
+                groups[a] |= groups[b]
+                for member in groups[b]:
+                    groups[member] = groups[a]
+    leader = np.arange(n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_BLOCK", block)
+        duplicates._join(leader, looks, distance)
+    assert leader.tolist() == [min(group) for group in groups]
+
+
+@given(seed=st.integers(0, 10**6), distance=st.integers(0, 64), n=st.integers(0, 60))
+@settings(max_examples=60, deadline=None)
+def test_no_plan_overlooks_a_pair(seed: int, distance: int, n: int) -> None:
     chance = np.random.default_rng(seed)
-    base = chance.integers(0, 2, 256)
-    bits = np.stack([base ^ (chance.random(256) < chance.random() * 0.15) for _ in range(n)]).astype(np.uint8)
-    keys = list(np.packbits(bits, axis=1).view(np.uint64))
-    pairs = [(a, b) for a in range(n) for b in range(a + 1, n) if (bits[a] != bits[b]).sum() <= distance]
-    assert duplicates._candidates([*keys, None], distance) == pairs
+    bits = chance.integers(0, 2, 256) ^ (chance.random((n, 256)) < chance.random((n, 1)) * 0.25)
+    keys = np.packbits(bits.astype(np.uint8), axis=1).view(np.uint64)
+    pairs = {(a, b) for b in range(n) for a in range(b) if (bits[a] != bits[b]).sum() <= distance}
+    for plan in duplicates._plans(distance):
+        found = [pair for block in duplicates._near(keys, distance, plan) for pair in block.T.tolist()]
+        assert {(min(pair), max(pair)) for pair in found} == pairs

@@ -4,15 +4,18 @@ Equal files of one source are stored once when they are packed. This finds the r
 anew. Each medium has up to eight pictures at fixed shares of its length; two media are alike when the middle ones are,
 and at least half of all (`contamination.picture_hash` says what a picture looks like).
 
-Not every pair is compared: of two hashes that differ in at most d bits, at least one of d + 1 pieces is equal.
+Not every pair is compared. Cut two hashes that differ in at most d bits into d + 1 pieces: at least one is equal. Cut
+them into half as many: at least one differs in a bit at most, so is equal without one of its bits (Norouzi, Punjani,
+Fleet 2012). Longer pieces are shared by fewer hashes, but there are more of them to sort by: `_cost` chooses.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +32,13 @@ from vtrap_data.shards.stored import StoredSample, read_stored
 PICTURES = 8
 """Pictures looked at per medium."""
 
+_BLOCK = 1 << 18
+"""Pairs that are compared at once."""
+_SORT = 8
+"""What sorting by a piece takes for each hash, in comparisons of a pair."""
+
 Words = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,24 +77,12 @@ def near_duplicates(root: Path, *, distance: int = DISTANCE) -> list[Alike]:
         names.append(sample.id)
         files.append((sample.video.sha256,) if sample.video else tuple(image.sha256 for image in sample.images))
         looks.append(_looks(stored))
-    leader = list(range(len(names)))
-
-    def lead(number: int) -> int:
-        while leader[number] != number:
-            leader[number] = leader[leader[number]]
-            number = leader[number]
-        return number
-
-    same: dict[tuple[str, ...], int] = {}
-    for number, file in enumerate(files):
-        leader[lead(number)] = lead(same.setdefault(file, number))
-    for a, b in _candidates([one[len(one) // 2] for one in looks], distance):
-        if _alike(looks[a], looks[b], distance):
-            low, high = sorted((lead(a), lead(b)))
-            leader[high] = low
+    first: dict[tuple[str, ...], int] = {}
+    leader = np.array([first.setdefault(file, number) for number, file in enumerate(files)], np.int64)
+    _join(leader, looks, distance)
     groups: dict[int, list[int]] = defaultdict(list)
-    for number in range(len(names)):
-        groups[lead(number)].append(number)
+    for number, lead in enumerate(leader.tolist()):
+        groups[lead].append(number)
     return [
         Alike(samples=tuple(names[n] for n in group), exact=len({files[n] for n in group}) == 1)
         for group in sorted(groups.values())
@@ -114,29 +111,101 @@ def _look(data: bytes, decode: Callable[[bytes], Image.Image]) -> Words | None:
         return None
 
 
-def _alike(a: list[Words | None], b: list[Words | None], distance: int) -> bool:
-    if len(a) != len(b):
-        return False
-    known = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    near = sum(int(np.bitwise_count(x ^ y).sum()) <= distance for x, y in known)
-    return near * 2 >= len(a)
+def _join(leader: Numbers, looks: Sequence[Sequence[Words | None]], distance: int) -> None:
+    """Give media that look alike one leader.
+
+    Args:
+        leader: int64 [media]: of each medium one of its group, and of that one itself; is changed.
+        looks: What `_looks` says of each.
+        distance: Bits that may differ.
+    """
+    counts = np.array([len(one) for one in looks], np.int64)
+    known = np.zeros((len(looks), PICTURES), bool)
+    hashes = np.zeros((len(looks), PICTURES, 4), np.uint64)
+    for number, one in enumerate(looks):
+        for place, look in enumerate(one):
+            if look is not None:
+                known[number, place], hashes[number, place] = True, look
+    everyone = np.arange(len(looks))
+    numbers = everyone[known[everyone, counts // 2]]
+    for pair in _near(hashes[numbers, counts[numbers] // 2], distance):
+        a, b = numbers[pair]
+        todo = (leader[a] != leader[b]) & (counts[a] == counts[b])
+        a, b = a[todo], b[todo]
+        near = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=2) <= distance
+        alike = 2 * (near & known[a] & known[b]).sum(axis=1) >= counts[a]
+        for x, y in zip(leader[a[alike]].tolist(), leader[b[alike]].tolist(), strict=True):
+            while leader[x] != x:
+                x = int(leader[x])
+            while leader[y] != y:
+                y = int(leader[y])
+            leader[max(x, y)] = min(x, y)
+        while alike.any() and (leader[leader] != leader).any():
+            leader[:] = leader[leader]
 
 
-def _candidates(keys: list[Words | None], distance: int) -> list[tuple[int, int]]:
-    """Pairs of keys that differ in at most `distance` bits."""
-    numbers = np.array([n for n, key in enumerate(keys) if key is not None], dtype=np.int64)
-    if numbers.size < 2:
-        return []
-    hashes = np.stack([key for key in keys if key is not None])
-    bits = np.unpackbits(hashes.view(np.uint8), axis=1)
-    found: set[tuple[int, int]] = set()
-    for piece in np.array_split(np.arange(bits.shape[1]), distance + 1):
-        buckets: dict[bytes, list[int]] = defaultdict(list)
-        for place, value in enumerate(np.packbits(bits[:, piece], axis=1)):
-            buckets[value.tobytes()].append(place)
-        for places in buckets.values():
-            for first, place in enumerate(places[:-1]):
-                others = np.array(places[first + 1 :])
-                apart = np.bitwise_count(hashes[others] ^ hashes[place]).sum(axis=1)
-                found |= {(int(numbers[place]), int(numbers[other])) for other in others[apart <= distance]}
-    return sorted(found)
+class _Plan(NamedTuple):
+    """How near pairs are found.
+
+    Attributes:
+        pieces: Numbers of the bits of each piece.
+        spare: Bits of a piece that may differ: 0 or 1.
+    """
+
+    pieces: tuple[Numbers, ...]
+    spare: int
+
+
+def _plans(distance: int) -> tuple[_Plan, ...]:
+    """Ways that overlook no pair: compare all; pieces that are equal; longer ones that are equal but for a bit."""
+    every = _Plan((np.arange(0),), 0)
+    # Every n-th bit, not n bits in a row: neighbours mostly say the same.
+    cut = [tuple(np.arange(first, 256, n)[:64] for first in range(n)) for n in (distance + 1, distance // 2 + 1)]
+    return every, _Plan(cut[0], 0), _Plan(cut[1], 1)
+
+
+def _cost(plan: _Plan, n: int) -> float:
+    """What a plan takes for n hashes of which no bits go together, in comparisons of a pair."""
+    sorts = [len(piece) if plan.spare else 1 for piece in plan.pieces]
+    pairs = [n * n * 0.5 ** (len(piece) - plan.spare + 1) for piece in plan.pieces]
+    return sum(count * (_SORT * n + pair) for count, pair in zip(sorts, pairs, strict=True))
+
+
+def _near(keys: Words, distance: int, plan: _Plan | None = None) -> Iterator[Numbers]:
+    """Pairs of hashes, uint64 [n, 4], at most `distance` bits apart: int64 [2, pairs], some more than once."""
+    n = len(keys)
+    plan = plan or min(_plans(distance), key=lambda one: _cost(one, n))
+    words = keys.T.copy()
+    bits = np.ascontiguousarray(np.unpackbits(keys.view(np.uint8), axis=1).T)  # [256, n]
+    for piece in tqdm(plan.pieces, "compare", unit="piece", delay=2, disable=None):
+        label = np.zeros(n, np.min_scalar_type((1 << len(piece)) - 1))  # a small type is sorted faster
+        for place, bit in enumerate(piece):
+            label |= bits[bit].astype(label.dtype) << label.dtype.type(place)
+        masks = [1 << place for place in range(len(piece))] if plan.spare else [0]
+        for mask in masks:
+            for a, b in _equal(label & ~label.dtype.type(mask)):
+                apart: NDArray[np.uint8] = np.zeros(len(a), np.uint8)
+                for word in words:  # after the first few are left
+                    apart = apart + np.bitwise_count(word[a] ^ word[b])
+                    few = apart <= distance
+                    a, b, apart = a[few], b[few], apart[few]
+                if len(a):
+                    yield np.stack([a, b])
+
+
+def _equal(labels: NDArray[np.unsignedinteger]) -> Iterator[tuple[Numbers, Numbers]]:
+    """Pairs of places where labels are equal, about `_BLOCK` of them at a time."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(labels[order])) + 1, len(order))
+    after = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(order)) - 1  # equal ones that come later
+    firsts = np.flatnonzero(after)
+    after = after[firsts]
+    total = np.append(0, np.cumsum(after))
+    start = 0
+    while start < len(firsts):
+        stop = max(start + 1, int(np.searchsorted(total, total[start] + _BLOCK, "right")) - 1)
+        some = after[start:stop]
+        first = np.repeat(firsts[start:stop], some)
+        second = first + 1 + np.arange(len(first)) - np.repeat(total[start:stop] - total[start], some)
+        yield order[first], order[second]
+        start = stop
