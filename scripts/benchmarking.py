@@ -24,11 +24,15 @@ def in_bench_environment() -> None:
     if Path(sys.prefix) == PEERS / "main":
         return
     subprocess.run(["bash", str(ROOT / "scripts/bench_env")], check=True)
-    libraries = os.pathsep.join(
-        str(p) for p in (PEERS / "ffmpeg", *PEERS.glob("main/lib/python*/site-packages/av.libs"))
-    )
-    settings = {"LD_LIBRARY_PATH": libraries, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    settings = {"LD_LIBRARY_PATH": peer_libraries(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     os.execve(str(python), [str(python), *sys.argv], {**os.environ, **settings})
+
+
+def peer_libraries() -> str:
+    """Where torchcodec finds FFmpeg, once `scripts/bench_env` has run: PyAV's, under plain names. LD_LIBRARY_PATH."""
+    return os.pathsep.join(
+        str(path) for path in (PEERS / "ffmpeg", *PEERS.glob("main/lib/python*/site-packages/av.libs"))
+    )
 
 
 def cpu() -> float:
