@@ -27,6 +27,11 @@ def printable(text: object) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that some libraries add; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class VtrapError(Exception):
     """Base of every error that vtrap raises on purpose."""
 

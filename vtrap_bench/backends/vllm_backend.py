@@ -9,7 +9,7 @@ from typing import Any
 from vtrap_bench.backends import BackendSettings, Choice, Generation, Step
 from vtrap_bench.backends.prompts import folded, frame_arrays, same_prompt, video_of, video_settings
 from vtrap_data.encoding import Encoded, encode, load_processor, preprocessing
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import UsageError, VtrapError, first_line
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 
@@ -57,8 +57,8 @@ class VllmBackend:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
             raise VtrapError(
-                f"vLLM could not load {settings.model.name} ({_first_line(error)}); its arguments can be changed with "
-                "--engine, for example --engine '{\"max_model_len\": 16384}'"
+                f"vLLM could not load {settings.model.name} ({type(error).__name__}: {first_line(error)}); its "
+                "arguments can be changed with --engine, for example --engine '{\"max_model_len\": 16384}'"
             ) from error
         self._max_length = int(self._llm.llm_engine.model_config.max_model_len)
         config = self._llm.llm_engine.model_config.hf_config
@@ -135,7 +135,9 @@ class VllmBackend:
         try:
             return list(self._llm.generate(list(prompts), parameters, use_tqdm=False))
         except Exception as error:
-            raise VtrapError(f"vLLM failed: {_first_line(error)}; what was answered before is kept") from error
+            raise VtrapError(
+                f"vLLM failed: {type(error).__name__}: {first_line(error)}; what was answered before is kept"
+            ) from error
 
     def _prompt(self, example: Example, encoded: Encoded, ids: list[int]) -> dict[str, Any]:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
@@ -193,8 +195,3 @@ def _engine_arguments(text: str) -> dict[str, Any]:
         if "token" in name.lower().split("_"):
             raise UsageError(f"--engine: {name} would be recorded and published; `hf auth login` or HF_TOKEN")
     return found
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, first_line
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Row
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
@@ -84,7 +84,7 @@ def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
         data = load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True, **options)
         yield from _undecoded(data)
     except (ValueError, OSError, DatasetsError) as error:
-        raise UsageError(f"--rows {folder}: {files[0].name} cannot be read: {_first_line(error)}") from error
+        raise UsageError(f"--rows {folder}: {files[0].name} cannot be read: {first_line(error)}") from error
 
 
 def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) -> Iterator[Row]:
@@ -106,7 +106,7 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
         yield from _undecoded(data)
     except (ValueError, OSError, DatasetsError, HfHubHTTPError) as error:
         raise UsageError(
-            f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {_first_line(error)}"
+            f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {first_line(error)}"
         ) from error
 
 
@@ -127,8 +127,3 @@ def _check_columns(benchmark: Benchmark, part: Part, row: Row) -> None:
             f"{benchmark.name}, {part.config}/{part.split}: the rows lack the columns {', '.join(missing)}; they have "
             f"{', '.join(sorted(row))}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
