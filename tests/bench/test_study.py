@@ -359,11 +359,20 @@ def test_the_studies_of_the_four_dimensions_can_be_planned(path: Path, tmp_path:
     assert all(s.command.startswith("python -m vtrap_") for s in expanded.steps)
 
 
+@pytest.mark.parametrize("path", sorted(STUDIES[0].parents[1].glob("*study*.yaml")), ids=lambda p: p.stem)
+def test_the_other_studies_that_ship_can_be_planned(path: Path, tmp_path: Path) -> None:
+    found = study_file.read_study(path)
+    assert len(study.expand(found, out=tmp_path).checkpoints) == 1 + len(found.settings) * len(found.seeds)
+
+
 def test_the_studies_cover_the_four_dimensions() -> None:
     names = {p.stem for p in STUDIES}
-    assert {"frames", "hybrid"} <= names
-    assert len([n for n in names if n.startswith("architecture-")]) >= 3
-    assert len([n for n in names if n.startswith("scale-")]) >= 3
+    architectures = ("llava-1.5", "llava-next-video", "llava-onevision", "qwen2-vl", "qwen2.5-vl", "qwen3-vl")
+    for name in architectures:
+        assert any(n.startswith(f"architecture-{name}-") for n in names), name
+    assert {f"scale-qwen2.5-vl-{size}" for size in ("3b", "7b", "32b", "72b")} | {"frames", "hybrid"} <= names
+    for path in STUDIES:  # a file is about the model that it is named after
+        assert path.stem in ("frames", "hybrid") or path.stem.partition("-")[2] == study_file.read_study(path).model
     hybrid = study_file.read_study(next(p for p in STUDIES if p.stem == "hybrid"))
     strategies = {s.strategy for s in hybrid.settings}
     assert {None, "random", "coverage", "instruction"} <= strategies  # the controls
