@@ -73,7 +73,8 @@ def _main(words: list[str]) -> int:
         check_fit(parsed, processes=count)
         if count > 1:
             mixture_of(parsed)  # what is wrong with it is better said once
-        if count > 1 or parsed.put_aside is not None:
+        # One of several GPUs is started like several: in this process Trainer would split batches over all of them.
+        if count > 1 or parsed.put_aside is not None or torch.cuda.device_count() > 1:
             launch(words, count=count)
     summary = run(parsed)
     if parsed.config.process_index == 0:

@@ -220,6 +220,17 @@ def test_launch_passes_the_command_line_on():
     assert words[1:] == ["-m", "vtrap_train.launch", "2", "--model", "toy-vl", "--gpus", "2"]
 
 
+def test_one_of_several_gpus_is_a_process_that_sees_one(packed, tmp_path, monkeypatch):
+    def launch(words, *, count):
+        raise SystemExit(count)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr("vtrap_train.memory.available_gb", lambda _: None)
+    monkeypatch.setattr("vtrap_train.launch.launch", launch)
+    with pytest.raises(SystemExit, match="1"):
+        main(["--model", "toy-vl", "--data", str(packed), "--output_dir", str(tmp_path / "out"), "--gpus", "1"])
+
+
 def test_totals_survive_json_bit_by_bit():
     from vtrap_train.totals import Totals
 
