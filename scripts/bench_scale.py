@@ -34,6 +34,9 @@ MILLION = 1_000_000
 SIZES = (10, 100, 1_000, 10_000, MILLION)
 KINDS = 16
 SMALL = 64
+"""Items of the pack whose samples the corpora of all sizes repeat."""
+FEWEST = 10
+"""`read` takes ten items out of the middle."""
 PACK = ("--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "5", "--store", "16", "--workers", "0")
 LIBRARIES = ("pyarrow", "numpy", "av", "pillow", "webdataset", "torch", "transformers")
 
@@ -336,10 +339,11 @@ def measure(step: str, folder: Path) -> dict[str, float]:
     return found
 
 
-def section(found: Mapping[str, Mapping[str, Mapping[str, float]]], command: str) -> str:
+def section(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """The part of the page: CPU per item and memory, a row for each step, a column for each size."""
     sizes = sorted({int(size) for by_size in found.values() for size in by_size})
     head = ["", *(f"{size:,}" for size in sizes)]
+    command = f"python scripts/bench_scale.py --sizes {' '.join(map(str, sizes))}"
 
     def rows(cell: Callable[[str, Mapping[str, float], int], str]) -> list[list[str]]:
         steps = [step for step in STEPS if found.get(step)]
@@ -377,20 +381,25 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench_scale"), help="(default: %(default)s)")
     parser.add_argument("--no-page", action="store_true", help="print the section, leave the page")
     parser.add_argument("--child", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--make", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.folder = args.folder.resolve()
+    if args.make == "small":
+        return make_small(args.folder)
     if args.make:
-        make(args.folder, args.make)
-        return
+        return make(args.folder, int(args.make))
+    if min(args.sizes) < FEWEST:
+        parser.error(f"--sizes {min(args.sizes)}: {FEWEST} items or more")
+    if not set(args.steps) & set(INDEX_ONLY) and min(args.sizes) >= MILLION:
+        parser.error(f"from {MILLION:,} items on there is an index alone, enough for {', '.join(INDEX_ONLY)}")
     if args.child:
         print(json.dumps(child(args.child, args.folder)))
         return
     results = args.folder / "results.json"
     found: dict[str, dict[str, dict[str, float]]] = json.loads(results.read_text()) if results.exists() else {}
-    prepare(args.folder, SMALL)
+    prepare(args.folder, "small")
     for size in sorted(args.sizes):
-        prepare(args.folder, size)
+        prepare(args.folder, str(size))
         for step in args.steps:
             known = found.setdefault(step, {})
             if (size >= MILLION and step not in INDEX_ONLY) or (str(size) in known and step not in args.again):
@@ -398,30 +407,33 @@ def main() -> None:
             known[str(size)] = measure(step, args.folder / str(size))
             print(step, size, known[str(size)], file=sys.stderr, flush=True)
             results.write_text(json.dumps(found))
-    text = section(found, "python scripts/bench_scale.py")
+    text = section(found)
     if args.no_page:
         print(text)
     else:
         write_section("bench_scale", text)
 
 
-def prepare(folder: Path, items: int) -> None:
-    """Make what the steps read, unless it is there. In a process of its own, so that this one stays small."""
-    if (folder / str(items) / "packed").exists() or (items == SMALL and (folder / "small/manifest.json").exists()):
+def prepare(folder: Path, what: str) -> None:
+    """Make what the steps read, unless it is there: "small", or a number of items. In a process of its own, so that
+    this one stays small."""
+    if (folder / what / ("manifest.json" if what == "small" else "packed")).exists():
         return
-    print(f"making {items:,} items", file=sys.stderr)
-    subprocess.run([sys.executable, __file__, "--make", str(items), "--folder", str(folder)], check=True, cwd=ROOT)
+    print(f"making {what} items", file=sys.stderr)
+    subprocess.run([sys.executable, __file__, "--make", what, "--folder", str(folder)], check=True, cwd=ROOT)
+
+
+def make_small(folder: Path) -> None:
+    """The pack that the others are made from, its source, and runs with as few records."""
+    for name in ("source", "few", "small"):  # of one that was killed
+        shutil.rmtree(folder / name, ignore_errors=True)
+    make_source(folder, SMALL)
+    make_runs(folder / "few", SMALL)
+    _pack(folder / "source", folder / "small")
 
 
 def make(folder: Path, items: int) -> None:
-    """The corpora and runs of one size; of the smallest the pack that the others are made from."""
-    if items == SMALL:
-        for name in ("source", "few", "small"):  # of one that was killed
-            shutil.rmtree(folder / name, ignore_errors=True)
-        make_source(folder, items)
-        make_runs(folder / "few", items)
-        _pack(folder / "source", folder / "small")
-        return
+    """The corpora and runs of one size."""
     half, whole = folder / f"{items}.half", folder / str(items)
     shutil.rmtree(half, ignore_errors=True)
     if items >= MILLION:
