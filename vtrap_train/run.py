@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
+from vtrap_data.json_object import read_json_object
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
 from vtrap_train.config import Parsed, VtrapArguments, mixture_of, origin, settings_hash, settings_of
@@ -206,7 +207,7 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             )
     before = out / SETTINGS
     if before.is_file() and ((out / SUMMARY).is_file() or last_checkpoint(out) is not None):
-        other = json.loads(before.read_text(encoding="utf-8"))
+        other = read_json_object(before, "choose another --output_dir, or remove that one")
         differing = sorted(k for k in other.keys() | settings.keys() if other.get(k) != settings.get(k))
         if differing:
             changes = ", ".join(f"{k} {_short(other.get(k))} -> {_short(settings.get(k))}" for k in differing[:4])
@@ -215,8 +216,7 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
                 "or remove that one"
             )
     if (out / SUMMARY).is_file():
-        summary: dict[str, Any] = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        return summary
+        return read_json_object(out / SUMMARY, "remove it, and the same command goes on from the last checkpoint")
     return None
 
 
