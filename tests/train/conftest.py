@@ -13,6 +13,11 @@ from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 
+# Where two trainings are the same up to rounding: most by which the loss of a step may differ, relatively, and most by
+# which their weights may be apart, as a share of the way that training went. Told in docs/training.md.
+LOSS = 5e-6
+WEIGHTS = 5e-4
+
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory):
