@@ -1,11 +1,14 @@
 """Do the intervals cover, and does a comparison under the null stay quiet? A simulation; its table is in docs.
 
-Usage: python scripts/check_statistics.py [--trials 10000] [--dry-run]
+Usage: python scripts/check_statistics.py [--trials 10000] [--comparisons 1000] [--dry-run]
 
 Every trial draws clusters of questions: a cluster has an ability of its own (beta distributed; `icc` is the
 correlation of two of its questions), its questions are right or wrong by it. A second model answers a quarter of the
 questions anew by the same ability, so nothing has truly changed. A third is like the second, and knows 30 % of all
 questions besides: a true change of 30 % of what the first gets wrong.
+
+The same two models that are alike are given to `compare` as runs, with several tasks and abilities: how often does any
+of its sentences claim a change?
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vtrap_bench.compare import ALPHA, Comparison, Run, compare
+from vtrap_bench.records import Record
 from vtrap_bench.statistics import (
     RESAMPLES,
     bootstrap_means,
@@ -32,7 +37,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"
 ANEW, KNOWN = 0.25, 0.3
 FLIPS = 999  # ten times fewer than `compare` takes; the test is exact with any number
 ENOUGH = 5  # media that changed, on average, from which on the intervals of changes are claimed to be within bounds
-BEGIN, END = "<!-- coverage -->", "<!-- /coverage -->"
+COVERAGE, COMPARISONS = "coverage", "comparisons"  # marks in the page
 
 
 class Design(NamedTuple):
@@ -74,6 +79,13 @@ DESIGNS = [
     for accuracy in (0.5, 0.75, 0.9)
 ]
 SEVERAL = [d for d in DESIGNS if d.media >= 50][::4]
+ABILITIES = ("attribute", "counting", "ocr", "position")
+COMPARED = {
+    "one task": [Design(200, 0, 0.5, 0.3)],
+    "two tasks": [Design(200, 0, 0.5, 0.3)] * 2,
+    "five tasks": SEVERAL,
+}
+"""Tasks that are compared at once, each with questions of all ABILITIES on every medium."""
 
 
 class Several(NamedTuple):
@@ -152,15 +164,117 @@ def several_tasks(*, trials: int, bootstraps: int, seed: int, resamples: int = R
     return Several(*(float(np.mean(x)) for x in (score, same, better, wrong)))
 
 
+class Claims(NamedTuple):
+    """What `compare` says of models that are alike.
+
+    Attributes:
+        any: Share of trials in which any sentence claims a change.
+        rows: The same, were each kind of rows (tasks, abilities, abilities across tasks) adjusted on its own.
+    """
+
+    any: float
+    rows: float
+
+
+def comparisons(designs: list[Design], *, trials: int, seed: int) -> Claims:
+    """Repeat a whole comparison of models that are alike."""
+    rng = np.random.default_rng([seed, len(designs)])
+    claimed, alone = [], []
+    for _ in range(trials):
+        tasks = [draw(design, rng) for design in designs]
+        abilities = [rng.choice(ABILITIES, len(clusters)).tolist() for *_, clusters in tasks]
+        runs = [
+            run_of([(answers[model], answers[3], named) for answers, named in zip(tasks, abilities, strict=True)])
+            for model in (0, 1)
+        ]
+        found = compare(*runs)
+        claimed.append(claims_change(found))
+        kinds = (found.tasks, found.abilities, found.across if len(designs) > 1 else ())
+        alone.append(any(p < ALPHA for rows in kinds for p in holm([r.p for r in rows if r.p is not None])))
+    return Claims(float(np.mean(claimed)), float(np.mean(alone)))
+
+
+def claims_change(found: Comparison) -> bool:
+    """Whether any sentence does."""
+    return any(words in said for said in found.sentences for words in ("than A (", "that moved", "these moved"))
+
+
+def run_of(tasks: list[tuple[np.ndarray, np.ndarray, list[str]]]) -> Run:
+    """A run of the tasks: of each what was right, the medium and the ability of each question."""
+    records = {
+        f"task-{number}": [
+            Record(
+                key="",
+                task=f"task-{number}",
+                item_id=str(item),
+                ability=ability,
+                cluster=str(medium),
+                question="",
+                options=(),
+                answer="",
+                response="",
+                extracted=None,
+                stage="",
+                correct=right > 0,
+                frame_times=(),
+                n_frames=0,
+                visual_tokens=0,
+                prompt_tokens=0,
+            )
+            for item, (right, medium, ability) in enumerate(zip(answers.tolist(), media.tolist(), named, strict=True))
+        ]
+        for number, (answers, media, named) in enumerate(tasks)
+    }
+    names = {name: {"version": 1, "data_sha256": ""} for name in records}
+    return Run(Path(), {"label": "", "frames": "", "tasks": names, "preprocessing": {}, "decides": {}}, records)
+
+
+def write_between(mark: str, lines: list[str]) -> None:
+    """Put lines into the page, between `<!-- mark -->` and `<!-- /mark -->`."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    head, rest = PAGE.read_text("utf-8").split(begin, 1)
+    PAGE.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end, 1)[1], "utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10000)
+    parser.add_argument("--trials", type=int, default=10000, help="per row of the table; 0: leave the table alone")
+    parser.add_argument("--comparisons", type=int, default=1000, help="whole comparisons; 0: leave them alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true", help="print only")
     args = parser.parse_args()
+    if args.trials:
+        lines = table(trials=args.trials, seed=args.seed)
+        if not args.dry_run:
+            write_between(COVERAGE, lines)
+    if args.comparisons:
+        lines = claims(trials=args.comparisons, seed=args.seed)
+        if not args.dry_run:
+            write_between(COMPARISONS, lines)
+    return 0
+
+
+def claims(*, trials: int, seed: int) -> list[str]:
+    """How often whole comparisons cry wolf, as lines of the page."""
     lines = [
-        f"{args.trials} trials per row, in percent; two standard errors of a 95 (and of a 5) are "
-        f"{200 * (0.0475 / args.trials) ** 0.5:.1f}.",
+        f"{trials} comparisons per row, in percent; two standard errors of a 5 are "
+        f"{200 * (0.0475 / trials) ** 0.5:.1f}.",
+        "",
+        "| compared | any sentence claims a change | if each kind of rows were adjusted on its own |",
+        "|---|---:|---:|",
+    ]
+    for name, designs in COMPARED.items():
+        found = comparisons(designs, trials=trials, seed=seed)
+        lines.append(f"| {name}, {len(ABILITIES)} abilities | {100 * found.any:.1f} | {100 * found.rows:.1f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def table(*, trials: int, seed: int) -> list[str]:
+    """How often intervals cover and tests cry wolf, as lines of the page."""
+    lines = [
+        f"{trials} trials per row, in percent; two standard errors of a 95 (and of a 5) are "
+        f"{200 * (0.0475 / trials) ** 0.5:.1f}.",
         "",
         "| media | questions each | accuracy | correlation | score covered | no change covered | media changed "
         "| true change covered | media changed | false positives |",
@@ -168,7 +282,7 @@ def main() -> int:
     ]
     outside = [0, 0, 0]
     for design in DESIGNS:
-        found = simulate(design, trials=args.trials, seed=args.seed)
+        found = simulate(design, trials=trials, seed=seed)
         row = (
             f"| {design.media} | {design.size or '1 to 20'} | {design.accuracy} | {design.icc} "
             f"| {100 * found.score:.1f} | {100 * found.same:.1f} | {found.changed:.1f} "
@@ -179,8 +293,8 @@ def main() -> int:
         outside[0] += not 0.93 <= found.score <= 0.97
         outside[1] += found.changed >= ENOUGH and not 0.93 <= found.same <= 0.97
         outside[2] += found.gained >= ENOUGH and not 0.93 <= found.better <= 0.97
-    fewer = max(1, args.trials // 20)
-    several = several_tasks(trials=args.trials, bootstraps=fewer, seed=args.seed)
+    fewer = max(1, trials // 20)
+    several = several_tasks(trials=trials, bootstraps=fewer, seed=seed)
     lines += [
         "",
         f"{len(SEVERAL)} tasks at once: the interval of the mean score held the truth ({fewer} trials) in "
@@ -192,12 +306,7 @@ def main() -> int:
     print(
         f"outside 93 to 97 %: {outside[0]} scores; with {ENOUGH} media changed, {outside[1]} and {outside[2]} changes"
     )
-    if not args.dry_run:
-        text = PAGE.read_text("utf-8")
-        head, rest = text.split(BEGIN, 1)
-        tail = rest.split(END, 1)[1]
-        PAGE.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + tail, "utf-8")
-    return 0
+    return lines
 
 
 if __name__ == "__main__":

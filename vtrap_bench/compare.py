@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.records import RECORDS, RUN, Record, read_records
@@ -73,7 +73,8 @@ class Difference:
             amount (none did, say): then there is no spread to make an interval of.
         high: Upper end.
         p: Of "no difference", two-sided, by sign flips of clusters; None with a single cluster.
-        p_holm: Adjusted for the rows that are looked at together: the tasks, or the abilities of all tasks.
+        p_holm: Adjusted for everything that is looked at: of comparisons of models that are alike, at most 5 % have any
+            below 0.05 (docs/benchmark.md).
         p_mcnemar: Exact test that takes items as independent: a second look.
         only_a: Items that only A has right.
         only_b: Items that only B has right.
@@ -111,7 +112,7 @@ class Across:
         low: Lower end of the 95 % interval; None where a task has a single cluster, or nothing varies.
         high: Upper end.
         p: Two-sided; None where a task has a single cluster.
-        p_holm: Adjusted for all abilities that are looked at.
+        p_holm: Adjusted, as that of a `Difference`.
     """
 
     ability: str
@@ -124,6 +125,9 @@ class Across:
     p_holm: float | None
 
 
+Row = TypeVar("Row", Difference, Across)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Two runs, compared.
@@ -131,9 +135,9 @@ class Comparison:
     Attributes:
         a: Label of A.
         b: Label of B.
-        tasks: A row per task, adjusted together.
-        abilities: A row per ability of each task, adjusted together.
-        across: A row per common ability, over all tasks that test it, adjusted together.
+        tasks: A row per task.
+        abilities: A row per ability of each task.
+        across: A row per common ability, over all tasks that test it.
         sentences: What can and cannot be concluded.
         warnings: What makes the comparison less than fair.
     """
@@ -220,8 +224,7 @@ def compare(a: Run, b: Run) -> Comparison:
                 parts.append(whole[-1]._replace(ability=ability))  # not tested twice: that takes up to a second
             else:
                 parts.append(_part(name, ability, [(r, other[r.item_id]) for r in records]))
-    tasks, abilities = _adjusted([*map(_difference, whole)]), _adjusted([*map(_difference, parts)])
-    common = _across(pairs, parts)
+    tasks, abilities, common = _adjusted([*map(_difference, whole)], [*map(_difference, parts)], _across(pairs, parts))
     return Comparison(
         a=a.label,
         b=b.label,
@@ -243,6 +246,10 @@ def text(result: Comparison) -> str:
     if any(len(row.tasks) > 1 for row in result.across):
         lines += ["", "  across tasks, each counting alike"]
         lines += [_across_line(row) for row in result.across]
+    kinds = _kinds(result.abilities, result.across)
+    over = "" if kinds == 1 else f" and for the {kinds} kinds of rows"
+    lines += ["", f"  p (Holm): adjusted for the rows of its kind{over}: of comparisons of models that are alike,"]
+    lines += [f"  at most {100 * ALPHA:.0f} % claim any change, here or in the sentences below"]
     lines += ["", *(f"- {s}" for s in result.sentences)]
     lines += ["", *(f"warning: {w}" for w in result.warnings)] if result.warnings else []
     return "\n".join(lines)
@@ -310,10 +317,28 @@ def _difference(part: _Part) -> Difference:
     )
 
 
-def _adjusted(rows: Sequence[Difference]) -> list[Difference]:
-    tested = [i for i, row in enumerate(rows) if row.p is not None]
-    adjusted = dict(zip(tested, holm([p for row in rows if (p := row.p) is not None]), strict=True))
-    return [Difference(**{**asdict(row), "p_holm": adjusted.get(i)}) for i, row in enumerate(rows)]
+def _adjusted(
+    tasks: Sequence[Difference], abilities: Sequence[Difference], common: Sequence[Across]
+) -> tuple[list[Difference], list[Difference], list[Across]]:
+    """The rows with `p_holm`: Holm's rule inside each kind of rows, times the number of kinds (Bonferroni's).
+
+    So few tasks pay little for many abilities, and a whole comparison is still wrong at most 5 % of the time.
+    """
+    kinds = _kinds(abilities, common)
+    return _holm_rows(tasks, kinds), _holm_rows(abilities, kinds), _holm_rows(common, kinds)
+
+
+def _kinds(abilities: Sequence[Difference], common: Sequence[Across]) -> int:
+    """How many kinds of rows say something of their own: tasks, abilities where a task has several, and those across
+    tasks.
+    """
+    several = len(abilities) > len({row.task for row in abilities})
+    return 1 + several + any(len(row.tasks) > 1 for row in common)
+
+
+def _holm_rows(rows: Sequence[Row], kinds: int) -> list[Row]:
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    return [row if row.p is None else replace(row, p_holm=min(1.0, kinds * next(adjusted))) for row in rows]
 
 
 def _across(pairs: Mapping[str, Pairs], abilities: Sequence[_Part]) -> list[Across]:
@@ -339,8 +364,7 @@ def _across(pairs: Mapping[str, Pairs], abilities: Sequence[_Part]) -> list[Acro
                 p_holm=None,
             )
         )
-    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
-    return [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
+    return rows
 
 
 def _joined(parts: Sequence[_Part], shared: Pairs) -> _Part:

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_benchmarks import check, record
 
 from vtrap_bench.compat import (
+    LETTERS,
     LMMS,
     VLMEVALKIT,
     can_infer,
@@ -24,6 +26,7 @@ from vtrap_data.samples import Item, Message
 from vtrap_data.sources.benchmarks import BENCHMARKS
 from vtrap_data.sources.benchmarks.spec import references, write_facts
 
+HERE = Path(__file__).parent
 FOUR = ("walk", "run", "jump", "sit")
 
 
@@ -62,6 +65,17 @@ def graded(task, response, one):
 )
 def test_lmms_shared_reader(response, said):
     assert lmms_letter(response, "ABCD") == said
+
+
+def test_lmms_shared_reader_on_every_golden_vector():
+    """What `extract_mcq_answer` of lmms-eval 0.7.3 said (thoughts removed, as its pipeline does), vector by vector."""
+    theirs = [json.loads(line) for line in (HERE / "lmms_letters.jsonl").read_text("utf-8").splitlines()]
+    golden = [json.loads(line) for line in (HERE / "golden_extraction.jsonl").read_text("utf-8").splitlines()]
+    letters = [c for c in golden if c["form"] == "letter"]
+    assert [(c["response"], len(c["options"])) for c in letters] == [(t["response"], t["options"]) for t in theirs]
+    assert [lmms_letter(t["response"], LETTERS[: t["options"]]) for t in theirs] == [t["said"] for t in theirs]
+    page = (HERE.parents[1] / "docs" / "benchmark.md").read_text("utf-8")
+    assert f"each of the {len(theirs)} letter vectors" in page
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Extraction: golden vectors, and laws that hold for any text."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ def test_golden_covers_every_form_and_stage():
     assert {c["form"] for c in GOLDEN} == set(FORMS)
     assert {c["stage"] for c in GOLDEN} == {s.value for s in Stage}
     assert sum(c.get("note") == "reference" for c in GOLDEN) == 26
-    assert len(GOLDEN) >= 85
+    assert len({(c["form"], c["response"], *c["options"]) for c in GOLDEN}) == len(GOLDEN)  # no vector twice
+    counts = {"letter": 423, "yes-no": 61, "option": 42, "integer": 41, "text": 5}  # vectors come, but none goes
+    assert Counter(c["form"] for c in GOLDEN) == counts
 
 
 @settings(max_examples=200, deadline=None)
