@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
 
 Report = Mapping[str, Any]
 
@@ -444,44 +444,58 @@ def _note(theme: Theme, ha: str, va: str) -> dict[str, Any]:
     return {"ha": ha, "va": va, "fontsize": 8, "color": theme.muted, "style": "italic", "zorder": 1}
 
 
+_NEAR = 22.0  # points: a label further away from its point needs a line to it
 _AWAY = [
     (math.cos(angle) * far, math.sin(angle) * far)
-    for far in (9, 15, 22)
-    for angle in np.deg2rad([35, -35, 145, -145, 90, -90, 0, 180])
+    for far in (9, 15, _NEAR, 32, 44, 58, 76, 96)
+    for angle in np.deg2rad([35, -35, 145, -145, 90, -90, 0, 180, 60, -60, 120, -120, 15, -15, 165, -165])
 ]
 
 
 def _place(fig: Figure, ax: Axes, labels: Sequence[_Label]) -> None:
-    """Write each label beside its point, where it overlaps least with points, bars and labels already there."""
+    """Write each label at the nearest place where it covers no point, bar, line or label already there."""
     canvas = FigureCanvasAgg(fig)
     canvas.draw()  # Settles the layout: overlap is measured in pixels.
     renderer = canvas.get_renderer()
     scale = fig.dpi / 72
-    taken = [_around(ax.transData.transform((label.x, label.y)), 6 * scale) for label in labels]
-    taken += [t.get_window_extent(renderer) for t in ax.texts]
+    taken = [t.get_window_extent(renderer) for t in ax.texts]
+    taken += [line.get_window_extent(renderer).padded(scale) for line in ax.lines]
     for lines in ax.collections:
         for path in lines.get_paths():
-            points = ax.transData.transform(path.vertices)
-            taken.append(Bbox([points.min(axis=0) - scale, points.max(axis=0) + scale]))
+            ends = ax.transData.transform(path.vertices)
+            taken.append(Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(1.5 * scale))
     inside = ax.get_window_extent(renderer)
-    for label in labels:
+    points = ax.transData.transform([(label.x, label.y) for label in labels])
+    for label, point in zip(labels, points, strict=True):
+        others = points[np.hypot(*(points - point).T) > scale]
         best: tuple[float, float, float] | None = None
         text = _short(label.text, 24)
         note = ax.annotate(text, (label.x, label.y), (0, 0), textcoords="offset points", color=label.colour)
         note.set(fontsize=8.5, fontweight="bold", in_layout=False, zorder=6)
         for dx, dy in _AWAY:
-            note.set_position((dx, dy))
-            note.set(ha="left" if dx > 1 else "right" if dx < -1 else "center", va="center")
-            box = note.get_window_extent(renderer)
+            _beside(note, dx, dy)
+            box = note.get_window_extent(renderer).padded(scale)
             covered = sum(_overlap(box, other) for other in taken)
             outside = box.width * box.height - _overlap(box, inside)
-            price = covered + 4 * outside + math.hypot(dx, dy) * scale
+            way = point + np.outer(np.linspace(0, scale, 9), (dx, dy))  # it must not lead past another point
+            near = int((np.hypot(*(way[:, None] - others).T) < 7 * scale).any(1).sum())
+            price = 100 * (covered + 4 * outside) + (math.hypot(dx, dy) + 40 * near) * scale
             if best is None or price < best[0]:
                 best = (price, dx, dy)
         assert best is not None
-        note.set_position(best[1:])
-        note.set(ha="left" if best[1] > 1 else "right" if best[1] < -1 else "center")
+        _beside(note, *best[1:])
         taken.append(note.get_window_extent(renderer))
+        if math.hypot(*best[1:]) > _NEAR + 1:
+            line = {"arrowstyle": "-", "color": label.colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 4}
+            to = ax.annotate("", (label.x, label.y), best[1:], textcoords="offset points", arrowprops=line)
+            to.set_in_layout(False)
+
+
+def _beside(note: Annotation, dx: float, dy: float) -> None:
+    """Put a label so far from its point, that side of it towards the point on which a line would arrive."""
+    sideways = "left" if dx > 1 else "right" if dx < -1 else "center"
+    upright = "center" if abs(dx) > 1 else "bottom" if dy > 0 else "top"
+    note.set(position=(dx, dy), ha=sideways, va=upright)
 
 
 def _ends(fig: Figure, ax: Axes, labels: Sequence[_Label]) -> None:
@@ -506,11 +520,6 @@ def _ends(fig: Figure, ax: Axes, labels: Sequence[_Label]) -> None:
                 centres[i] += lack / 2
     for note, box, centre in zip(notes, boxes, centres, strict=True):
         note.set_position((7, (centre - (box.y0 + box.y1) / 2) * 72 / fig.dpi))
-
-
-def _around(centre: NDArray[np.float64], radius: float) -> Bbox:
-    x, y = centre
-    return Bbox([[x - radius, y - radius], [x + radius, y + radius]])
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:

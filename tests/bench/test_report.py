@@ -415,6 +415,50 @@ def test_it_fits_a_desktop_and_a_phone(tmp_path: Path, made: dict[str, Any], stu
             assert [url for url in page.requests() if not url.startswith("data:")] == [page.run("location.href")]
 
 
+def test_names_in_a_crowded_figure_lie_on_nothing() -> None:
+    """The toy study's seven settings: no name covers a point, a bar, a line or another name, or leaves the figure."""
+    crowd = {
+        "fixed-2": ((0.5, -0.2, 1.3), (-6.7, -10.5, -2.9)),
+        "fixed-4": ((7.3, 6.3, 8.3), (-6.4, -8.9, -3.9)),
+        "fixed-8": ((9.1, 7.7, 10.7), (-6.9, -9.0, -4.8)),
+        "fixed-16": ((9.0, 8.0, 10.0), (-5.6, -8.0, -3.3)),
+        "random": ((6.5, 5.6, 7.3), (-6.0, -8.0, -4.0)),
+        "hybrid": ((8.5, 6.8, 10.3), (-6.9, -9.7, -4.1)),
+        "hybrid-replay": ((7.9, 6.5, 9.3), (-4.9, -5.5, -4.3)),
+    }
+
+    def change(found: tuple[float, float, float]) -> dict[str, Any]:
+        return {"value": found[0], "ci": list(found[1:])}
+
+    summary = [{"name": n, "video_change": change(x), "image_change": change(y)} for n, (x, y) in crowd.items()]
+    rng = np.random.default_rng(0)
+    seeds = [
+        {"name": n, "video_change": change((x[0] + dx, 0, 0)), "image_change": change((y[0] + dy, 0, 0))}
+        for n, (x, y) in crowd.items()
+        for dx, dy in rng.normal(0, 1.5, (5, 2))
+    ]
+    with figures._style(figures.LIGHT):
+        fig = figures.trade_off(
+            {"summary": summary, "settings": seeds}, dict.fromkeys(crowd, "#0b3a75"), figures.LIGHT
+        )
+        assert fig is not None
+        fig.canvas.draw()
+        (ax,) = fig.axes
+        names = {t.get_text(): t.get_window_extent() for t in ax.texts if t.get_text()}
+        assert names.keys() >= {*crowd, "base"}
+        boxes = list(names.values())
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:number])
+        for name in (*crowd, "base"):
+            box = names[name]
+            inside = ax.get_window_extent()
+            assert inside.x0 <= box.x0 and inside.x1 >= box.x1 and inside.y0 <= box.y0 and inside.y1 >= box.y1
+            assert not any(box.overlaps(line.get_window_extent()) for line in ax.lines)
+            for bars in ax.collections:
+                for path in bars.get_paths():
+                    assert not path.transformed(bars.get_transform()).intersects_bbox(box, filled=False), name
+
+
 def test_unfinished_study_reports_what_there_is_and_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path, seeds=(0,), settings=SETTINGS[:2], items=8)
     (folder / "scores/fixed-8-s0/8/scores.json").unlink()
