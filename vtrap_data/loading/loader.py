@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.corpus import Corpus
-from vtrap_data.loading.order import ORDER_VERSION, group_by_length
+from vtrap_data.loading.order import ORDER_VERSION, check_state, group_by_length
 from vtrap_data.samples import Example
 
 Batch = TypeVar("Batch")
@@ -121,11 +121,7 @@ class Loader(Generic[Batch]):
         Raises:
             UsageError: The state is of another corpus, order or batch size: the rest of the epoch would be another.
         """
-        mine = self._identity()
-        other = [name for name, value in mine.items() if state.get(name) != value]
-        if other:
-            told = ", ".join(f"{name} was {state.get(name)}, is {mine[name]}" for name in other)
-            raise UsageError(f"this state belongs to another order of samples ({told}): start the epoch anew")
+        check_state(state, self._identity())
         self.epoch, self.batch = int(state["epoch"]), int(state["batch"])
 
     def _identity(self) -> dict[str, Any]:

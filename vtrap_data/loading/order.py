@@ -12,8 +12,9 @@ between versions. A change here gives another order: bump `ORDER_VERSION` and sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,6 +162,22 @@ def stream_rows(
         late = window * permutation(len(held), seed, 6, number, epoch) / max(1, len(held))
         out[source == number] = starts[number] + np.argsort(turn[visit] + late, kind="stable")
     return out
+
+
+def check_state(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse a state of another order, with which the rest of an epoch would be another.
+
+    Args:
+        state: What is to be gone on from.
+        identity: What decides the order here, by name; a state holds it, too.
+
+    Raises:
+        UsageError: They differ.
+    """
+    other = [name for name, value in identity.items() if state.get(name) != value]
+    if other:
+        told = ", ".join(f"{name} was {state.get(name)}, is {identity[name]}" for name in other)
+        raise UsageError(f"this state belongs to another order of samples ({told}): start the epoch anew")
 
 
 def permutation(n: int, *words: int) -> NDArray[np.int64]:

@@ -123,10 +123,15 @@ def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
     except UsageError:
         raise
     except Exception as error:  # every file system raises errors of its own
-        raise UsageError(
-            f"{redact(address)} cannot be read ({_told(error)}): is a packed corpus there, and may you read it?"
-        ) from error
+        raise unreadable(address, error) from error
     return Remote(address=address, root=root, manifest=manifest, keep=keep)
+
+
+def unreadable(address: str, error: Exception) -> UsageError:
+    """What is said when the beginning of a corpus cannot be read."""
+    return UsageError(
+        f"{redact(address)} cannot be read ({_told(error)}): is a packed corpus there, and may you read it?"
+    )
 
 
 def _get(url: str, path: Path) -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hub_cards.dataset_card import features
-from hub_cards.errors import one_line, redact
+from hub_cards.errors import redact
 from vtrap_data.errors import UsageError
-from vtrap_data.loading.order import ORDER_VERSION, permutation
+from vtrap_data.loading.order import ORDER_VERSION, check_state, permutation
+from vtrap_data.loading.remote import unreadable
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample
@@ -113,11 +114,7 @@ class Stream:
         Raises:
             UsageError: The state is of another corpus or order.
         """
-        mine = self._identity()
-        other = [name for name, value in mine.items() if state.get(name) != value]
-        if other:
-            told = ", ".join(f"{name} was {state.get(name)}, is {mine[name]}" for name in other)
-            raise UsageError(f"this state belongs to another order of samples ({told}): start the epoch anew")
+        check_state(state, self._identity())
         self.epoch, self._begin = state["epoch"], state["begin"]
         self._blocks, self._given = state["blocks"], state["given"]
 
@@ -205,10 +202,7 @@ def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:
             with fsspec.open(f"{location}/{MANIFEST}", "rb", **options) as file:
                 (Path(folder) / MANIFEST).write_bytes(file.read())
         except Exception as error:  # every file system raises errors of its own
-            raise UsageError(
-                f"{redact(location)}/{MANIFEST} cannot be read ({type(error).__name__}: {one_line(error)}): is a "
-                "packed corpus there, and may you read it?"
-            ) from error
+            raise unreadable(f"{location}/{MANIFEST}", error) from error
         return read_manifest(Path(folder))
 
 
