@@ -51,11 +51,10 @@ def test_plan_agrees_with_encoding_and_reads_no_weights(model_dir, packed, tmp_p
     assert plan["memory"]["gb"]["zero3-offload"] < plan["memory"]["gb"]["no sharding"]
 
 
-# 20 samples an epoch, which no step of eight divides evenly.
+# 20 samples an epoch, which no step of eight divides evenly; batches of eight are in test_batches.py.
 @pytest.mark.parametrize(
     "more",
     [
-        "--per_device_train_batch_size 8 --num_train_epochs 2",
         "--gradient_accumulation_steps 8 --num_train_epochs 2",
         "--per_device_train_batch_size 2 --gradient_accumulation_steps 4 --max_steps 4 --streaming",
     ],
