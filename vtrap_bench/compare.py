@@ -73,8 +73,8 @@ class Difference:
             amount (none did, say): then there is no spread to make an interval of.
         high: Upper end.
         p: Of "no difference", two-sided, by sign flips of clusters; None with a single cluster.
-        p_holm: Adjusted for everything that is looked at: of comparisons of models that are alike, at most 5 % have any
-            below 0.05 (docs/benchmark.md).
+        p_holm: Adjusted for everything that is looked at: of comparisons of models that are alike, at most 5 % have
+            any below 0.05 (docs/benchmark.md).
         p_mcnemar: Exact test that takes items as independent: a second look.
         only_a: Items that only A has right.
         only_b: Items that only B has right.
