@@ -347,18 +347,18 @@ CASES = (
     Case("cut_99.mp4", "video", "MP4 without its last per cent", "not-media", "", cut(0.99)),
     Case("cut_fast.mp4", "video", "MP4 with its index in front, cut in half", "corrupt", "", cut(0.5, container=FAST)),
     Case("cut_fragments.mp4", "video", "fragmented MP4, cut in half", "corrupt", "", cut(0.5, container=FRAGMENTS)),
-    Case("cut.mkv", "video", "Matroska, cut in half", "packed", "8 frames", cut(0.5)),
+    Case("cut.mkv", "video", "Matroska, cut in half", "packed", "8 frames, noted", cut(0.5)),
     Case("cut_head.mkv", "video", "Matroska, cut in its header", "not-media", "", cut(0.02)),
     Case(
         "cut.webm",
         "video",
         "WebM, cut in half",
         "packed",
-        "8 frames",
+        "8 frames, noted",
         cut(0.5, codec="libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"}),
     ),
     Case("cut.ts", "video", "MPEG-TS, cut in half", "packed", "6 frames", cut(0.5, codec="mpeg2video")),
-    Case("cut.avi", "video", "AVI, cut in half", "packed", "1 frame", cut(0.5, codec="mpeg4")),
+    Case("cut.avi", "video", "AVI, cut in half", "packed", "1 frame, noted", cut(0.5, codec="mpeg4")),
     Case("cut.h264", "video", "bare H.264, cut in half", "packed", "9 frames", cut(0.5)),
     # Damaged.
     Case(

@@ -51,9 +51,11 @@ class Outcome:
             return self.reasons[f"about {case.name}"], ""
         if one.sample.video is not None:
             n = len(one.sample.video.frame_times)
-            return "packed", f"{n} frame{'s' if n > 1 else ''}"
-        (image,) = one.sample.images
-        return "packed", f"{image.width}x{image.height}{', noted' if one.sample.id in self.noted else ''}"
+            stored = f"{n} frame{'s' if n > 1 else ''}"
+        else:
+            (image,) = one.sample.images
+            stored = f"{image.width}x{image.height}"
+        return "packed", f"{stored}{', noted' if one.sample.id in self.noted else ''}"
 
 
 @pytest.fixture(scope="module")

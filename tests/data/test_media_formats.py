@@ -263,6 +263,28 @@ def test_a_start_of_noise_costs_its_own_frames_only(tmp_path: Path, suffix: str)
             assert caught.value.reason is Reason.CORRUPT
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".webm"])
+def test_what_a_container_states_is_its_length(tmp_path: Path, suffix: str) -> None:
+    """Whole files last as long as they say, wherever they start; the rest of a cut one is missed."""
+    path = tmp_path / f"a{suffix}"
+    form = {".avi": CODECS["mpeg4"], ".mkv": {"times": LATE}, ".webm": CODECS["vp9"]}[suffix]
+    data = clip(path, **{"n": 40, **form})  # type: ignore[arg-type]
+    whole = probe(path)
+    assert whole.stated == pytest.approx(whole.duration, abs=2e-3) == pytest.approx(1.6, abs=2e-3)
+    path.write_bytes(data[: len(data) // 2])
+    assert probe(path).duration < probe(path).stated - 0.1 == pytest.approx(1.5, abs=2e-3)
+
+
+def test_a_length_that_is_no_length_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    data = clip(path, n=8)
+    assert data.count(b"00:00:00.320000000") == 1
+    for text in (b"00:00:nan.32000000", b"999999999:00:00.00", b"\xff" * 18, b"-1:00:00.320000000"):
+        assert len(text) == 18
+        path.write_bytes(data.replace(b"00:00:00.320000000", text))
+        assert probe(path).stated == 0
+
+
 def coded_frames(path: Path) -> dict[int, bool]:
     """The frames of an H.264 MP4 in the order of decoding: number in the order of showing, and whether another frame
     may refer to it (nal_ref_idc is not 0)."""

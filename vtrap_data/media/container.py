@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, TypeError, LookupError, 
 
 # AVI stores the order of decoding only; the presentation times that come with its packets are guesses.
 _WITHOUT_TIMES = frozenset({"avi"})
+
+_DURATION_TAG = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 
 
 class Packets(NamedTuple):
@@ -118,6 +121,28 @@ def read_packets(container: Any, stream: Any, see: Callable[[Any], None] | None 
         keys=np.array(keys, dtype=np.bool_),
         sums=np.array(sums, dtype=np.uint32),
     )
+
+
+def stated_duration(stream: Any, first: int) -> float:
+    """How long the container says that this stream lasts: by it, one that breaks off can be told from a whole one.
+
+    AVI says it in the stream's header, Matroska as a tag of the stream; a duration of the whole file may be that of
+    the sound. MP4 is left out: its index says where each frame lies, so one that is not there is missed in decoding.
+
+    Args:
+        stream: As `open_video` gives it.
+        first: Time of its first frame, in units of its time base.
+
+    Returns:
+        Seconds after the first frame. 0.0: it does not say.
+    """
+    if stream.container.format.name == "avi":
+        return float(stream.frames * stream.time_base)
+    found = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
+    if found is None:
+        return 0.0
+    hours, minutes, seconds = (float(part) for part in found.groups())
+    return max(0.0, 3600 * hours + 60 * minutes + seconds - float(first * stream.time_base))
 
 
 def packet_sum(packet: Any) -> int:

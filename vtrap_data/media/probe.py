@@ -19,6 +19,7 @@ from vtrap_data.media.container import (
     quarter_turns,
     read_packets,
     sample_errors,
+    stated_duration,
 )
 from vtrap_data.media.files import check_frame, sha256
 from vtrap_data.media.tars import Marks, marks
@@ -37,6 +38,7 @@ class VideoInfo:
         width: Pixels as shown, after rotation.
         height: Pixels as shown, after rotation.
         duration: Seconds from the first frame's appearance to the last one's disappearance.
+        stated: What its container says that would be; 0.0 where it does not say.
         fps: Frames per second on average: number of frames / duration.
         pts: float64 [n], n >= 1: when each frame appears, in seconds after the first, ascending.
         packets: What lies where in the file: `decode` need not read it again.
@@ -49,6 +51,7 @@ class VideoInfo:
     width: int
     height: int
     duration: float
+    stated: float
     fps: float
     pts: NDArray[np.float64]
     packets: Packets = field(repr=False, compare=False)
@@ -79,6 +82,7 @@ def _probe(path: Path) -> VideoInfo:
         time_base = float(stream.time_base)
         if packets.keys.size == 0:
             raise SampleError(str(path), Reason.NO_VIDEO, "its video stream has no frame")
+        stated = stated_duration(stream, 0 if packets.pts is None else int(packets.pts.min()))
         width, height = _size(first.finish(), path)
     check_frame(str(path), width, height)
     if packets.pts is not None:
@@ -98,6 +102,7 @@ def _probe(path: Path) -> VideoInfo:
         width=width,
         height=height,
         duration=duration,
+        stated=stated,
         fps=pts.size / duration,
         pts=pts,
         packets=packets,

@@ -28,7 +28,7 @@ from vtrap_data.interruption import no_interruption
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.decode import decode_each, luma
 from vtrap_data.media.limits import check_time, time_limit, took_longer
-from vtrap_data.media.probe import probe
+from vtrap_data.media.probe import VideoInfo, probe
 from vtrap_data.media.select import pool_frames, subset_slots
 from vtrap_data.media.tars import as_files
 from vtrap_data.samples import Kind, PackedImage, SourceSample
@@ -288,7 +288,14 @@ def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
         frame_height=frames[0].height,
         residuals=tuple(float(r) for r in loss),
     )
-    return _Opened(Measured(video=facts), member)
+    return _Opened(Measured(video=facts, notes=_broken_off(info)), member)
+
+
+def _broken_off(info: VideoInfo) -> tuple[str, ...]:
+    """A note where a video is much shorter than its container says. Two frames more or less are common."""
+    if info.duration >= 0.95 * info.stated or info.stated - info.duration <= 2 / info.fps:
+        return ()
+    return (f"{info.path.name} breaks off: {info.duration:.2f} of the {info.stated:.2f} s that it states can be read",)
 
 
 def _open_images(sample: SourceSample, _: MeasureOptions) -> _Opened:
