@@ -48,6 +48,29 @@ def test_each_is_pinned_and_the_page_shows_the_commit():
     assert len({benchmark.revision for benchmark in BENCHMARKS.values()}) == 19
 
 
+def test_licences_are_as_stated_and_the_page_shows_them():
+    page = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text(encoding="utf-8").partition("## Licences")[2]
+    for name, one in BENCHMARKS.items():
+        assert (one.licence == "unknown") == (one.licence_stated == "")
+        if one.licence == "unknown":
+            assert one.redistributable is None
+            assert f"`{name}`" in page.rpartition("\nOf ")[2]
+        else:
+            may = {True: "yes", False: "no", None: "not known"}[one.redistributable]
+            assert f"\n| `{name}` | {one.licence} | {may} | {one.licence_stated} |\n" in page
+    assert [name for name, one in BENCHMARKS.items() if one.redistributable] == ["perceptiontest"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_carry_the_licence(name, tmp_path):
+    benchmark = write_rows(name, tmp_path / "rows")
+    convert(benchmark, rows=str(tmp_path / "rows"), out=tmp_path / "out", media=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "bench.jsonl").read_text().splitlines()]
+    assert {(line["licence"], line["redistributable"]) for line in lines} == {
+        (benchmark.licence, benchmark.redistributable)
+    }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_conversion_keeps_what_the_rows_say(converted, name):
     done, items, _ = converted[name]

@@ -20,7 +20,7 @@ from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, letter
 
 BENCH = "bench.jsonl"
 REPORT = "benchmark.json"
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """A change that alters what is written bumps it (CHANGELOG label FORMAT)."""
 MOST_BAD = 0.1
 _ENDINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif"}
@@ -231,7 +231,7 @@ def _line(benchmark: Benchmark, question: Question, names: list[str], *, id: str
         "category": write_facts(question.facts),
         "source": benchmark.name,
         "licence": benchmark.licence,
-        "redistributable": None,
+        "redistributable": benchmark.redistributable,
     }
     return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 

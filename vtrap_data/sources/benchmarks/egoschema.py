@@ -41,4 +41,6 @@ EGOSCHEMA = Benchmark(
     cluster="video_idx",
     abilities={"long-form": "long-range"},
     read=read,
+    licence="Ego4D licence",
+    licence_stated="paper (section 2): released under the licence of Ego4D, which is signed with its consortium",
 )

@@ -67,4 +67,7 @@ LONGVIDEOBENCH = Benchmark(
     cluster="video_id",
     abilities=ABILITIES,
     read=read,
+    licence="CC-BY-NC-SA-4.0",
+    redistributable=False,
+    licence_stated="card of longvideobench/LongVideoBench, of the questions; the videos are their channels'",
 )

@@ -62,4 +62,7 @@ MLVU = Benchmark(
     cluster="video_name",
     abilities=ABILITIES,
     read=read,
+    licence="CC-BY-NC-SA-4.0",
+    redistributable=False,
+    licence_stated="README of JUNJIE99/MLVU, research only; its authors own no video and give access to researchers",
 )

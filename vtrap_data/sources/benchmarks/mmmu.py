@@ -86,4 +86,6 @@ MMMU = Benchmark(
     cluster="image_1",
     abilities=dict.fromkeys(SUBJECTS, "knowledge"),
     read=read,
+    licence="Apache-2.0",
+    licence_stated="tag of the card of MMMU/MMMU; the images are from textbooks and the web",
 )

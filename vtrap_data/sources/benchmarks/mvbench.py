@@ -70,4 +70,6 @@ MVBENCH = Benchmark(
     cluster="video",
     abilities={task: clips.ability for task, clips in TASKS.items()},
     read=read,
+    licence="MIT",
+    licence_stated="tag of the card of OpenGVLab/MVBench; the videos keep the terms of eleven data sets",
 )

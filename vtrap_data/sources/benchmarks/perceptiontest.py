@@ -37,4 +37,7 @@ PERCEPTIONTEST = Benchmark(
     cluster="video_name",
     abilities=ABILITIES,
     read=read,
+    licence="CC-BY-4.0",
+    redistributable=True,
+    licence_stated="README of google-deepmind/perception_test, of everything but its software; filmed for it",
 )

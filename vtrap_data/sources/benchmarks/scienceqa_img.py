@@ -39,4 +39,6 @@ SCIENCEQA_IMG = Benchmark(
     cluster="image",
     abilities={"natural science": "knowledge", "social science": "knowledge", "language science": "knowledge"},
     read=read,
+    licence="CC-BY-NC-SA-4.0",
+    licence_stated="README of lupantech/ScienceQA; the card of a copy, derek-thomas/ScienceQA, says CC-BY-SA-4.0",
 )

@@ -70,4 +70,6 @@ SEED_IMAGE = Benchmark(
     cluster="data_id",
     abilities=ABILITIES,
     read=read,
+    licence="CC-BY-NC-4.0",
+    licence_stated="card of AILab-CVC/SEED-Bench, of the questions; the images keep those of Conceptual Captions",
 )

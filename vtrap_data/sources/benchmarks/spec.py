@@ -102,7 +102,10 @@ class Benchmark:
         cluster: Column that says which medium a row is about. Packing joins rows about the same file.
         abilities: Of each category, one of ABILITIES.
         read: Turns a row into a question. None: the row belongs to another task. Raises ValueError for a bad row.
-        licence: As packed samples carry it. None of the 19 has been looked up, so publishing them is refused.
+        licence: As packed samples carry it: what its authors state, "unknown" where no statement of theirs was found.
+        redistributable: Whether its media may be published. True only where their makers allow it; None: nobody knows.
+            Publishing is refused unless it is True.
+        licence_stated: By whom and where, and what it covers; "" where nothing is stated.
     """
 
     name: str
@@ -117,6 +120,8 @@ class Benchmark:
     abilities: Mapping[str, str]
     read: Callable[[Row, Part], Question | None]
     licence: str = "unknown"
+    redistributable: bool | None = None
+    licence_stated: str = ""
 
     @property
     def rows(self) -> int:

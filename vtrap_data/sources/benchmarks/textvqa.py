@@ -29,4 +29,6 @@ TEXTVQA = Benchmark(
     cluster="image_id",
     abilities={"text": "ocr"},
     read=read,
+    licence="CC-BY-4.0",
+    licence_stated="card of facebook/textvqa, of the questions; the images keep those of Open Images",
 )

@@ -76,4 +76,7 @@ VIDEOMME = Benchmark(
     cluster="videoID",
     abilities=ABILITIES,
     read=read,
+    licence="Video-MME terms",
+    redistributable=False,
+    licence_stated="README of MME-Benchmarks/Video-MME: academic research, nothing published without approval",
 )
