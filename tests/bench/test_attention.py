@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from test_report import CHROMIUM, Trap
 from test_run import benchmarks, model_dir  # noqa: F401 - fixtures
 
 from vtrap_bench.__main__ import main
+from vtrap_bench.attention import page
 from vtrap_bench.boxes import read_boxes, toy_boxes
 from vtrap_bench.gaze import Box, Gazer, Look, cover
+from vtrap_bench.statistics import paired_difference
 from vtrap_data.encoding import collate, encode, load_model
 from vtrap_data.encoding.models import resolve
 from vtrap_data.errors import UsageError
@@ -143,6 +149,63 @@ def test_command_before_and_after(benchmarks, model_dir, tmp_path, capsys):
     ):
         assert main([*wrong, "--out", str(out), "--benchmarks", str(benchmarks)]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_model_that_looks_everywhere_alike_afterwards(benchmarks, model_dir, tmp_path, capsys):
+    """Without queries attention is even: its entropy is 1, and its share on the box the share of the area."""
+    even = tmp_path / "even"
+    shutil.copytree(model_dir, even)
+    weights = load_file(even / "model.safetensors")
+    for name, tensor in weights.items():
+        if ".self_attn.q_proj." in name:
+            tensor.zero_()
+    save_file(weights, even / "model.safetensors", metadata={"format": "pt"})
+    out = tmp_path / "gaze"
+    arguments = ["attention", str(model_dir), str(even), "--task", "toy-image", "--limit", "12"]
+    assert main([*arguments, "--benchmarks", str(benchmarks), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((out / "attention.json").read_text())
+    rows = found["items"]
+    for row in rows:
+        assert row["after"]["entropy"] == pytest.approx([1, 1, 1], abs=1e-6)
+        assert row["after"]["on box"] == pytest.approx([row["area"]] * 3, abs=1e-6)
+        assert row["after"]["mass"] == pytest.approx([row["after"]["mass"][0]] * 3, abs=1e-6)
+    clusters = [row["cluster"] for row in rows]
+    for what, groups in found["summary"].items():
+        for number, group in enumerate(groups):
+            before, after = ([row[name][what][number] for row in rows] for name in ("before", "after"))
+            assert group["change"] == pytest.approx(np.mean(after) - np.mean(before))
+            expected = paired_difference(before, after, clusters)
+            assert group["ci"] == pytest.approx(list(expected.interval))
+            assert group["ci"][0] < group["change"] < group["ci"][1]
+            assert f"{group['change']:+9.3f}  {group['ci'][0]:+.3f} to {group['ci'][1]:+.3f}" in printed
+    assert all(group["change"] > 0 and group["ci"][0] > 0 for group in found["summary"]["entropy"])
+    assert f"{found['summary']['entropy'][0]['change']:+.3f}" in (out / "attention.html").read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
+def test_hostile_strings_do_nothing_in_a_browser(benchmarks, model_dir, tmp_path):
+    """Questions, ids, names of models: nothing in `attention.html` runs or is requested, even without its policy."""
+    out = tmp_path / "gaze"
+    arguments = ["attention", str(model_dir), "--task", "toy-image", "--limit", "2", "--out", str(out)]
+    assert main([*arguments, "--benchmarks", str(benchmarks)]) == 0
+    found = json.loads((out / "attention.json").read_text())
+    trap = Trap()
+    try:
+        text = "".join(trap.attacks)
+        found["models"] = {"before": text}
+        for row in found["items"]:
+            row |= {"question": text, "item_id": text, "cluster": text, "ability": text}
+        overlays = {path.stem: path.read_bytes() for path in (out / "overlays").glob("*.png")}
+        whole = page({"json": found, "overlays": overlays})
+        assert whole.count("onerror=") == 5 and whole.count("<img ") == 2  # as text: the model, two questions, two ids
+        for version in (whole, re.sub("<meta http-equiv[^>]*>", "", whole)):
+            (tmp_path / "page.html").write_text(version, "utf-8")
+            shown = trap.browse(tmp_path / "page.html")
+            assert "data-ran" not in shown.split(">", 2)[1] and '<html lang="en">' in shown
+            assert not trap.asked, trap.asked
+    finally:
+        trap.server.shutdown()
 
 
 def test_boxes_from_a_file(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,7 @@ from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 
 BOTH = select_tasks("image,video")
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "benchmarks"
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +251,37 @@ def test_pictures_are_not_answered_again_for_another_number_of_frames(settings):
     scores, backend = score(other, reuse=[settings.out])
     assert len(backend.asked) == 12 and scores["tasks"]["toy-video"]["mean_frames"] == 8
     assert scores["tasks"]["toy-image"]["n"] == 20
+
+
+@pytest.mark.parametrize("name", ["toy-image", "toy-video"])
+def test_toy_prompts_are_the_committed_ones(benchmarks, name):
+    """Of each ability the first question, in every profile, as the packed data has it."""
+    shown, seen = [], set()
+    for example in sorted(PackedDataset(benchmarks / name), key=lambda e: e.item.id):
+        if example.item.ability in seen:
+            continue
+        seen.add(example.item.ability)
+        for profile, wording in TASKS[name].profiles.items():
+            turns = "".join(f"[{m.role}]\n{m.content}\n" for m in wording.messages(example.item))
+            shown.append(f"=== {profile}, {example.item.id}\n{turns}")
+    assert seen == set(TASKS[name].abilities)
+    assert "".join(shown) == (FIXTURES / f"{name}.prompts.txt").read_text("utf-8")
+
+
+def test_budget_frames_are_those_the_benchmark_was_packed_with(settings, benchmarks):
+    """Each record's frames are its item's budget in the packed columns: how many, and when."""
+    score(replace(settings, frames="budget"))
+    records = {r.item_id: r for r in read_records(settings.out / RECORDS)}
+    data = PackedDataset(benchmarks / "toy-video")
+    budgets = dict(zip(data.column("item_id"), data.column("n_frames"), strict=True))
+    assert {i: r.n_frames for i, r in records.items() if r.task == "toy-video"} == budgets
+    assert len(budgets) == 12 and len(set(budgets.values())) > 1 and set(budgets.values()) <= {2, 4, 8, 16}
+    assert all(r.n_frames == 0 and not r.frame_times for r in records.values() if r.task == "toy-image")
+    times = {e.item.id: e.frames.times for e in PackedDataset(benchmarks / "toy-video")}
+    assert {i: r.frame_times for i, r in records.items() if r.task == "toy-video"} == times
+    assert all(len(t) == budgets[i] for i, t in times.items())
+    scores = json.loads((settings.out / "scores.json").read_text())["tasks"]
+    assert scores["toy-video"]["mean_frames"] == pytest.approx(sum(budgets.values()) / 12)
 
 
 def test_limit_is_nested_and_the_same_every_time():
