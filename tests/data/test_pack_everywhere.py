@@ -162,22 +162,35 @@ def stage(out: Path) -> str:
     return "writing" if (out / "data").exists() else "measuring" if (out / ".work").exists() else "starting"
 
 
-def test_kill_9_with_workers_leaves_none_behind(many: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """With worker processes of its own, killed again and again on its way to the end."""
-    out = tmp_path / "out"
-    script = (
+def packing(folder: Path, source: Path, out: Path, how: str) -> subprocess.Popen[bytes]:
+    """A process that packs `source` into `out`; `how` changes the settings."""
+    path = folder / "packing.py"
+    path.write_text(
         "from pathlib import Path; from dataclasses import replace; import sys\n"
         "from test_pack_everywhere import SETTINGS, pack, read_jsonl\n"
         "if __name__ == '__main__':\n"
-        "    pack(read_jsonl(Path(sys.argv[1])).samples, Path(sys.argv[2]), settings=replace(SETTINGS, workers=2))\n"
+        f"    pack(read_jsonl(Path(sys.argv[1])).samples, Path(sys.argv[2]), settings=replace(SETTINGS, {how}))\n"
     )
-    path = tmp_path / "packing.py"
-    path.write_text(script)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    for measured in (5, 150):
-        process = subprocess.Popen([sys.executable, str(path), str(many), str(out)], env=env)
-        while process.poll() is None and len(list((out / ".work").glob("*.json"))) < measured:
-            time.sleep(0.01)
+    return subprocess.Popen([sys.executable, str(path), str(source), str(out)], env=env)
+
+
+def wait_for(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    while process.poll() is None and not reached():
+        time.sleep(0.0005)
+
+
+def measured(out: Path) -> int:
+    """Samples in the spool, and the note of the settings."""
+    return len(list((out / ".work").glob("*.json")))
+
+
+def test_kill_9_with_workers_leaves_none_behind(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """With worker processes of its own, killed again and again on its way to the end, the last time while writing."""
+    out = tmp_path / "out"
+    for number in (5, 150):
+        process = packing(tmp_path, many, out, "workers=2")
+        wait_for(process, lambda number=number: measured(out) >= number)
         children = [int(pid) for pid in children_of(process.pid)]
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -186,6 +199,11 @@ def test_kill_9_with_workers_leaves_none_behind(many: Path, undisturbed: Path, t
         while any(alive(pid) for pid in children):
             assert time.monotonic() < until, "a worker outlives its pack"
             time.sleep(0.05)
+    process = packing(tmp_path, many, out, "workers=2")
+    wait_for(process, lambda: stage(out) == "writing")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert stage(out) == "writing"
     pack(read_jsonl(many).samples, out, settings=SETTINGS)
     assert tree(out) == tree(undisturbed)
 

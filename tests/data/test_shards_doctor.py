@@ -45,9 +45,12 @@ def kinds(root: Path, *, quick: bool = False) -> set[FaultKind]:
     return {fault.kind for fault in doctor(root, quick=quick)}
 
 
-def rewrite(root: Path, change: Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]) -> None:
-    """Change the members of the shard and make the manifest agree, so that only deeper checks can notice."""
-    path = root / "data/train-00000.tar"
+def rewrite(
+    root: Path, change: Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]], *, shard: int = 0
+) -> None:
+    """Change the members of a shard and make the manifest agree, so that only deeper checks can notice."""
+    manifest = read_manifest(root)
+    path = root / manifest.shards[shard].path
     with tarfile.open(path) as tar:
         members = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -55,10 +58,10 @@ def rewrite(root: Path, change: Callable[[list[tuple[str, bytes]]], list[tuple[s
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    manifest = read_manifest(root)
-    shard = replace(manifest.shards[0], bytes=path.stat().st_size, sha256=sha256_file(path))
-    counts = {**manifest.counts, "bytes": shard.bytes}
-    write_manifest(root, replace(manifest, shards=(shard,), counts=counts))
+    shards = list(manifest.shards)
+    shards[shard] = replace(shards[shard], bytes=path.stat().st_size, sha256=sha256_file(path))
+    counts = {**manifest.counts, "bytes": sum(one.bytes for one in shards)}
+    write_manifest(root, replace(manifest, shards=tuple(shards), counts=counts))
 
 
 def edit_json(root: Path, edit: Callable[[dict[str, Any]], object]) -> None:

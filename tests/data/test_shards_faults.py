@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from encoding_families import build
 from PIL import Image
 from shards_media import tree, write_corpus
 from test_shards_doctor import SETTINGS, edit_json, rewrite
@@ -20,7 +22,9 @@ from vtrap_data.encoding import check
 from vtrap_data.encoding.check import check_tokens
 from vtrap_data.files import sha256_file
 from vtrap_data.media import jpeg
+from vtrap_data.media.images import load_image
 from vtrap_data.shards.doctor import FaultKind, doctor
+from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import read_manifest, write_manifest
 from vtrap_data.shards.members import pack_list, unpack_list
 from vtrap_data.shards.pack import pack
@@ -218,6 +222,111 @@ def test_there_are_enough_faults_and_none_where_there_is_none(corpus: Path) -> N
     assert doctor(corpus) == [], "the helpers of these tests change something by themselves"
 
 
+# --- where it is, and how it is said ---------------------------------------------------------------------------------
+
+SECOND = "data/train-00001.tar"
+
+
+@pytest.fixture(scope="module")
+def in_shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The same corpus with two samples in a shard: of the second, the first is a video and the second images."""
+    source = write_corpus(tmp_path_factory.mktemp("source"))
+    out = tmp_path_factory.mktemp("packed") / "corpus"
+    pack(read_jsonl(source).samples, out, settings=replace(SETTINGS, samples_per_shard=2))
+    assert len(read_manifest(out).shards) == 3
+    return tree(out)
+
+
+def within(change: Callable[[Members], Members]) -> Callable[[Path], None]:
+    return lambda root: rewrite(root, change, shard=1)
+
+
+def last_json(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Edit the JSON of the second sample of the second shard; its length stays."""
+
+    def change(found: Members) -> Members:
+        at = [n for n, (name, _) in enumerate(found) if name.endswith(".json")][1]
+        value = json.loads(found[at][1])
+        edit(value)
+        new = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        found[at] = (found[at][0], new.ljust(len(found[at][1])))
+        return found
+
+    return within(change)
+
+
+def flip_second(root: Path) -> None:
+    data = bytearray((root / SECOND).read_bytes())
+    data[-3000] ^= 1
+    (root / SECOND).write_bytes(data)
+
+
+def broken(ending: str) -> Callable[[Path], None]:
+    """The last frame, or image, of the second shard is broken."""
+
+    def change(found: Members) -> Members:
+        at = [n for n, (name, _) in enumerate(found) if name.endswith(ending)][-1]
+        blobs = unpack_list(found[at][1])
+        blobs[-1] = blobs[-1][:200] + bytes(len(blobs[-1]) - 200)
+        found[at] = (found[at][0], pack_list(blobs).data)
+        return found
+
+    return within(change)
+
+
+ELSEWHERE: dict[str, tuple[Callable[[Path], None], FaultKind]] = {
+    "a flipped bit": (flip_second, FaultKind.SHARD_HASH),
+    "a shard missing": (remove(SECOND), FaultKind.MISSING_SHARD),
+    "the last sample lost": (within(lambda found: found[:-2]), FaultKind.TAR),
+    "its first sample twice": (within(lambda found: [*found, *found[:2]]), FaultKind.TAR),
+    "its last sample twice in a row": (within(lambda found: [*found, *found[-2:]]), FaultKind.INDEX),
+    "images lost": (within(lambda found: found[:-1]), FaultKind.SAMPLE),
+    "a frame broken": (broken("frames.mp"), FaultKind.FRAMES),
+    "an image broken": (broken("images.mp"), FaultKind.IMAGES),
+    "another kind": (last_json(lambda s: s.update(kind="text")), FaultKind.SAMPLE),
+    "a mark lost": (last_json(lambda s: s["items"][0]["messages"][0].update(content="no mark")), FaultKind.TEXT),
+    "a budget without a video": (last_json(lambda s: s["items"][0].update(budget=2)), FaultKind.BUDGET),
+    "a wrong place": (
+        index(lambda rows: next(r for r in rows if r["shard"] == SECOND).update(json_offset=7)),
+        FaultKind.INDEX,
+    ),
+    "a row of the last shard lost": (index(lambda rows: rows.pop()), FaultKind.INDEX),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_fault_is_found_in_any_shard_and_sample(
+    in_shards: dict[str, bytes], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, data in in_shards.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    inject, kind = ELSEWHERE[name]
+    inject(tmp_path)
+    faults = doctor(tmp_path)
+    assert kind in {fault.kind for fault in faults}
+    first = next(iter(sample["key"] for sample in read_index(tmp_path).to_pylist()))
+    assert first not in {fault.where for fault in faults}, "blames a sample of a shard that is whole"
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(faults) + 1, "not one line per fault"
+    for fault, line in zip(faults, lines, strict=False):
+        assert line.startswith(f"{fault.kind.value}: {fault.where}: ")
+    assert lines[-1] == f"{tmp_path}: {len(faults)} faults"
+
+
+def test_a_fault_stays_one_line_whatever_the_corpus_says(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids are anybody's text: a line break or an escape in one makes neither a second line nor a blank terminal."""
+    index(lambda rows: [row.update(item_id="a\nsound\x1b[2J") for row in rows[:2]])(corpus)
+    faults = doctor(corpus)
+    assert any("\n" in fault.detail or "\\n" in fault.detail for fault in faults)
+    assert main(["doctor", str(corpus)]) == 1
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == len(faults) + 1
+    assert "\x1b" not in said
+
+
 # --- with a model ----------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +365,34 @@ def test_deep_notices_pixels_that_do_not_fit_the_text(
 ) -> None:
     monkeypatch.setattr(check, "_given_tokens", lambda batch, claimed, processor: claimed + 1)
     assert {fault.kind for fault in check_tokens(corpus, toy_processor)} == {FaultKind.TOKENS}
+
+
+def narrowed(root: Path) -> None:
+    """Images a quarter as wide, in files of the same length."""
+
+    def narrower(data: bytes) -> bytes:
+        image, new = load_image(data), io.BytesIO()
+        image.crop((0, 0, image.width // 4, image.height)).save(new, "PNG")
+        return new.getvalue().ljust(len(data), b"\0")
+
+    images(lambda blobs: [narrower(blob) for blob in blobs])(root)
+
+
+@pytest.mark.parametrize(
+    ("family", "spoil", "items"),
+    # Of many frames, Qwen3-VL makes as few tokens whatever their size; LLaVA-OneVision as many of each of two images.
+    [("qwen3_vl", resized, 3), ("llava_onevision", narrowed, 1)],
+)
+def test_deep_with_other_families(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory, family: str, spoil: Callable[[Path], None], items: int
+) -> None:
+    """One writes times between the frames; the other makes all frames one size, and tiles of an image."""
+    processor = build(family, tmp_path_factory.mktemp(family)).processor
+    assert list(check_tokens(corpus, processor)) == []
+    spoil(corpus)
+    faults = list(check_tokens(corpus, processor))
+    assert {fault.kind for fault in faults} == {FaultKind.TOKENS}
+    assert len(faults) == items
 
 
 def test_deep_waits_until_the_rest_is_sound(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
