@@ -98,10 +98,14 @@ class Answered:
                     known.update(new)
 
             for part in self.parts():
-                if _torn(part):
+                try:
+                    torn, rows = _torn(part), read_chained(part)
+                except FileNotFoundError:  # its process had nothing to answer, and has just removed it
+                    continue
+                if torn:
                     _note(part)
-                add(map(Record.from_json, read_chained(part)), read_tokens(part.parent / TOKENS))
-                part.unlink()
+                add(map(Record.from_json, rows), read_tokens(part.parent / TOKENS))
+                part.unlink(missing_ok=True)
                 (part.parent / TOKENS).unlink(missing_ok=True)
             add(more, tokens or {})
         me.bury()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from vtrap_bench.backends.tokens import TOKENS, read_tokens
 from vtrap_bench.claims import Worker
 from vtrap_bench.records import RECORDS, read_chained, read_records
 from vtrap_bench.run_file import read_run
+from vtrap_bench.scores import SCORES
 from vtrap_bench.tasks import select_tasks
 from vtrap_data.errors import UsageError, VtrapError
 
@@ -45,7 +48,10 @@ def fork(work) -> int:
         try:
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return child
 
@@ -68,8 +74,11 @@ class Slow(Fake):
     def generate(self, examples, *, max_new_tokens):
         with self.log.open("a") as file:
             file.write("".join(f"{os.getpid()} {e.item.id}\n" for e in examples))
-        time.sleep(self.seconds)
+        self.wait()
         return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    def wait(self) -> None:
+        time.sleep(self.seconds)
 
     @staticmethod
     def asked_of(log: Path) -> dict[str, list[int]]:
@@ -109,57 +118,146 @@ def test_several_processes_answer_each_item_once(settings, tmp_path):
     assert {p.name for p in settings.out.iterdir()} == {p.name for p in (tmp_path / "alone").iterdir()}
 
 
+class Leashed(Slow):
+    """Gets as far as the killer allows, however busy the machine is: so a kill lands where it was aimed.
+
+    Attributes:
+        leash: Asks no new item when so many were asked.
+        hold: Whether it keeps its answers back then.
+    """
+
+    leash = multiprocessing.Value("i", 0, lock=False)
+    hold = multiprocessing.Value("i", 0, lock=False)
+
+    def generate(self, examples, *, max_new_tokens):
+        these = {e.item.id for e in examples}
+        while len(asked := self.asked_of(self.log)) >= self.leash.value and not these <= asked.keys():
+            time.sleep(0.002)
+        return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    def wait(self):
+        super().wait()
+        while self.hold.value and len(self.asked_of(self.log)) >= self.leash.value:
+            time.sleep(0.002)
+
+
+ENDS = ("putting together", "scores written", "scores renamed", "putting together", "scores written")
+DOOMED = multiprocessing.Value("i", 0, lock=False)
+
+
+def doomed(where: str, log: Path, work) -> None:
+    """Do `work`; whoever gets as far as that in the final writing is killed there, once DOOMED says so."""
+    renames, removes = Path.replace, Path.unlink
+
+    def die() -> None:
+        if DOOMED.value and len(Slow.asked_of(log)) == 32:
+            DOOMED.value = 0
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def rename(self, target):
+        if target.name == SCORES and where == "scores written":
+            die()
+        found = renames(self, target)
+        if target.name == SCORES and where == "scores renamed":
+            die()
+        return found
+
+    def remove(self, **kwargs):
+        if self.name == RECORDS and where == "putting together":
+            die()
+        removes(self, **kwargs)
+
+    Path.replace, Path.unlink = rename, remove
+    work()
+
+
+def until(true) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 @pytest.mark.parametrize("processes", [1, 3])
-def test_30_random_kills_change_nothing(settings, tmp_path, processes):
-    """Each process is killed at a random moment and another takes its place; then they are left alone."""
+def test_30_kills_all_along_a_run_change_nothing(settings, tmp_path, processes):
+    """Five runs, each killed as it begins, in each quarter of its questions, and in its final writing."""
     rng, log = random.Random(7), tmp_path / "log"
     alone, _ = score(replace(settings, out=tmp_path / "alone"))
     settings = replace(settings, batch_size=2)
-    live: dict[int, float] = {}
-    killed: set[int] = set()
-    seen = 0
-    log.touch()
+    out, landed = settings.out, Counter()
+    live, killed, kept = set(), set(), set()
 
-    def finished() -> None:
+    def fill(where: str) -> None:
+        while len(live) < processes:
+            live.add(fork(lambda: doomed(where, log, lambda: score(settings, Leashed(log, seconds=0.01)))))
+
+    def kill(child: int) -> None:
+        os.kill(child, signal.SIGKILL)
+        assert ended(child) == -signal.SIGKILL
+        live.remove(child)
+        killed.add(child)
+        now = Answered(out).records.keys()
+        assert kept <= now  # nothing that was on the disk is lost
+        kept.update(now)
+
+    for number, end in enumerate(ENDS):
+        log.write_text("")
+        for of_the_last_run in (live, killed, kept):
+            of_the_last_run.clear()
+
+        Leashed.leash.value = Leashed.hold.value = DOOMED.value = 0
+        fill(end)
+        until(lambda: len(Answered(out).parts()) == processes)
+        time.sleep(rng.uniform(0, 0.02))
+        kill(rng.choice(sorted(live)))
+        assert not log.read_text() and not kept
+        landed["begin"] += 1
+
+        for quarter in range(4):
+            hold = (number + quarter) % 2
+            aim = 8 * quarter + (rng.choice((2, 4, 6)) if processes == 1 else 2)
+            Leashed.leash.value, Leashed.hold.value = min(30, aim if hold else aim + 2), hold
+            fill(end)
+            until(lambda aim=aim: len(Slow.asked_of(log)) >= aim)
+            if hold:  # the answers of whoever asked last are still to come
+                victim = int(log.read_text().splitlines()[-1].split()[0])
+            else:
+                victim = rng.choice(sorted(live))
+                time.sleep(rng.uniform(0, 0.02))
+            kill(victim)
+            asked = Slow.asked_of(log)
+            landed[f"quarter {(len(asked) - 1) // 8}"] += 1
+            recorded = {r.item_id for r in Answered(out).records.values()}
+            in_flight = [item for item, who in asked.items() if who[-1] == victim and item not in recorded]
+            assert in_flight or not hold
+            landed["in flight" if in_flight else "between"] += 1
+
+        Leashed.leash.value, Leashed.hold.value, DOOMED.value = 1000, 0, 1
+        fill(end)
+        codes = {child: ended(child) for child in sorted(live)}
+        assert sorted(codes.values()) == [-signal.SIGKILL, *[0] * (processes - 1)]
+        killed.update(child for child, code in codes.items() if code)
+        landed[end] += 1
+        if processes == 1:  # nobody has gone on: what it left is still there
+            assert len(Answered(out).records) == len(Slow.asked_of(log)) == 32
+            assert bool(Answered(out).parts()) == (end == "putting together")
+            assert bool(list(out.glob(f".{SCORES}.tmp*"))) == (end == "scores written")
+            assert (out / SCORES).exists() == (end == "scores renamed")
+        score(settings, Slow(log))
+
         for item, who in Slow.asked_of(log).items():  # asked again only if whoever was asked before was killed over it
             assert set(who[:-1]) <= killed, (item, who)
-        assert content(settings.out) == content(tmp_path / "alone")
-        assert len(read_chained(settings.out / RECORDS)) == 32
-        assert json.loads((settings.out / "scores.json").read_text()) == alone
-        left = {p.name for p in settings.out.iterdir()} - {WORK}
-        assert left == {"run.json", "records.jsonl", "scores.json"}
+        assert len(killed) == 6
+        assert content(out) == content(tmp_path / "alone") and len(read_chained(out / RECORDS)) == 32
+        assert json.loads((out / SCORES).read_text()) == alone
+        assert {p.name for p in out.iterdir()} - {WORK} == {"run.json", RECORDS, SCORES}
         # A process that was killed after the end may leave its empty folder.
-        assert not Answered(settings.out).parts()
-
-    while len(killed) < 30:
-        while len(live) < processes:
-            child = fork(lambda: score(settings, Slow(log, seconds=0.01)))
-            live[child] = time.monotonic() + rng.uniform(0.005, 0.15 * processes)
-        time.sleep(0.002)
-        for child, when in list(live.items()):
-            if os.waitpid(child, os.WNOHANG)[0]:
-                del live[child]
-            elif time.monotonic() > when:
-                os.kill(child, signal.SIGKILL)
-                assert ended(child) in (0, -signal.SIGKILL)
-                killed.add(child)
-                del live[child]
-        kept = len(Answered(settings.out).records)
-        assert kept >= seen  # nothing that was on the disk is lost
-        seen = kept
-        # Done early: what is left of the kills hits the beginning again.
-        if (settings.out / "scores.json").exists() and kept == 32:
-            for child in live:
-                assert ended(child) == 0
-            live.clear()
-            finished()
-            shutil.rmtree(settings.out)
-            log.write_text("")
-            seen = 0
-    for child in live:
-        assert ended(child) == 0
-    score(settings, Slow(log))
-    finished()
+        assert not Answered(out).parts()
+        shutil.rmtree(out)
+    assert landed["in flight"] >= 10 and landed["in flight"] + landed["between"] == 20
+    assert {name: count for name, count in landed.items() if name not in ("in flight", "between")} == {
+        "begin": 5, **{f"quarter {q}": 5 for q in range(4)}, **Counter(ENDS)
+    }  # fmt: skip
 
 
 def test_a_process_that_fails_leaves_its_batch_to_the_others(settings, tmp_path):
@@ -216,6 +314,15 @@ def test_helpers_must_agree_with_those_at_work(settings, tmp_path):
     ended(child)
     more, _ = score(settings)
     assert (helped["tasks"]["toy-image"]["n"], more["tasks"]["toy-image"]["n"]) == (6, 20)
+
+
+def test_a_process_that_answered_nothing_may_go_while_another_puts_things_together(settings, monkeypatch):
+    """It removes its empty file without the lock: between the other's look into the folder and its reading, say."""
+    listed = Answered.parts
+    gone = settings.out / WORK / "somebody" / RECORDS
+    monkeypatch.setattr(Answered, "parts", lambda self: [gone, *listed(self)])
+    scores, _ = score(settings)
+    assert scores["tasks"]["toy-image"]["n"] == 20 and len(read_records(settings.out / RECORDS)) == 32
 
 
 def test_a_part_that_was_changed_by_hand_is_found(settings):
