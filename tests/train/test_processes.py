@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import moved
 from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
 import vtrap_train
 from vtrap_data.encoding import collate, encode, load_model, load_processor, resolve
@@ -61,14 +63,24 @@ def log(out):
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "vtrap_train")
 ADAPTERS = "--lora_r 4 --lora_dropout 0.1 --lora_target language+projector+vision --learning_rate 1e-2"
-HOW = {"ddp": (), "zero2": ("--deepspeed", "zero2"), "zero3": ("--deepspeed", "zero3")}
+HOW = {
+    "ddp": (),
+    "zero2": ("--deepspeed", "zero2"),
+    "zero3": ("--deepspeed", "zero3", "--gradient_checkpointing", "true"),  # as in every recipe that uses it
+}
 
 
 def assert_like(out, alone, model_dir):
-    weights, reference = load_file(out / "model.safetensors"), load_file(alone / "model.safetensors")
-    assert set(weights) == set(reference) == set(load_file(model_dir / "model.safetensors"))  # names of the Hub
-    for key, value in reference.items():
-        torch.testing.assert_close(weights[key], value, rtol=1e-2, atol=1e-3)
+    weights, reference, start = (load_file(folder / "model.safetensors") for folder in (out, alone, model_dir))
+    assert moved(weights, reference, start) < 5e-3  # of the way that training went
+
+
+def assert_stock(folder, model_dir):
+    """An ordinary checkpoint, as the base model is: names and shapes of the Hub, whole for stock transformers."""
+    found, base = (load_file(f / "model.safetensors") for f in (folder, model_dir))
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in base.items()}
+    _, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
 def assert_equal(*files):
@@ -86,13 +98,15 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
     assert json.loads(done.stdout)["samples_by_modality"] == {"video": 6, "images": 6, "text": 6}
     lines, expected = log(out), log(alone)
     assert len(lines) == len(CELLS)
-    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-3)
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-4)
     for line, other, cell in zip(lines, expected, CELLS, strict=True):
         modalities = {k: v for k, v in line.items() if k.startswith("loss/modality/")}
         assert set(modalities) == {f"loss/modality/{kind}" for kind in cell}
-        assert modalities == pytest.approx({k: other[k] for k in modalities}, rel=1e-2)
+        assert modalities == pytest.approx({k: other[k] for k in modalities}, rel=1e-4)
         assert line["visual_tokens"] == other["visual_tokens"]
     assert_like(out, alone, model_dir)
+    for folder in (out / "checkpoint-5", out):
+        assert_stock(folder, model_dir)
     if how == "ddp":
         return  # going on is that of one process, as far as it is not ZeRO's
     weights = load_file(out / "model.safetensors")
