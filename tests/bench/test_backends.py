@@ -26,17 +26,35 @@ from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.samples import Example, Frames, Message, PackedItem
 
 
-def example(name, *, images=0, frames=0, spacing=0.5, seed=0):
+def example(name, *, images=0, frames=0, spacing=0.5, size=(56, 64), question="What colour is it?", seed=0):
+    """`size`: height and width of its frames, and of its first picture; those that follow are 14 pixels wider each."""
     draw = np.random.default_rng([seed, images, frames])
-    pictures = [Image.fromarray(draw.integers(0, 256, (56, 64, 3), dtype=np.uint8)) for _ in range(images + frames)]
+    high, wide = size
+    widths = [*(wide + 14 * i for i in range(images)), *([wide] * frames)]
+    pictures = [Image.fromarray(draw.integers(0, 256, (high, w, 3), dtype=np.uint8)) for w in widths]
     marks = "<image>" * images + "<video>" * (frames > 0)
-    item = PackedItem(id=name, messages=(Message(role="user", content=f"{marks}What colour is it?"),), answer="red")
+    item = PackedItem(id=name, messages=(Message(role="user", content=f"{marks}{question}"),), answer="red")
     shown = Frames(images=pictures[images:], times=tuple(spacing * i for i in range(frames))) if frames else None
     kind = "video" if frames else "images" if images else "text"
     return Example(item=item, key=name, source="test", kind=kind, frames=shown, images=tuple(pictures[:images]))
 
 
-EXAMPLES = [example(f"e{i}", **what) for i, what in enumerate([{}, {"images": 1}, {"images": 3}, {"frames": 5}] * 4)]
+DIFFERENT = [
+    *({}, {"images": 1}, {"images": 3}, {"frames": 5}),
+    {"question": "How many?"},
+    {"images": 1, "size": (84, 56), "question": "Which way does the ring move?"},
+    {"images": 2, "size": (70, 98), "question": "How many shapes are there? one two three"},
+    {"frames": 2, "size": (84, 84), "question": "first then"},
+    {"question": "Which way does the ring move? left right up down"},
+    {"images": 1, "size": (112, 42), "question": "What colour is the square?"},
+    {"images": 2, "size": (45, 61)},
+    {"frames": 8, "size": (56, 70), "question": "Which way?", "spacing": 1.0},
+    {"question": "What colour is the square? red green blue " * 3},
+    {"images": 1, "size": (57, 113)},
+    {"frames": 3, "size": (98, 56), "question": "What colour is the square? red green blue", "spacing": 0.25},
+    {"frames": 1, "size": (63, 63), "question": "How many shapes are there?"},
+]
+EXAMPLES = [example(f"e{i}", **what, seed=i) for i, what in enumerate(DIFFERENT)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +69,12 @@ def backend(tmp_path_factory, toy_processor):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_batch_changes_neither_text_nor_tokens(tmp_path, name):
-    """With a tiny model of every family: text, one picture, several, and clips, mixed in one batch."""
+    """With a tiny model of every family: 16 different ones, of many sizes, lengths and questions, mixed."""
+    content = [
+        (e.item.messages, *(p.tobytes() for p in (*e.images, *(e.frames.images if e.frames else ()))))
+        for e in EXAMPLES
+    ]
+    assert len(set(content)) == len(EXAMPLES) == 16
     build(name, tmp_path)
     backend = TransformersBackend(BackendSettings(model=resolve(str(tmp_path)), dtype="float32", device="cpu"))
     found = {}
@@ -59,6 +82,7 @@ def test_the_batch_changes_neither_text_nor_tokens(tmp_path, name):
         parts = [EXAMPLES[i : i + size] for i in range(0, len(EXAMPLES), size)]
         found[size] = [g for part in parts for g in backend.generate(part, max_new_tokens=6)]
     assert len({one.text for one in found[1]}) > 1
+    assert len({one.n_prompt_tokens for one in found[1]}) >= 12 and len({one.visual_tokens for one in found[1]}) >= 4
     for size in (4, 16):
         for one, other in zip(found[1], found[size], strict=True):
             assert (one.text, one.visual_tokens, one.n_prompt_tokens) == (
