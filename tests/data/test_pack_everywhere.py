@@ -259,6 +259,25 @@ def test_ray_gives_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path)
     assert tree(tmp_path / "out") == tree(undisturbed)
 
 
+@pytest.mark.usefixtures("two_machines")
+def test_kill_9_of_the_driver_on_ray(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """The cluster outlives it; the next run goes on with what the tasks have left."""
+    import ray
+
+    out = tmp_path / "out"
+    address = ray.get_runtime_context().gcs_address
+    process = packing(tmp_path, many, out, f"executor='ray', ray_address='{address}'")
+    wait_for(process, lambda: measured(out) >= 60)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert stage(out) == "measuring"
+    left = measured(out)
+    assert 60 <= left < CLIPS + PHOTOS
+    settings = replace(SETTINGS, executor="ray", ray_address=address)
+    pack(read_jsonl(many).samples, out, settings=settings)
+    assert tree(out) == tree(undisturbed)
+
+
 def crash(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
     """Stands for a decoder that takes the process with it, or never comes back."""
     if "p5." in sample.id:

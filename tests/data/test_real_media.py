@@ -12,6 +12,9 @@ import pytest
 
 from vtrap_data.__main__ import main
 from vtrap_data.errors import UsageError
+from vtrap_data.media.decode import decode
+from vtrap_data.media.probe import probe
+from vtrap_data.media.select import pool_frames, subset_slots
 from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.real_media import fetch, questions
 from vtrap_data.sources.real_media.fetch import MediaError
@@ -308,3 +311,37 @@ def test_real_media_decode(real: Path) -> None:
                 image.load()
     assert len(durations) == 7
     assert durations["world.mp4"] > 29
+
+
+CLIPS = [m.name for m in MEDIA if Path(m.name).suffix in (".mp4", ".mpg")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips_give_the_frames_of_decoding_all_in_order(real: Path, name: str) -> None:
+    """Every frame that a budget of 16 picks, at its own size and scaled down; the script tries more."""
+    import av
+    import numpy as np
+
+    info = probe(real / "media" / name)
+    pool = pool_frames(info.pts, info.duration, slots=64)
+    chosen = sorted({int(pool[slot]) for slot in subset_slots(64, 16, smallest=8)})
+    assert len(chosen) == 16
+    order = None if info.packets.pts is None else {int(pts): n for n, pts in enumerate(np.sort(info.packets.pts))}
+    short = min(info.width, info.height)
+    small = {"width": round(info.width * 120 / short), "height": round(info.height * 120 / short)}
+    plain, scaled = {}, {}
+    with av.open(str(real / "media" / name)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        for place, frame in enumerate(container.decode(video=0)):
+            number = place if order is None else order.get(frame.pts)
+            if number in chosen:
+                assert frame.rotation == 0
+                plain[number] = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+                shrunk = frame.reformat(**small, interpolation="BICUBIC")
+                scaled[number] = shrunk.to_ndarray(format="rgb24", interpolation="BICUBIC")
+    for short_side, expected in ((None, plain), (120, scaled)):
+        found = decode(info, chosen, short_side=short_side)
+        assert found.times == tuple(info.pts[chosen])
+        for number, image in zip(chosen, found.images, strict=True):
+            np.testing.assert_array_equal(np.asarray(image), expected[number], f"frame {number}")
