@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
@@ -185,11 +186,14 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         known = self._before.skipped + int(skipped)
         enforce(known, planned=self.planned, rate=self.max_skip_rate, last=cast("Skip | None", last))
         if unreachable:
-            raise UnreachableError(f"{facts['unreachable'] or 'Another rank could not fetch its data'}.")
+            why = [reason for reason in gather_object([facts["unreachable"]]) if reason]
+            raise UnreachableError(f"{why[0]}.")
         if broken:
-            items = ", ".join(facts["ids"][:8]) if not torch.isfinite(loss.detach()) else "on another rank"
+            own = (float(loss.detach()), facts["ids"][:8])
+            # Only the first rank says it, and it may be another one's.
+            value, items = next(f for f in gather_object([own]) if not math.isfinite(f[0]))
             raise NotFiniteError(
-                f"the loss of step {self.state.global_step + 1} is {float(loss.detach())} (items: {items}). Usual "
+                f"the loss of step {self.state.global_step + 1} is {value} (items: {', '.join(items)}). Usual "
                 "causes: a learning rate that is too high (--learning_rate), too little warm-up (--warmup_steps), "
                 "fp16 instead of bf16."
             )

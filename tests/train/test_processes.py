@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import product
 from pathlib import Path
 
@@ -41,13 +40,13 @@ def alone(model_dir, nine, tmp_path_factory):
     return out
 
 
-def start(words, *, by=("-m", "vtrap_train")):
+def start(words, *, by=("-m", "vtrap_train"), **environment):
     return subprocess.run(
         [sys.executable, *by, *map(str, words)],
         capture_output=True,
         text=True,
         timeout=500,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -68,6 +67,19 @@ HOW = {
     "zero2": ("--deepspeed", "zero2"),
     "zero3": ("--deepspeed", "zero3", "--gradient_checkpointing", "true"),  # as in every recipe that uses it
 }
+
+# Python reads this before the command.
+NO_NUMBER = """
+import os
+if os.environ.get("RANK") == "1":
+    import vtrap_data
+    from trl import SFTTrainer
+    stock = SFTTrainer.compute_loss
+    def broken(self, *args, **kwargs):
+        loss = stock(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 7 else loss
+    SFTTrainer.compute_loss = broken
+"""
 
 
 def assert_like(out, alone, model_dir):
@@ -107,13 +119,22 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
     assert_like(out, alone, model_dir)
     for folder in (out / "checkpoint-5", out):
         assert_stock(folder, model_dir)
-    if how == "ddp":
-        return  # going on is that of one process, as far as it is not ZeRO's
     weights = load_file(out / "model.safetensors")
-    for name in ("checkpoint-9", "training_summary.json", "model.safetensors"):
-        path = out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 5
-    launch(words, by=TORCHRUN)
+    if how == "ddp":  # the loss of one rank is no number: both stop, and what was learned is kept
+        shutil.rmtree(out)
+        (tmp_path / "sitecustomize.py").write_text(NO_NUMBER)
+        done = start(words, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 1
+        assert done.stderr.count("vtrap-train: ") == 1 and "Traceback" not in done.stderr
+        assert "the loss of step 8 is nan (items: " in done.stderr
+        assert f"What was learned before is in {out / 'checkpoint-7'}" in done.stderr
+        assert log(out) == lines[:7] and not (out / "training_summary.json").exists()
+    else:
+        for name in ("checkpoint-9", "training_summary.json", "model.safetensors"):
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 5
+    done = launch(words, by=TORCHRUN)
+    assert f"going on from {out / ('checkpoint-7' if how == 'ddp' else 'checkpoint-5')}" in done.stderr
     assert log(out) == lines
     again = load_file(out / "model.safetensors")
     assert all(torch.equal(weights[key], again[key]) for key in weights)
@@ -222,21 +243,3 @@ def test_a_dummy_changes_neither_loss_nor_gradients(model_dir, packed_by_kind):
         for name, gradient in with_dummy.items():
             assert gradient is not None  # every parameter takes part, which is what ZeRO waits for
             torch.testing.assert_close(gradient, torch.zeros_like(gradient) if plain[name] is None else plain[name])
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_outright_goes_on_exactly(model_dir, packed, tmp_path):
-    words = ["--model", model_dir, "--data", packed, "--max_steps", 12, "--per_device_train_batch_size", 2]
-    words += ["--learning_rate", 1e-3, "--logging_steps", 1, "--save_steps", 3, "--tokens_per_batch", 200]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(parse([str(w) for w in [*words, "--output_dir", whole]]))
-    command = [sys.executable, "-m", "vtrap_train", *map(str, words), "--output_dir", str(killed)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        while process.poll() is None and not (killed / "checkpoint-6" / "trainer_state.json").is_file():
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    launch([*words, "--output_dir", killed])
-    assert log(killed) == log(whole)
-    one, other = (load_file(out / "model.safetensors") for out in (whole, killed))
-    assert all(torch.equal(one[k], other[k]) for k in one)

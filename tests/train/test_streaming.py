@@ -247,7 +247,7 @@ def test_a_plan_fetches_one_shard(model_dir, server, capsys):
 
 
 @pytest.mark.slow
-def test_from_the_hub_with_two_processes_and_workers(model_dir, corpus, tmp_path):
+def test_from_the_hub_with_two_processes_and_workers_which_go_on_exactly(model_dir, corpus, tmp_path):
     from standin.running import run as python
     from standin.running import running
 
@@ -255,18 +255,32 @@ def test_from_the_hub_with_two_processes_and_workers(model_dir, corpus, tmp_path
     upload += (
         "repo_type='dataset'); api.upload_folder(repo_id='ann/tiny', repo_type='dataset', folder_path=sys.argv[1])"
     )
-    more = ["--streaming", "--streaming_shards", 2, "--max_steps", 4, "--save_strategy", "no"]
+    more = ["--streaming", "--streaming_shards", 2, "--max_steps", 4]
     run(parse(argv(model_dir, corpus, tmp_path / "one", *more)))
     with running(tmp_path / "hub") as hub:
         environment = {**hub.environment(tmp_path / "home"), "VTRAP_HOME": str(tmp_path / "vtrap")}
         assert python(["-c", upload, corpus], environment).returncode == 0
         words = argv(model_dir, "ann/tiny", tmp_path / "two", *more, "--gpus", 2)
         words += ["--per_device_train_batch_size", "2", "--dataloader_num_workers", "1"]
-        done = subprocess.run(
-            [sys.executable, "-m", "vtrap_train", *words], env={**os.environ, **environment, "HF_HUB_OFFLINE": "0"},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+
+        def train():
+            done = subprocess.run(
+                [sys.executable, "-m", "vtrap_train", *words],
+                env={**os.environ, **environment, "HF_HUB_OFFLINE": "0"},
+                capture_output=True, text=True, timeout=300, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-3000:]
+            return done.stderr
+
+        train()
+        whole = tmp_path / "whole"
+        shutil.copytree(tmp_path / "two", whole)
+        for name in ("checkpoint-4", "training_summary.json", "model.safetensors"):
+            path = tmp_path / "two" / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 3
+        shutil.rmtree(tmp_path / "vtrap")  # the shards, too
+        assert f"going on from {tmp_path / 'two' / 'checkpoint-3'}" in train()
+        assert same(whole, tmp_path / "two")
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
     assert [a["loss"] for a in one] == pytest.approx([b["loss"] for b in two], rel=1e-3)
     assert [a["visual_tokens"] for a in one] == [b["visual_tokens"] for b in two]
