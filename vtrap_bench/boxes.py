@@ -37,7 +37,7 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
             if not all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for b in boxes):
                 raise ValueError("left, top, right and bottom are shares, 0 to 1")
             found[str(row["item_id"])] = boxes
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UsageError(f"{path}, line {number} holds no boxes ({error})") from error
     return found
 

@@ -178,7 +178,8 @@ def next_link(chain: str, row: Mapping[str, Any]) -> str:
         row: The line.
     """
     covered = {k: v for k, v in row.items() if v is not None and k not in (CHAIN, *PRIVATE)}
-    return hashlib.sha256(chain.encode() + canonical_json(covered)).hexdigest()
+    # A link that holds what cannot be encoded is not one of ours, and is refused where links are compared.
+    return hashlib.sha256(chain.encode(errors="replace") + canonical_json(covered)).hexdigest()
 
 
 def read_chained(path: Path) -> list[dict[str, Any]]:
