@@ -40,7 +40,7 @@ def report_rows(report: Mapping[str, Any], *, notes: str = "") -> list[ReportRow
         raise ValueError(f"format {report.get('format')!r} of the report is not {REPORT_FORMAT}: make it again")
     try:
         return _rows(report, notes)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"the report is damaged ({type(error).__name__}: {error}): make it again") from error
 
 
