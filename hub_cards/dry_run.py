@@ -192,7 +192,7 @@ def _read_plan(path: Path) -> dict[PartName, Part]:
         if data["format"] != PLAN_FORMAT:
             return {}
         return {name: _part(data["parts"][name]) for name in get_args(PartName) if name in data["parts"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {}
 
 

@@ -36,7 +36,7 @@ class Lines:
         lines = [json.dumps(dict(r), ensure_ascii=False) + "\n" for r in records]
         if lines:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write("".join(lines))
 
     def read(self) -> list[dict[str, Any]]:
@@ -83,5 +83,8 @@ def enforce(skipped: int, *, planned: int, rate: float, last: Skip | None) -> No
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of it."""
-    write_bytes(path, text.encode())
+    """Write a file so that a crash leaves the old one or the new one, never half of it.
+
+    Half a character, which the name of a sample may hold, becomes a question mark.
+    """
+    write_bytes(path, text.encode(errors="replace"))
