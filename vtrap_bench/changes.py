@@ -23,12 +23,12 @@ from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.records import RECORDS, RUN, Record, read_records
 from vtrap_bench.scores import SCORES, SCORES_FORMAT
 from vtrap_bench.statistics import mean_difference, paired_difference
+from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.thumbnails import Thumbnails
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 
 REPORT_FORMAT = 1
-STUDY_RECORD = "study.json"
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 FLIPS_EACH = 2
 

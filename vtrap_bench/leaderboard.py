@@ -16,8 +16,9 @@ from hub_cards.leaderboard import ROWS, leaderboard_files, write_leaderboard
 from hub_cards.model_card import HUB_ID
 from hub_cards.report_rows import report_rows
 from hub_cards.results import ResultRow
-from vtrap_bench.changes import STUDY_RECORD, Material, build, read_runs, read_study
+from vtrap_bench.changes import Material, build, read_runs, read_study
 from vtrap_bench.records import RECORDS
+from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.submitted import fetched, submitted_rows
 from vtrap_data.errors import UsageError
 from vtrap_data.push_command import send

@@ -26,6 +26,7 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from vtrap_bench import changes, figures
+from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_data.errors import UsageError
 from vtrap_data.files import write_bytes
 
@@ -84,11 +85,11 @@ def write_report(paths: Sequence[Path], *, out: Path, benchmarks: Path | None = 
     Raises:
         UsageError: The paths are neither, or runs cannot be compared.
     """
-    if len(paths) == 1 and (paths[0] / changes.STUDY_RECORD).exists():
+    if len(paths) == 1 and (paths[0] / STUDY_RECORD).exists():
         material = changes.read_study(paths[0])
     elif len(paths) == 1:
         need = "give the folder of a study, or at least two runs with the base first"
-        raise UsageError(f"{paths[0]} is no study (it has no {changes.STUDY_RECORD}): {need}")
+        raise UsageError(f"{paths[0]} is no study (it has no {STUDY_RECORD}): {need}")
     else:
         material = changes.read_runs(paths)
     if benchmarks is not None:

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 from vtrap_bench import study_cost
 from vtrap_bench.steps import Step, plan, run_steps
-from vtrap_bench.study_file import BASE, Option, Setting, Study, read_study
+from vtrap_bench.study_file import BASE, STUDY_RECORD, Option, Setting, Study, read_study
 from vtrap_data.errors import UsageError
 from vtrap_data.files import write_bytes
 
 STUDY_FORMAT = 1
-RECORD = "study.json"
 
 EXAMPLE = """\
 examples:
@@ -183,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{'done' if planned.state == 'done' else 'to do':5}  {planned.step.command}")
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / RECORD, (json.dumps(record(study, expanded, out=out), indent=1) + "\n").encode())
+    write_bytes(out / STUDY_RECORD, (json.dumps(record(study, expanded, out=out), indent=1) + "\n").encode())
     code = run_steps(expanded.steps, out=out, jobs=args.jobs)
     if code != 0:
         return code

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from vtrap_bench.tasks import TASKS, select_tasks
+from vtrap_data.budgets.allocate import STRATEGIES as ALLOCATE
 from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_yaml
 
@@ -23,7 +24,10 @@ Frames = int | Literal["hybrid"]
 Evaluated = int | Literal["budget"]
 Option = str | int | float | bool | tuple[str | int | float | bool, ...]
 
-STRATEGIES = ("coverage", "hybrid", "instruction", "random")
+STUDY_RECORD = "study.json"
+"""What a study writes down of itself, for its report."""
+
+STRATEGIES = tuple(sorted(set(ALLOCATE) - {"fixed:N"}))
 _NAME = re.compile(r"(?!.*-s[0-9]+$)[a-z0-9][a-z0-9._-]{0,39}")  # "-s0" is what we add for the seed.
 _FLAG = re.compile(r"[a-z][a-z0-9_]*")
 _TRAIN_OURS = ("model", "data", "frames", "seed", "output_dir")

@@ -118,7 +118,8 @@ def _base(name: str) -> tuple[str, str | None]:
     ref = named(name)
     if ref is None:
         base, _, revision = name.partition("@")
-        return (base, revision) if revision and HUB_ID.fullmatch(base) else (display_name(name), None)
+        on_hub = revision and HUB_ID.fullmatch(base) and not Path(name).exists()  # what lies there is meant, as it is
+        return (base, revision) if on_hub else (display_name(name), None)
     return (ref.path, ref.revision) if HUB_ID.fullmatch(ref.path) else (ref.name, None)
 
 

@@ -60,7 +60,8 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    check_goes_with("zero3" if is_deepspeed_zero3_enabled() else "")
+    if is_deepspeed_zero3_enabled():
+        check_goes_with("zero3")
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

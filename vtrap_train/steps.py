@@ -28,11 +28,12 @@ class Steps(NamedTuple):
 def steps(config: TrainConfig, *, rows: int, processes: int) -> Steps:
     """The length of a run over `rows` rows an epoch."""
     batch = config.per_device_train_batch_size
+    whole = batch * processes
     if config.tokens_per_batch:  # a pass of the loader is a step of all processes
-        passes, whole, epoch = -(-rows // (batch * processes)), batch * processes, rows
+        passes, epoch = -(-rows // whole), rows
     else:
         batches: Any = BatchSampler(range(rows), batch, drop_last=config.dataloader_drop_last)
-        passes, whole = len(batches), batch * processes
+        passes = len(batches)
         if processes > 1:
             passes = len(BatchSamplerShard(batches, num_processes=processes))
         alone = processes == 1 and not config.dataloader_drop_last

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,6 +27,7 @@ from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSample
 from vtrap_train.collate import FACTS
 from vtrap_train.groups import Group, optimizer_groups
 from vtrap_train.ledger import Lines, Skip, enforce, write_text
+from vtrap_train.steps import steps
 from vtrap_train.totals import COUNTS, Totals
 
 PROGRESS = "progress.json"
@@ -102,11 +104,10 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         """Time spent training, over the parts of a resumed run."""
         return self._seconds_before + time.monotonic() - self._started
 
-    @property
+    @cached_property
     def planned(self) -> int:
-        """Samples that the whole run was meant to see."""
-        per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return int(self.state.max_steps * per_step)
+        """Samples that the whole run was meant to see: as many as `--plan` says."""
+        return steps(self.args, rows=len(self.train_dataset), processes=self.args.world_size).samples
 
     # Batches by tokens.
 
