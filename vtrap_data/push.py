@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     facts = dataset_facts(manifest, read_index(root), repo_id=args.id)
     if args.dry_run is None:
         return _publish(root, manifest, facts, tag=args.tag, private=args.private)
-    names = sorted((MANIFEST, INDEX, *(shard.path for shard in manifest.shards)))
-    uploads = [Upload(name, (root / name).stat().st_size) for name in names]
+    uploads = [Upload(name, path.stat().st_size) for name, path in sorted(_files(root, manifest).items())]
     try:
         parts = render(args.dry_run, dataset=facts, dataset_files=uploads, eval_yaml=benchmark_yaml(manifest, facts))
     except ValueError as error:
@@ -74,10 +73,8 @@ def _publish(root: Path, manifest: Manifest, facts: DatasetFacts, *, tag: str | 
             repo_type="dataset",
             files={
                 README: dataset_card(facts).encode(),
-                MANIFEST: root / MANIFEST,
-                INDEX: root / INDEX,
                 **({} if tasks is None else {EVAL_YAML: tasks.encode()}),
-                **{shard.path: root / shard.path for shard in manifest.shards},
+                **_files(root, manifest),
             },
             owned=(f"{DATA}/*", EVAL_YAML),
             marker=MANIFEST,
@@ -86,6 +83,11 @@ def _publish(root: Path, manifest: Manifest, facts: DatasetFacts, *, tag: str | 
             private=private,
         )
     )
+
+
+def _files(root: Path, manifest: Manifest) -> dict[str, Path]:
+    """What is sent as it lies in the folder, by its path in the repository."""
+    return {name: root / name for name in (MANIFEST, INDEX, *(shard.path for shard in manifest.shards))}
 
 
 def benchmark_yaml(manifest: Manifest, facts: DatasetFacts) -> str | None:

@@ -156,6 +156,11 @@ class PackedSample:
     images: tuple[PackedImage, ...] = ()
     format: int = FORMAT_VERSION
 
+    @property
+    def media(self) -> tuple[str, ...]:
+        """SHA-256 of its media files, in order; empty for text."""
+        return (self.video.sha256,) if self.video else tuple(image.sha256 for image in self.images)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON form. Every key is always present, so that declared Arrow features fit every row."""
         data: dict[str, Any] = _lists(asdict(self))

@@ -13,11 +13,6 @@ from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 
-# Where two trainings are the same up to rounding: most by which the loss of a step may differ, relatively, and most by
-# which their weights may be apart, as a share of the way that training went. Told in docs/training.md.
-LOSS = 5e-6
-WEIGHTS = 5e-4
-
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory):
@@ -95,11 +90,3 @@ def _read(jsonl, root):
 
 def _named(sample, source):
     return replace(sample, source=source)
-
-
-def moved(weights, reference, start):
-    """How far two checkpoints are apart, as a share of how far training moved the second; norms over all weights."""
-    assert weights.keys() == reference.keys() == start.keys()
-    apart = sum((weights[k].double() - v.double()).square().sum() for k, v in reference.items())
-    way = sum((v.double() - start[k].double()).square().sum() for k, v in reference.items())
-    return float((apart / way).sqrt())

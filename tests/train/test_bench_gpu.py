@@ -34,7 +34,8 @@ def test_the_trainer_and_the_bare_loop_are_timed_on_the_same_steps(bench, model_
     found = bench.measure(model_dir, packed, tmp_path, setting=bench.Setting("2", "sdpa"), steps=2)
     assert not found.failed, capfd.readouterr().err
     assert found.tokens_per_second > 0 and found.step_seconds > 0 and 0 < found.waiting < 1
-    assert found.against_bare > 0 and found.mfu is None
+    assert found.against_bare > 0
+    assert (found.mfu is None) == (not any(name in bench.device_name() for name in bench.PEAK))
     failed = bench.measure(model_dir, packed, tmp_path, setting=bench.Setting("2", "sdpa"), steps="many")
     assert "many" in failed.failed and "Traceback" in capfd.readouterr().err  # what the process said is shown
     lines = bench.table([("tiny", bench.Setting("2", "sdpa"), found), ("tiny", bench.Setting("2", "x", True), failed)])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import moved
+from alike import moved
 from data.encoding_families import NAMES, build
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import moved
+from alike import assert_alike
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
@@ -84,7 +84,7 @@ if os.environ.get("RANK") == "1":
 
 def assert_like(out, alone, model_dir):
     weights, reference, start = (load_file(folder / "model.safetensors") for folder in (out, alone, model_dir))
-    assert moved(weights, reference, start) < 5e-3  # of the way that training went
+    assert_alike(weights, reference, start, way=5e-3, each=1e-3)
 
 
 def assert_stock(folder, model_dir):

@@ -13,7 +13,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-from conftest import LOSS, WEIGHTS, moved, pack_into
+from alike import LOSS, WEIGHTS, moved
+from conftest import pack_into
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 

@@ -167,7 +167,7 @@ class Stream:
         frames = None
         if sample.video is not None:
             item = self._budgeted(item, sample)
-            blobs = row[FRAMES]
+            blobs = row[FRAMES] or ()  # `datasets` gives None for a member that is missing
             if min(item.frame_ids, default=0) < 0:
                 raise ValueError(f"item {item.id!r} has the frames {item.frame_ids}")
             frames = Frames(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.media import images, jpeg
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item
 from vtrap_data.shards.manifest import read_manifest
-from vtrap_data.shards.members import FRAMES, IMAGES, unpack_list
+from vtrap_data.shards.members import FRAMES, IMAGES
 from vtrap_data.shards.stored import StoredSample, read_stored
 
 DISTANCE = 20
@@ -289,22 +288,18 @@ def _match(corpus: _Corpus, medium: _Medium, name: str, distance: int) -> Shared
 
 def _media(root: Path) -> Iterator[_Medium]:
     total = read_manifest(root).counts["samples"]
-    show = sys.stderr.isatty()
-    found = tqdm(
-        read_stored(root, members=True), f"looking at {root.name}", total, unit="media", delay=2, disable=not show
-    )
-    for stored in found:
+    stored_samples = read_stored(root, members=True)
+    for stored in tqdm(stored_samples, f"looking at {root.name}", total, unit="media", delay=2, disable=None):
         sample = stored.sample
-        files = (sample.video.sha256,) if sample.video else tuple(image.sha256 for image in sample.images)
         items = tuple(_Asked(item.id, _questions(item)) for item in sample.items)
-        yield _Medium(sample.id, items, files, _looks(stored))
+        yield _Medium(sample.id, items, sample.media, _looks(stored))
 
 
 def _looks(stored: StoredSample) -> Words | None:
     """Hashes of a medium's pictures, those with too little contrast left out; None if one cannot be read."""
     try:
         hashes = [picture_hash(image) for image in _pictures(stored)]
-    except (VtrapError, ValueError, IndexError, KeyError):
+    except (VtrapError, ValueError, IndexError):
         return None
     return np.array([one for one in hashes if one is not None], np.uint64).reshape(-1, 4)
 
@@ -312,10 +307,10 @@ def _looks(stored: StoredSample) -> Words | None:
 def _pictures(stored: StoredSample) -> Iterator[Image.Image]:
     sample = stored.sample
     if sample.images:
-        for found in unpack_list(stored.members[IMAGES]):
+        for found in stored.blobs(IMAGES):
             yield images.load_image(found, name=sample.key)
     if sample.video is not None:
-        frames = unpack_list(stored.members[FRAMES])
+        frames = stored.blobs(FRAMES)
         for number in sorted({round(k * (len(frames) - 1) / (FRAMES_SEEN - 1)) for k in range(FRAMES_SEEN)}):
             yield jpeg.decode(frames[number], name=sample.key)
 

@@ -26,7 +26,7 @@ from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.media import images, jpeg
 from vtrap_data.shards.contamination import DISTANCE, picture_hash
 from vtrap_data.shards.manifest import read_manifest
-from vtrap_data.shards.members import FRAMES, IMAGES, unpack_list
+from vtrap_data.shards.members import FRAMES, IMAGES
 from vtrap_data.shards.stored import StoredSample, read_stored
 
 PICTURES = 8
@@ -75,7 +75,7 @@ def near_duplicates(root: Path, *, distance: int = DISTANCE) -> list[Alike]:
         if sample.kind == "text":
             continue
         names.append(sample.id)
-        files.append((sample.video.sha256,) if sample.video else tuple(image.sha256 for image in sample.images))
+        files.append(sample.media)
         looks.append(_looks(stored))
     first: dict[tuple[str, ...], int] = {}
     leader = np.array([first.setdefault(file, number) for number, file in enumerate(files)], np.int64)
@@ -94,8 +94,8 @@ def _looks(stored: StoredSample) -> list[Words | None]:
     """Hashes of a medium's pictures; None for one with too little contrast or that cannot be read."""
     video = stored.sample.video
     if video is None:
-        return [_look(data, images.load_image) for data in unpack_list(stored.members[IMAGES])[:PICTURES]]
-    frames = unpack_list(stored.members[FRAMES])
+        return [_look(data, images.load_image) for data in stored.blobs(IMAGES)[:PICTURES]]
+    frames = stored.blobs(FRAMES)
     times = np.asarray(video.frame_times)
     # By time: copies of one film may be stored with different numbers of frames.
     wanted = (np.arange(PICTURES) + 0.5) / PICTURES * video.duration

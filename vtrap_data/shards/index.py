@@ -91,7 +91,7 @@ def index_rows(
         width, height = frames.width, frames.height
     elif sample.images:
         width, height = sample.images[0].width, sample.images[0].height
-    media = [sample.video.sha256] if sample.video else [image.sha256 for image in sample.images]
+    media = list(sample.media)
     return [
         {
             "item_id": item.id,

@@ -12,7 +12,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.index import FrameFacts, read_index
-from vtrap_data.shards.members import FRAMES, IMAGES, Span
+from vtrap_data.shards.members import FRAMES, IMAGES, Span, unpack_list
 from vtrap_data.shards.reader import ShardReader
 
 _COLUMNS = (
@@ -33,6 +33,13 @@ class StoredSample(NamedTuple):
     sample: PackedSample
     members: dict[str, bytes]
     frames: FrameFacts | None
+
+    def blobs(self, name: str) -> list[bytes]:
+        """The byte strings in a member. Raises UsageError where it is missing or damaged."""
+        try:
+            return unpack_list(self.members[name])
+        except (KeyError, ValueError) as error:
+            raise UsageError(f"{name} of {self.sample.key} is damaged ({error}): run `doctor`") from error
 
 
 def read_stored(root: Path, *, members: bool) -> Iterator[StoredSample]:

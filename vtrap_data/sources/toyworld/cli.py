@@ -20,7 +20,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.description = "Generate a synthetic corpus of real JPEG or H.264 files with questions of known truth."
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
     parser.add_argument("kind", choices=("images", "videos"))
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="gets media/ and train.jsonl or bench.jsonl"

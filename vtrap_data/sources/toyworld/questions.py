@@ -146,7 +146,7 @@ def clip(rng: random.Random, ability: str, *, slots: int = SLOTS) -> tuple[Scene
     }
     make_one = makers[ability]
     grain = SLOTS / slots
-    fps = FPS if slots <= 2 * SLOTS else FPS * slots // (2 * SLOTS)  # a frame for every slot
+    fps = max(FPS, FPS * slots // (2 * SLOTS))  # a frame for every slot
     frames = rng.choice((4, 5, 6)) * fps
     things, question = make_one(rng, grain)
     while frames_needed(question, frames=frames, slots=slots) is None:  # it fell between two frames: not asked
