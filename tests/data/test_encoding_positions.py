@@ -7,12 +7,15 @@ a list of positions.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from encoding_families import QWEN_SPECIAL, Kit, build
+from encoding_families import QWEN_SPECIAL, Kit, build, example
 
+from vtrap_data.encoding import collate, encode
 from vtrap_data.encoding.positions import install_positions
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -28,9 +31,22 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "video": [("text", 4), ("video", 8, 4, 4, 1.0), ("text", 6)],
     "dense video": [("text", 4), ("video", 12, 2, 3, 0.3), ("text", 6)],
     "sparse video": [("text", 2), ("video", 5, 2, 2, 8.0), ("text", 3)],
+    # Spacings that binary numbers cannot hold: frames 1/3 s and 0.4 s apart, every one and every 15th of NTSC.
+    "thirds": [("text", 3), ("video", 19, 1, 2, 2 / 3), ("text", 2)],
+    "0.4 s": [("text", 1), ("video", 11, 2, 1, 0.8), ("text", 4)],
+    "every frame": [("text", 2), ("video", 32, 1, 1, 2 * 1001 / 30000), ("text", 2)],
+    "NTSC": [("text", 2), ("video", 9, 2, 2, 2 * 15 * 1001 / 30000), ("text", 2)],
+    "0.35 s": [("text", 2), ("video", 25, 1, 2, 0.7), ("text", 2)],
     "one step": [("text", 2), ("video", 1, 3, 5, 4.0), ("text", 3)],
     "long video": [("text", 3), ("video", 32, 1, 2, 1.0), ("text", 2)],
     "videos": [("text", 1), ("video", 3, 2, 2, 8.0), ("text", 2), ("video", 2, 1, 4, 0.25), ("text", 3)],
+    "odd videos": [
+        ("video", 12, 1, 1, 0.7),
+        ("text", 2),
+        ("video", 7, 1, 2, 2 / 3),
+        ("text", 1),
+        ("video", 5, 1, 1, 1.4),
+    ],
     "mixed": [
         ("video", 4, 2, 2, 0.3),
         ("text", 1),
@@ -42,6 +58,11 @@ SAMPLES: dict[str, list[tuple[Any, ...]]] = {
 }
 STAMP = 3
 """Tokens of a Qwen3-VL time stamp with the marks around a picture: stamp and start before it, end after it."""
+
+
+def ticks(step: int, seconds: float) -> int:
+    """What the released code of Qwen2.5-VL makes of a step's time: every product in single precision, rounded down."""
+    return int(np.float32(step) * np.float32(seconds) * np.float32(TOKENS_PER_SECOND))
 
 
 def reference(family: str, sample: list[tuple[Any, ...]]) -> list[tuple[int, int, int]]:
@@ -73,7 +94,7 @@ def reference(family: str, sample: list[tuple[Any, ...]]) -> list[tuple[int, int
             case ("video", steps, rows, columns, seconds):
                 at = start()
                 for step in range(steps):
-                    time = step if family == "qwen2_vl" else int(step * seconds * TOKENS_PER_SECOND)
+                    time = step if family == "qwen2_vl" else ticks(step, seconds)
                     out.extend((at + time, at + r, at + c) for r in range(rows) for c in range(columns))
     return out
 
@@ -135,6 +156,52 @@ def test_positions_follow_the_original_rule(kit, names, left):
         assert deltas[i, 0] + len(expected) == max(max(p) for p in expected) + 1
 
 
+def test_times_are_rounded_down_in_single_precision():
+    """Frames 0.35 s apart: by the tenth step 7 s have passed, but 0.7 is a little less as a binary number.
+
+    In single precision the product is rounded to 7, and the position is 14. In double precision it would stay below.
+    """
+    assert ticks(10, 0.7) == 14
+    assert int(10 * float(np.float32(0.7)) * TOKENS_PER_SECOND) == 13
+
+
+CONTENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "text": ("How many?", {}),
+    "image": ("<image>\nWhat?", {"images": 1}),
+    "images": ("<image>a<image> or <image>?", {"images": 3}),
+    "video": ("<video>\nWhich?", {"frames": 7}),
+    "thirds": ("<video>\nWhich?", {"frames": 20, "spacing": 1 / 3}),
+    "0.4 s": ("<video>\nWhich?", {"frames": 12, "spacing": 0.4}),
+    "0.35 s": ("<video>\nWhich?", {"frames": 40, "spacing": 0.35}),
+    "NTSC": ("<video>\nWhich?", {"frames": 9, "spacing": 1001 / 30000}),
+    "mixed": ("<image>a<video>b<image>", {"images": 2, "frames": 6, "spacing": 2.5}),
+}
+
+
+@pytest.mark.parametrize("pad", ["right", "left"])
+def test_positions_follow_from_the_times_of_the_frames(kit, pad):
+    """Through `encode` and `collate`, everything in one batch."""
+    samples = [example(("user", words), **shown) for words, shown in CONTENTS.values()]
+    batch = collate([encode(s, kit.processor, train=False) for s in samples], kit.processor, pad=pad)
+    given = {k: v for k, v in batch.items() if k != "labels" and not k.startswith("pixel")}
+    ids, _ = kit.model.model.get_rope_index(**given)
+    images, videos = ((batch[f"{kind}_grid_thw"] // torch.tensor([1, 2, 2])).tolist() for kind in ("image", "video"))
+    if kit.name == "qwen3_vl":  # each step is a picture of its own, between marks
+        videos = [grid for grid in videos for _ in range(grid[0])]
+    for i, (name, (_, shown)) in enumerate(CONTENTS.items()):
+        real = batch["attention_mask"][i].bool()
+        pieces: list[tuple[Any, ...]] = []
+        for kind, run in groupby(batch["mm_token_type_ids"][i, real].tolist()):
+            if kind == 0:
+                pieces.append(("text", len(list(run))))
+            elif kind == 1 or kit.name == "qwen3_vl":
+                pieces.append(("image", *(images if kind == 1 else videos).pop(0)[1:]))
+            else:
+                pieces.append(("video", *videos.pop(0), 2 * shown.get("spacing", 0.5)))
+        assert ids[:, i, real].T.tolist() == [list(p) for p in reference(kit.name, pieces)], name
+    assert not images and not videos
+
+
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name != "adjacent images"])
 def test_where_stock_transformers_differs(kit, name):
     """For a video that reaches further in time than in space it does, in two families; nowhere else.
@@ -145,12 +212,8 @@ def test_where_stock_transformers_differs(kit, name):
     stock_rule = type(kit.model.model).get_rope_index
     stock = stock_rule(kit.model.model, **batch)[0][:, 0, batch["attention_mask"][0].bool()].T.tolist()
     same = stock == [list(p) for p in reference(kit.name, SAMPLES[name])]
-    far = {
-        "qwen2_vl": ("video", "dense video", "sparse video", "long video", "videos", "mixed"),
-        "qwen2_5_vl": ("video", "dense video", "sparse video", "long video", "videos", "mixed"),
-        "qwen3_vl": (),
-    }[kit.name]
-    assert same == (name not in far)
+    level = ("text", "image", "images", "one step")
+    assert same == (kit.name == "qwen3_vl" or name in level)
 
 
 def test_the_rule_is_installed_for_training_and_generation(kit):
