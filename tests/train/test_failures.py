@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from alike import log, same
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -22,20 +23,11 @@ def argv(model, data, out, *more):
     return [str(w) for w in ["--model", model, "--data", data, "--output_dir", out, *fixed.split(), *more]]
 
 
-def log(out):
-    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def straight(model_dir, packed, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight") / "out"
     run(parse(argv(model_dir, packed, out)))
     return out
-
-
-def same(one, other):
-    a, b = (load_file(out / "model.safetensors") for out in (one, other))
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(

@@ -1,13 +1,8 @@
 """Every model family through the real command: what it learns, what it saves, and whether it goes on exactly."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from alike import moved
+from alike import TORCHRUN, launch, log, moved, same
 from data.encoding_families import NAMES, build
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
@@ -26,10 +21,6 @@ class KillAt(TrainerCallback):
     def on_step_begin(self, args, state, control, **_):
         if state.global_step == self.step:
             raise KeyboardInterrupt
-
-
-def log(out):
-    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -66,8 +57,7 @@ def test_a_family_is_trained_saved_and_gone_on_with(family, packed, tmp_path):
             if group_of(name) == "vision":
                 assert torch.equal(before, after), name
         assert any(not torch.equal(a, b) for a, b in zip(stock.parameters(), model.parameters(), strict=True))
-    again = load_file(killed / "model.safetensors")
-    assert all(torch.equal(saved[k], again[k]) for k in saved)
+    assert same(whole, killed)
 
 
 def test_adapters_of_a_family_are_merged(family, packed, tmp_path):
@@ -126,12 +116,7 @@ def test_ranks_with_other_modalities_do_not_hang(name, singles, tmp_path):
     run(parse([str(w) for w in [*words, "--output_dir", tmp_path / "one", "--per_device_train_batch_size", 2]]))
     words += ["--deepspeed", SHARDED[name], "--output_dir", tmp_path / "two", "--per_device_train_batch_size", 1]
     words += ["--gradient_checkpointing", "true"]  # as in every recipe that uses them
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "vtrap_train"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *map(str, words)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch(words, by=TORCHRUN)
     lines, expected = log(tmp_path / "two"), log(tmp_path / "one")
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-3)
     for line, cell in zip(lines, cells, strict=True):

@@ -7,14 +7,13 @@ Every part is the command's own `main` in a process of its own. They are forked 
 import json
 import os
 import signal
-import subprocess
 import sys
 from multiprocessing import get_context, set_start_method
 from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from alike import log, same, start
 
 from vtrap_train.__main__ import main
 from vtrap_train.trainer import VideoSFTTrainer, complete, last_checkpoint
@@ -75,10 +74,6 @@ def part(words, out, order, kill):
     sys.exit(main(words))
 
 
-def log(out):
-    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
-
-
 def read(order):
     return [json.loads(line) for line in order.read_text().splitlines()]
 
@@ -116,14 +111,11 @@ def test_a_training_that_is_killed_five_times_ends_as_if_nothing_had_happened(mo
             half = [folder.name for folder in out.glob("checkpoint-*") if not complete(folder)]
             assert half == [kill.path.partition("/")[0]]
         expected = kill.goes_on
-    done = subprocess.run(
-        [sys.executable, "-m", "vtrap_train", *map(str, words)], capture_output=True, text=True, timeout=300
-    )
+    done = start(words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"going on from {out / 'checkpoint-8'}" in done.stderr
     assert log(out) == log(whole) and len(log(whole)) == 12
-    one, other = (load_file(folder / "model.safetensors") for folder in (whole, out))
-    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    assert same(whole, out)
     summaries = [json.loads((folder / "training_summary.json").read_text()) for folder in (whole, out)]
     assert len({json.dumps({k: v for k, v in s.items() if k != "seconds"}) for s in summaries}) == 1
     assert sorted(p.name for p in out.glob("checkpoint-*")) == sorted(p.name for p in whole.glob("checkpoint-*"))

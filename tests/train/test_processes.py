@@ -1,7 +1,6 @@
 """Several processes (gloo, on the CPU): any mix of modalities on any rank, under ZeRO, with the same result."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from alike import assert_alike
+from alike import TORCHRUN, assert_alike, launch, log, same, start
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
@@ -40,27 +39,6 @@ def alone(model_dir, nine, tmp_path_factory):
     return out
 
 
-def start(words, *, by=("-m", "vtrap_train"), **environment):
-    return subprocess.run(
-        [sys.executable, *by, *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
-
-
-def launch(words, **how):
-    done = start(words, **how)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
-
-
-def log(out):
-    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
-
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "vtrap_train")
 ADAPTERS = "--lora_r 4 --lora_dropout 0.1 --lora_target language+projector+vision --learning_rate 1e-2"
 HOW = {
     "ddp": (),
@@ -95,11 +73,6 @@ def assert_stock(folder, model_dir):
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
-def assert_equal(*files):
-    one, other = map(load_file, files)
-    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path):
@@ -119,7 +92,7 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
     assert_like(out, alone, model_dir)
     for folder in (out / "checkpoint-5", out):
         assert_stock(folder, model_dir)
-    weights = load_file(out / "model.safetensors")
+    kept = shutil.copy(out / "model.safetensors", tmp_path / "kept.safetensors")
     if how == "ddp":  # the loss of one rank is no number: both stop, and what was learned is kept
         shutil.rmtree(out)
         (tmp_path / "sitecustomize.py").write_text(NO_NUMBER)
@@ -136,8 +109,7 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
     done = launch(words, by=TORCHRUN)
     assert f"going on from {out / ('checkpoint-7' if how == 'ddp' else 'checkpoint-5')}" in done.stderr
     assert log(out) == lines
-    again = load_file(out / "model.safetensors")
-    assert all(torch.equal(weights[key], again[key]) for key in weights)
+    assert same(out, kept)
 
 
 @pytest.mark.slow
@@ -160,7 +132,7 @@ def test_ranks_stop_together_when_one_has_a_reason_and_adapters_go_on_under_zero
     done = launch([*words, "--max_skip_rate", "1", "--save_steps", "1", "--save_total_limit", "9"], by=TORCHRUN)
     assert f"going on from {out / 'checkpoint-2'}" in done.stderr
     assert log(out)[:3] == lines and len(lines) == 3 and log(out)[-1]["skipped"] == 2
-    assert_equal(*(folder / "adapter_model.safetensors" for folder in (aside, out / "checkpoint-3")))
+    assert same(*(folder / "adapter_model.safetensors" for folder in (aside, out / "checkpoint-3")))
     assert set(load_file(out / "model.safetensors")) == set(load_file(model_dir / "model.safetensors"))
 
 
@@ -184,10 +156,10 @@ def test_adapters_go_on_exactly_under_zero2_and_the_best_ones_come_out(model_dir
     assert f"going on from {out / 'checkpoint-2'}" in done.stderr
     assert log(out) == lines and len(lines) == 6
     for step in (4, 6):
-        assert_equal(*(folder / f"checkpoint-{step}" / "adapter_model.safetensors" for folder in (whole, out)))
+        assert same(*(folder / f"checkpoint-{step}" / "adapter_model.safetensors" for folder in (whole, out)))
     for folder in (whole, out):  # the best one is what comes out
-        assert_equal(*(folder / name / "adapter_model.safetensors" for name in ("checkpoint-4", "adapter")))
-    assert_equal(whole / "model.safetensors", out / "model.safetensors")
+        assert same(*(folder / name / "adapter_model.safetensors" for name in ("checkpoint-4", "adapter")))
+    assert same(whole / "model.safetensors", out / "model.safetensors")
 
 
 def test_a_process_that_is_killed_is_told_and_what_is_wrong_is_said_once(model_dir, packed, tmp_path):

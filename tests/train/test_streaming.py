@@ -1,10 +1,7 @@
 """Training from an address: the same samples and result as from a folder, and exact resume without reading again."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections import Counter
 from functools import partial
@@ -13,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-from alike import LOSS, WEIGHTS, moved
+from alike import LOSS, WEIGHTS, launch, log, moved, same
 from conftest import pack_into
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -84,13 +81,8 @@ def argv(model, data, out, *more):
     return [str(w) for w in ["--model", model, "--data", data, "--output_dir", out, *fixed.split(), *more]]
 
 
-def log(out):
-    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
-
-
-def same(one, other):
-    a, b = (load_file(out / "model.safetensors") for out in (one, other))
-    return log(one) == log(other) and a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+def alike(one, other):
+    return log(one) == log(other) and same(one, other)
 
 
 class Seen(TrainerCallback):
@@ -125,7 +117,7 @@ def test_map_style_and_streaming_are_bit_equal(more, model_dir, corpus, server, 
         assert moved(*ends) < WEIGHTS
         assert [a["visual_tokens"] for a in one] == [b["visual_tokens"] for b in other]
     else:
-        assert same(tmp_path / "map", tmp_path / "stream")
+        assert alike(tmp_path / "map", tmp_path / "stream")
     # All of them fit into the cache, so none was fetched twice, over two epochs.
     assert server.shards() == {f"/{s.path}": 1 for s in read_manifest(corpus).shards}
 
@@ -166,7 +158,7 @@ def test_a_killed_stream_goes_on_exactly_and_opens_nothing_twice(
     server.asked.clear()
     seen = Seen(monkeypatch)
     run(parse(words), callbacks=[seen])
-    assert same(whole, out)
+    assert alike(whole, out)
     assert seen.rows == rows[at // 3 * 12 :]
     mixture = mixture_of(parse(words))
     shards = mixture.datasets[0].column("shard")
@@ -206,7 +198,7 @@ def test_a_server_that_goes_away_keeps_what_was_learned(shuffled, model_dir, ser
     assert "could not be fetched" in err and "Traceback" not in err
     server.broken = False
     assert main(words) == 0
-    assert same(whole, out) and not (out / "skipped.jsonl").exists()
+    assert alike(whole, out) and not (out / "skipped.jsonl").exists()
 
 
 def test_a_shard_that_is_another_one_is_told(model_dir, corpus, tmp_path, capsys):
@@ -264,24 +256,16 @@ def test_from_the_hub_with_two_processes_and_workers_which_go_on_exactly(model_d
         words = argv(model_dir, "ann/tiny", tmp_path / "two", *more, "--gpus", 2)
         words += ["--per_device_train_batch_size", "2", "--dataloader_num_workers", "1"]
 
-        def train():
-            done = subprocess.run(
-                [sys.executable, "-m", "vtrap_train", *words],
-                env={**os.environ, **environment, "HF_HUB_OFFLINE": "0"},
-                capture_output=True, text=True, timeout=300, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[-3000:]
-            return done.stderr
-
-        train()
+        environment["HF_HUB_OFFLINE"] = "0"
+        launch(words, **environment)
         whole = tmp_path / "whole"
         shutil.copytree(tmp_path / "two", whole)
         for name in ("checkpoint-4", "training_summary.json", "model.safetensors"):
             path = tmp_path / "two" / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 3
         shutil.rmtree(tmp_path / "vtrap")  # the shards, too
-        assert f"going on from {tmp_path / 'two' / 'checkpoint-3'}" in train()
-        assert same(whole, tmp_path / "two")
+        assert f"going on from {tmp_path / 'two' / 'checkpoint-3'}" in launch(words, **environment).stderr
+        assert alike(whole, tmp_path / "two")
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
     assert [a["loss"] for a in one] == pytest.approx([b["loss"] for b in two], rel=1e-3)
     assert [a["visual_tokens"] for a in one] == [b["visual_tokens"] for b in two]

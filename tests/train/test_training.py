@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from alike import LOSS, WEIGHTS, assert_alike, moved
+from alike import LOSS, WEIGHTS, assert_alike, log, moved, same
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.integrations import HfDeepSpeedConfig
@@ -45,10 +45,6 @@ def argv(model, data, out, *more):
     return ["--model", str(model), "--data", str(data), "--output_dir", str(out), *fixed.split(), *map(str, more)]
 
 
-def losses(out):
-    return [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def straight(model_dir, packed, tmp_path_factory):
     """Six steps without an interruption."""
@@ -78,10 +74,10 @@ def test_summary_and_loss_log_say_what_was_trained_on(straight):
     assert sum(summary["samples_by_modality"].values()) == summary["samples"]
     assert set(summary["loss_by_source"]) == {"toy-videos", "toy-images", "toy-text"}
     assert sum(summary["samples_by_source"].values()) == summary["samples"]
-    shares = {k.removeprefix("share/"): v for k, v in losses(out)[-1].items() if k.startswith("share/")}
+    shares = {k.removeprefix("share/"): v for k, v in log(out)[-1].items() if k.startswith("share/")}
     assert shares == pytest.approx({k: v / 24 for k, v in summary["samples_by_source"].items()})
     assert 0 < summary["mean_frames"] <= 16 and summary["visual_tokens"] > 0 and summary["skipped"] == 0
-    lines = losses(out)
+    lines = log(out)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["visual_tokens"] == summary["visual_tokens"]
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -114,7 +110,7 @@ def test_losses_by_source_and_modality_are_those_of_the_tokens(more, model_dir, 
     assert len(expected) == 1 + 3 + 3
     out = tmp_path / "out"
     summary = run(parse(argv(model_dir, packed, out, "--max_steps", 1, "--save_strategy", "no", *more)))
-    (line,) = losses(out)
+    (line,) = log(out)
     assert {k: v for k, v in line.items() if k.startswith("loss")} == pytest.approx(expected, rel=1e-5)
     for kind in ("source", "modality"):
         told = {f"loss/{kind}/{name}": loss for name, loss in summary[f"loss_by_{kind}"].items()}
@@ -128,7 +124,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir
     words = argv(model_dir, packed, out)
     with pytest.raises(Killed):
         run(parse(words), callbacks=[KillAt(at)])
-    assert len(losses(out)) == at  # what came after the checkpoint will be done, and logged, again
+    assert len(log(out)) == at  # what came after the checkpoint will be done, and logged, again
     half = out / "checkpoint-5"  # a crash while writing
     if at == 4:
         assert last_checkpoint(out).name == "checkpoint-3"
@@ -137,9 +133,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir
     more = ["--save_steps", "1"] if at == 5 else []  # how often is saved may change
     summary = run(parse([*words, *more]))
     assert half.exists() == (at == 5)
-    assert losses(out) == losses(whole)
-    one, other = load_file(whole / "model.safetensors"), load_file(out / "model.safetensors")
-    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert log(out) == log(whole)
+    assert same(whole, out)
     assert {k: v for k, v in summary.items() if k != "seconds"} == {
         k: v for k, v in expected.items() if k != "seconds"
     }
@@ -208,7 +203,7 @@ def test_accumulating_equals_a_larger_batch(model_dir, packed, tmp_path):
         out = tmp_path / f"{batch}x{accumulate}"
         more = ["--gradient_accumulation_steps", accumulate, "--per_device_train_batch_size", batch, "--max_steps", 2]
         run(parse(argv(model_dir, packed, out, *more)))  # answers of different lengths
-        runs.append((losses(out), load_file(out / "model.safetensors")))
+        runs.append((log(out), load_file(out / "model.safetensors")))
     (one, weights), (other, weights_too) = runs
     assert [a["loss"] for a in one] == pytest.approx([b["loss"] for b in other], rel=LOSS)
     assert [a["visual_tokens"] for a in one] == [b["visual_tokens"] for b in other]
@@ -266,11 +261,10 @@ def test_workers_change_nothing_and_a_run_with_them_goes_on_exactly(straight, mo
     words = argv(model_dir, packed, out, "--dataloader_num_workers", 2)
     with pytest.raises(Killed):
         run(parse(words), callbacks=[KillAt(5)])
-    assert losses(out) == losses(whole)[:5]  # the workers were ahead of what had been learned
+    assert log(out) == log(whole)[:5]  # the workers were ahead of what had been learned
     run(parse(words))
-    assert losses(out) == losses(whole)
-    one, other = (load_file(folder / "model.safetensors") for folder in (whole, out))
-    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert log(out) == log(whole)
+    assert same(whole, out)
 
 
 class Watch(TrainerCallback):
@@ -300,10 +294,10 @@ class Watch(TrainerCallback):
 def test_recomputing_learns_the_same_and_bf16_about(more, dtype, loss, weights, straight, model_dir, packed, tmp_path):
     watch, out = Watch(), tmp_path / "out"
     run(parse(argv(model_dir, packed, out, *more)), callbacks=[watch])
-    lines = losses(out)
+    lines = log(out)
     pixels = sum(f"loss/modality/{kind}" in line for kind in ("video", "images") for line in lines)  # each by itself
     assert watch.calls == {"visual.blocks": 2 * pixels, "language_model.layers": 2 * 6} and watch.dtypes == {dtype}
-    assert [a["loss"] for a in lines] == pytest.approx([b["loss"] for b in losses(straight[0])], rel=loss)
+    assert [a["loss"] for a in lines] == pytest.approx([b["loss"] for b in log(straight[0])], rel=loss)
     found, *others = (load_file(folder / "model.safetensors") for folder in (out, straight[0], model_dir))
     assert {v.dtype for v in found.values()} == {torch.float32} and moved(found, *others) <= weights
 
@@ -315,10 +309,9 @@ def test_killed_lora_goes_on_exactly(model_dir, packed, tmp_path):
     with pytest.raises(Killed):
         run(parse(argv(model_dir, packed, outs[1], *more)), callbacks=[KillAt(4)])
     run(parse(argv(model_dir, packed, outs[1], *more)))
-    assert losses(outs[0]) == losses(outs[1])
+    assert log(outs[0]) == log(outs[1])
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
-        one, other = (load_file(out / name) for out in outs)
-        assert all(torch.equal(one[k], other[k]) for k in one)
+        assert same(*(out / name for out in outs))
 
 
 def test_four_bits_without_bitsandbytes_is_one_line(model_dir, packed, tmp_path, monkeypatch, capsys):
@@ -341,12 +334,12 @@ def test_four_bits_train_adapters_only_and_go_on_exactly(model_dir, packed, tmp_
     more = ["--lora_r", 4, "--lora_4bit", "--max_steps", 4, "--per_device_train_batch_size", 20]  # all, in each step
     more += ["--learning_rate", 1e-2, "--save_steps", 2]
     summary = run(parse(argv(model_dir, packed, outs[0], *more)))
-    lines = losses(outs[0])
+    lines = log(outs[0])
     assert lines[-1]["loss"] < lines[0]["loss"] and summary["groups"]["vision"]["trainable"] == 0
     with pytest.raises(Killed):
         run(parse(argv(model_dir, packed, outs[1], *more)), callbacks=[KillAt(3)])
     run(parse(argv(model_dir, packed, outs[1], *more)))
-    assert losses(outs[1]) == lines
+    assert log(outs[1]) == lines
     adapter = load_file(outs[0] / "adapter" / "adapter_model.safetensors")
     assert {v.dtype for v in adapter.values()} == {torch.float32}
     base, merged, again = (load_file(d / "model.safetensors") for d in (model_dir, *outs))
@@ -388,7 +381,7 @@ def test_tensorboard_gets_what_the_loss_log_gets(model_dir, packed, tmp_path, mo
     board = events.EventAccumulator(str(tmp_path / "board")).Reload()
     for name in ("loss", "loss/modality/video", "share/toy-images", "padding"):
         told = {event.step: event.value for event in board.Scalars(f"train/{name}")}
-        assert told == pytest.approx({line["step"]: line[name] for line in losses(tmp_path / "out") if name in line})
+        assert told == pytest.approx({line["step"]: line[name] for line in log(tmp_path / "out") if name in line})
         assert told
 
 
