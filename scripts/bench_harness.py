@@ -192,6 +192,7 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
             pack += ["--workers", "0", *(["--synthetic"] if media == "toy" else [])]
             if kind == "videos":
                 pack += ["--budgets", "2,4,8,16,32", "--slots", "32", "--store", "32", "--mean-frames", "8"]
+                pack += ["--scorer", "lexical"]
             subprocess.run([sys.executable, "-m", "vtrap_data", *pack], **QUIET)
     env = out / "env"
     if not (env / "ready").is_file():

@@ -1,7 +1,7 @@
 """How well does a demand scorer tell questions about time from others? Prints the tables of docs/budgets.md.
 
     python scripts/measure_demand.py                       the lexical scorer
-    python scripts/measure_demand.py --scorer embedding    the other one, where its package is installed
+    python scripts/measure_demand.py --scorer embedding    embeddings beside the cues, and how much better that is
     python scripts/measure_demand.py --misses dev          the questions of a half that are far off, to work on
 
 Three sets. `dev` and `held-out` are the labelled questions of the tests, split by a hash of the question; those of
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vtrap_data.budgets.demand import LEVELS, UNKNOWN, demands, explain, nearest_kind
+from vtrap_data.budgets.demand import LEVELS, UNKNOWN, demands, explain, nearest_kind, prototype_scores
 from vtrap_data.sources.real_media.questions import rows as real_media
 
 QUESTIONS = Path(__file__).parent.parent / "tests/data/demand_questions.jsonl"
@@ -52,6 +52,37 @@ def auc(temporal: Sequence[float], static: Sequence[float]) -> float:
     return float((a > b).mean() + 0.5 * (a == b).mean())
 
 
+def better_by(
+    temporal: tuple[Sequence[float], Sequence[float]], static: tuple[Sequence[float], Sequence[float]]
+) -> tuple[float, float, float]:
+    """How much more AUC the second of two scorers has, and 95 % of 10,000 draws of the same questions for both."""
+    (a, b), (c, d) = np.asarray(temporal), np.asarray(static)
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(10_000):
+        x, y = rng.integers(len(a), size=len(a)), rng.integers(len(c), size=len(c))
+        draws.append(auc(b[x], d[y]) - auc(a[x], c[y]))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return auc(b, d) - auc(a, c), float(low), float(high)
+
+
+def against_lexical(rows: Sequence[Labelled], real: Sequence[dict[str, str]], *, scorer: str) -> Iterable[str]:
+    """A line for each set: the gain in AUC over the lexical scorer."""
+    halves = ("dev", "held-out")
+    sets = {half: [(row.question, LEVELS[row.kind] > 0) for row in rows if row.half == half] for half in halves}
+    sets["real media"] = [(row["question"], row["category"] == "many-frames") for row in real]
+    for name, mine in sets.items():
+        sides = [
+            tuple(demands([q for q, about in mine if about is time], scorer=one) for one in ("lexical", scorer))
+            for time in (True, False)
+        ]
+        gain, low, high = better_by(*sides)
+        alone = auc(*(prototype_scores([q for q, about in mine if about is time]) for time in (True, False)))
+        yield (
+            f"{name}: AUC {gain:+.3f} against the cues alone, 95 % from {low:+.3f} to {high:+.3f}; "
+            f"prototypes alone {alone:.3f}"
+        )
+
+
 def summary(rows: Sequence[Labelled], scores: Sequence[float]) -> dict[str, float | int]:
     levels = [LEVELS[row.kind] for row in rows]
     static = [s for s, level in zip(scores, levels, strict=True) if level == 0]
@@ -77,7 +108,7 @@ def by_kind(rows: Sequence[Labelled], scores: Sequence[float]) -> Iterable[str]:
 
 
 def read_as(rows: Sequence[Labelled], *, scorer: str) -> list[str]:
-    """The kind that a scorer takes each question for: that of its most demanding cue, or of the nearest prototype."""
+    """What each question is taken for: the kind of its most demanding cue, or that of the nearest prototype."""
     questions = [row.question for row in rows]
     if scorer == "embedding":
         return nearest_kind(questions)
@@ -122,6 +153,8 @@ def main() -> None:
         f"| real media | {len(real)} | {auc(many, one):.3f} | {np.mean(np.asarray(one) == 0):.3f} "
         f"| {np.mean(np.asarray(many) > UNKNOWN):.3f} | - |"
     )
+    if args.scorer != "lexical":
+        print("\n" + "\n".join(against_lexical(rows, real, scorer=args.scorer)))
     held = [(row, score) for row, score in zip(rows, scores, strict=True) if row.half == "held-out"]
     print("\nheld-out, by kind: how many questions got 0, the score of no cue, more; and how many came near\n")
     print("\n".join(by_kind(*zip(*held, strict=True))))

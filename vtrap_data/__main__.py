@@ -192,7 +192,13 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument("--slots", type=int, default=64, help="candidate frames per video (default: %(default)s)")
     pack.add_argument("--store", type=int, help="keep the frames of this budget for every video, to read it at others")
     pack.add_argument("--short-side", type=int, default=448, help="of stored frames, in pixels (default: %(default)s)")
-    pack.add_argument("--scorer", choices=("lexical", "embedding"), default="lexical", help="what reads the questions")
+    pack.add_argument(
+        "--scorer",
+        choices=("auto", "lexical", "embedding"),
+        default="auto",
+        help="what reads the questions: lists of cues, or a sentence-embedding model beside them "
+        "(default: embedding where its package is installed, said in a line)",
+    )
     pack.add_argument("--seed", type=int, default=0, help="of the random strategy (default: %(default)s)")
     pack.add_argument("--workers", type=int, help="decoding processes; 0: none beside this (default: one per core)")
     pack.add_argument(
@@ -234,6 +240,10 @@ def _budgets(text: str) -> tuple[int, ...]:
 
 
 def _pack(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from vtrap_data.budgets.allocate import reads_questions
+    from vtrap_data.budgets.demand import PACKAGE, best_scorer
     from vtrap_data.shards.manifest import MANIFEST, PackSettings
     from vtrap_data.shards.pack import check_settings, pack
     from vtrap_data.sources.jsonl import read_jsonl
@@ -248,7 +258,7 @@ def _pack(args: argparse.Namespace) -> int:
         slots=args.slots,
         store=args.store,
         short_side=args.short_side,
-        scorer=args.scorer,
+        scorer="lexical" if args.scorer == "auto" else args.scorer,
         seed=args.seed,
         samples_per_shard=args.samples_per_shard,
         shard_bytes=args.shard_bytes,
@@ -263,6 +273,10 @@ def _pack(args: argparse.Namespace) -> int:
     )
     check_settings(settings)
     corpus = read_jsonl(args.source, media_root=args.media_root, name=args.name)
+    if args.scorer == "auto" and reads_questions(args.strategy) and any(s.kind == "video" for s in corpus.samples):
+        settings = replace(settings, scorer=best_scorer())
+        how = f"install {PACKAGE} for embeddings" if settings.scorer == "lexical" else "cues alone: --scorer lexical"
+        print(f"questions are read by --scorer {settings.scorer} ({how})", file=sys.stderr)
     finished = (args.out / MANIFEST).exists()
     manifest = pack(corpus.samples, args.out, settings=settings, rejected=corpus.rejected)
     counts = manifest.counts

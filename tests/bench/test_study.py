@@ -384,7 +384,7 @@ def test_plan_says_steps_and_cost_first(tmp_path: Path, capsys: pytest.CaptureFi
     source = tmp_path / "source"
     assert data(["toyworld", "videos", "--purpose", "train", "--count", "4", "--out", str(source)]) == 0
     pack = ["pack", str(source / "train.jsonl"), "--out", str(tmp_path / "corpus"), "--workers", "0", "--store", "16"]
-    assert data([*pack, "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6"]) == 0
+    assert data([*pack, "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6", "--scorer", "lexical"]) == 0
     capsys.readouterr()
     path = tmp_path / "study.yaml"
     settings = "[{name: two, frames: 2}, {name: most, frames: 16}, {name: hybrid, frames: hybrid}, "

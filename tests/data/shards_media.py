@@ -10,7 +10,7 @@ import av
 import numpy as np
 from PIL import Image
 
-SMALL = ["--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6", "--workers", "0"]
+SMALL = ["--scorer", "lexical", "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6", "--workers", "0"]
 
 
 def write_clip(path: Path, *, frames: int = 24, fps: int = 8, seed: int = 0) -> Path:

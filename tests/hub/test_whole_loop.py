@@ -83,7 +83,7 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vtrap_data.__main__ import main
 
     root = tmp_path_factory.mktemp("benchmarks")
-    small = ["--budgets", "2,4", "--slots", "4", "--store", "4", "--mean-frames", "3"]
+    small = ["--budgets", "2,4", "--slots", "4", "--store", "4", "--mean-frames", "3", "--scorer", "lexical"]
     for kind, more in (("image", []), ("video", small)):
         source = root / "source" / kind
         words = ["toyworld", f"{kind}s", "--purpose", "bench", "--count", "3", "--out", str(source), "--workers", "0"]

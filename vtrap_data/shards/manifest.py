@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vtrap_data.budgets.demand import Scorer
 from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.files import write_bytes
 from vtrap_data.parsing import parse_json, typed
@@ -41,7 +42,8 @@ class PackSettings:
         store: Store at least the frames of this budget for every video, so that one pack serves several budgets.
         short_side: Short side of stored frames in pixels; smaller videos keep their size.
         seed: Of the "random" strategy.
-        scorer: What reads the question: "lexical", or "embedding" (a sentence-embedding model).
+        scorer: What reads the question: "lexical" (cues, needs nothing), or "embedding" (a sentence-embedding model
+            beside them). The command chooses what is best of what is installed; from Python it is named.
         samples_per_shard: Media items per tar, at most.
         shard_bytes: Bytes of members per tar, at most, unless one sample alone has more. None: no limit.
         shard_tokens: Visual tokens (see `shards.tokens`) of the items per tar, likewise.
@@ -64,7 +66,7 @@ class PackSettings:
     store: int | None = None
     short_side: int = 448
     seed: int = 0
-    scorer: Literal["embedding", "lexical"] = "lexical"
+    scorer: Scorer = "lexical"
     samples_per_shard: int = 512
     shard_bytes: int | None = None
     shard_tokens: int | None = None

@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from vtrap_data.budgets.allocate import Allocation, Need, allocate, check_strategy, reads_questions
-from vtrap_data.budgets.demand import DEMAND_VERSION, check_scorer, demands
+from vtrap_data.budgets.demand import check_scorer, demands
+from vtrap_data.budgets.demand import versions as demand_versions
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
 from vtrap_data.files import canonical_json, sha256_file, write_bytes
 from vtrap_data.media import decode, jpeg
@@ -125,7 +126,7 @@ def pack(
             shards=written.shards,
             index_sha256=sha256_file(out / INDEX),
             source_sha256=source,
-            versions=versions(),
+            versions=versions(settings),
             quarantine=tuple(Quarantined.of(error) for error in quarantine),
             duplicates=duplicates,
             notes=tuple(Note(sample=job.sample.id, detail=note) for job in jobs for note in job.notes),
@@ -215,19 +216,24 @@ def merge_duplicates(jobs: Sequence[Job]) -> tuple[list[Job], tuple[Duplicate, .
     return kept, tuple(duplicates)
 
 
-def versions() -> dict[str, str | int]:
-    """Of everything that may change the bytes of a corpus."""
+def versions(settings: PackSettings) -> dict[str, str | int]:
+    """Of everything that may change the bytes of a corpus packed with these settings."""
     from importlib.metadata import version
 
     return {
         "vtrap": version("vtrap"),
         "frames": FRAMES_VERSION,
-        "demand": DEMAND_VERSION,
+        **scorer_versions(settings),
         "index": INDEX_VERSION,
         "decoder": decode.version(),
         "jpeg": jpeg.version(),
         "pillow": version("pillow"),
     }
+
+
+def scorer_versions(settings: PackSettings) -> dict[str, str | int]:
+    """Of what reads the questions under these settings."""
+    return demand_versions(settings.scorer if reads_questions(settings.strategy) else "lexical")
 
 
 def item_text(item: Item) -> str:
@@ -256,10 +262,9 @@ def _check_ids(samples: Sequence[SourceSample]) -> None:
 
 def _finished(out: Path, settings: PackSettings, source: str) -> Manifest:
     manifest = read_manifest(out)
-    different = [k for k, v in settings.to_json().items() if manifest.settings.to_json()[k] != v]
-    if different:
+    if different := _different(manifest.settings.to_json(), settings):
         raise UsageError(
-            f"{out} already holds a corpus packed with other settings ({', '.join(different)}): "
+            f"{out} already holds a corpus packed with other settings ({different}): "
             "choose another --out, or remove it first"
         )
     if manifest.source_sha256 != source:
@@ -269,6 +274,16 @@ def _finished(out: Path, settings: PackSettings, source: str) -> Manifest:
         )
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
+
+
+def _different(old: dict[str, Any], settings: PackSettings) -> str:
+    """Settings that are others now; for the scorer, which nobody need have set, how to get the old one."""
+    named = [
+        f"{name}, which was {old.get(name)!r}: --scorer {old.get(name)} goes on" if name == "scorer" else name
+        for name, value in settings.to_json().items()
+        if old.get(name) != value
+    ]
+    return ", ".join(named)
 
 
 @contextmanager
@@ -285,14 +300,16 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"another process is packing into {out} right now") from None
-        plan = {"settings": settings.to_json(), "format": FORMAT_VERSION, "versions": versions()}
+        plan = {"settings": settings.to_json(), "format": FORMAT_VERSION, "versions": versions(settings)}
         try:
             old = parse_json((work / PLAN).read_bytes())
         except (OSError, ValueError):
             old = None
         if isinstance(old, dict) and old.get("settings") != plan["settings"]:
+            different = _different(old["settings"], settings)
             raise UsageError(
-                f"{out} holds an unfinished pack with other settings: finish it, remove it, or choose another --out"
+                f"{out} holds an unfinished pack with other settings ({different}): finish it, remove it, or choose "
+                "another --out"
             )
         for copies in work.glob(f"{COPIES}*"):  # of media in tars, left by a kill
             shutil.rmtree(copies)

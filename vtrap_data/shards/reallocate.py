@@ -12,17 +12,17 @@ import numpy as np
 from tqdm import tqdm
 
 from vtrap_data.budgets.allocate import DELTA, JUDGED
-from vtrap_data.budgets.demand import DEMAND_VERSION
+from vtrap_data.budgets.demand import Scorer
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.media.select import frame_ids
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
-from vtrap_data.shards.allocation import Asked, Scorer, allocate_again, asked_items, demand_scores
+from vtrap_data.shards.allocation import Asked, allocate_again, asked_items, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
-from vtrap_data.shards.pack import packed_item, shard_limits
+from vtrap_data.shards.pack import packed_item, scorer_versions, shard_limits
 from vtrap_data.shards.stored import read_stored
 from vtrap_data.shards.write import Stored, write_shards
 
@@ -123,7 +123,7 @@ def reallocate(
         counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
         shards=written.shards,
         index_sha256=sha256_file(half / INDEX),
-        versions={**old.versions, "demand": DEMAND_VERSION},
+        versions={name: v for name, v in old.versions.items() if name != "embedding"} | scorer_versions(settings),
     )
     write_card(half, manifest, written.index)
     write_manifest(half, manifest)
