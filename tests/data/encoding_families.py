@@ -8,6 +8,7 @@ llava-hf/llava-onevision-qwen2-7b-ov-hf), without the `generation` tags, which c
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def example(
     *turns: tuple[str, str],
     frames: int = 0,
     images: int = 0,
-    spacing: float = 0.5,
+    spacing: float | Fraction = 0.5,
     size: tuple[int, int] = (48, 40),
     name: str = "s",
     seed: int = 0,
@@ -107,7 +108,7 @@ def example(
         key="clip",
         source="test",
         kind="video" if frames else "images" if images else "text",
-        frames=Frames(images=shots, times=tuple(1 + spacing * i for i in range(frames))) if frames else None,
+        frames=Frames(images=shots, times=tuple(float(1 + spacing * i) for i in range(frames))) if frames else None,
         images=tuple(picture(seed + 100 + i, size) for i in range(images)),
     )
 

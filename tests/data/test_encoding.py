@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vtrap_data.encoding import Size, collate, encode, install_positions
 from vtrap_data.encoding.manifest import differences, preprocessing
 from vtrap_data.encoding.models import resolve
-from vtrap_data.encoding.patches import video_patches
+from vtrap_data.encoding.patches import image_patches, video_patches
 from vtrap_data.encoding.positions import position_ids
 from vtrap_data.encoding.qwen2_vl import image_grid, video_grid
 from vtrap_data.encoding.tokens import IGNORE
@@ -87,6 +90,24 @@ def test_patches_of_several_videos_are_those_of_the_processor_to_the_bit(toy_pro
     ours = video_patches(videos, toy_processor.video_processor)
     assert torch.equal(ours.values, theirs["pixel_values_videos"])
     assert torch.equal(ours.grid, theirs["video_grid_thw"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(8, 300), st.integers(8, 300)), min_size=1, max_size=3),
+    most=st.sampled_from([1 << 12, 1 << 14]),
+    side_by_side=st.booleans(),
+)
+def test_patches_of_images_are_those_of_the_processor_to_the_bit(toy_processor, sizes, most, side_by_side):
+    p = copy.deepcopy(toy_processor.image_processor)
+    p.size = {"shortest_edge": 1 << 12, "longest_edge": most}
+    rng = np.random.default_rng(len(sizes))
+    images = [torch.from_numpy(rng.integers(0, 255, (3, *size), dtype=np.uint8)) for size in sizes]
+    given = [i.permute(1, 2, 0).contiguous().permute(2, 0, 1) for i in images] if side_by_side else images
+    theirs = p(images=images, return_tensors="pt")
+    ours = image_patches(given, p)
+    assert torch.equal(ours.values, theirs["pixel_values"])
+    assert torch.equal(ours.grid, theirs["image_grid_thw"])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 100), (30, 90)])
@@ -243,7 +264,7 @@ def test_manifest_names_what_differs(toy_processor):
     a = preprocessing(ref, toy_processor)
     b = {**a, "position_rule": 0, "video_processor": {**a["video_processor"], "patch_size": 14}}
     assert differences(a, a) == []
-    assert differences(a, b) == ["position_rule: 1 != 0", "video_processor.patch_size: 8 != 14"]
+    assert differences(a, b) == ["position_rule: 2 != 0", "video_processor.patch_size: 8 != 14"]
 
 
 def test_installing_twice_is_harmless(toy_processor, random_toy):

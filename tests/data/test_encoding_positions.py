@@ -1,137 +1,19 @@
-"""Positions of the Qwen families against an independent account of their rules, token by token, on the real models.
-
-What goes in is what the models are given: token types, grids, seconds and an attention mask. What comes out is
-compared with `reference`, which knows none of the implementation: it walks over a description of the sample and keeps
-a list of positions.
-"""
+"""Positions of the Qwen families against an independent account of their rules, token by token, on the real models."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import groupby
+from math import floor
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from encoding_families import QWEN_SPECIAL, Kit, build, example
+from encoding_families import Kit, build, example
+from qwen_positions import FAMILIES, SAMPLES, TOKENS_PER_SECOND, given, reference
 
 from vtrap_data.encoding import collate, encode
-from vtrap_data.encoding.positions import install_positions
-
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-TOKENS_PER_SECOND = 2
-
-# A sample is a list of ("text", tokens), ("image", rows, columns) and ("video", steps, rows, columns, seconds per
-# step), in merged patches.
-SAMPLES: dict[str, list[tuple[Any, ...]]] = {
-    "text": [("text", 5)],
-    "image": [("text", 3), ("image", 2, 3), ("text", 4)],
-    "images": [("text", 2), ("image", 1, 1), ("text", 2), ("image", 3, 2), ("text", 1)],
-    "adjacent images": [("text", 2), ("image", 1, 4), ("image", 3, 2), ("text", 1)],
-    "video": [("text", 4), ("video", 8, 4, 4, 1.0), ("text", 6)],
-    "dense video": [("text", 4), ("video", 12, 2, 3, 0.3), ("text", 6)],
-    "sparse video": [("text", 2), ("video", 5, 2, 2, 8.0), ("text", 3)],
-    # Spacings that binary numbers cannot hold: frames 1/3 s and 0.4 s apart, every one and every 15th of NTSC.
-    "thirds": [("text", 3), ("video", 19, 1, 2, 2 / 3), ("text", 2)],
-    "0.4 s": [("text", 1), ("video", 11, 2, 1, 0.8), ("text", 4)],
-    "every frame": [("text", 2), ("video", 32, 1, 1, 2 * 1001 / 30000), ("text", 2)],
-    "NTSC": [("text", 2), ("video", 9, 2, 2, 2 * 15 * 1001 / 30000), ("text", 2)],
-    "0.35 s": [("text", 2), ("video", 25, 1, 2, 0.7), ("text", 2)],
-    "one step": [("text", 2), ("video", 1, 3, 5, 4.0), ("text", 3)],
-    "long video": [("text", 3), ("video", 32, 1, 2, 1.0), ("text", 2)],
-    "videos": [("text", 1), ("video", 3, 2, 2, 8.0), ("text", 2), ("video", 2, 1, 4, 0.25), ("text", 3)],
-    "odd videos": [
-        ("video", 12, 1, 1, 0.7),
-        ("text", 2),
-        ("video", 7, 1, 2, 2 / 3),
-        ("text", 1),
-        ("video", 5, 1, 1, 1.4),
-    ],
-    "mixed": [
-        ("video", 4, 2, 2, 0.3),
-        ("text", 1),
-        ("image", 2, 2),
-        ("text", 2),
-        ("video", 2, 2, 2, 5.0),
-        ("text", 1),
-    ],
-}
-STAMP = 3
-"""Tokens of a Qwen3-VL time stamp with the marks around a picture: stamp and start before it, end after it."""
-
-
-def ticks(step: int, seconds: float) -> int:
-    """What the released code of Qwen2.5-VL makes of a step's time: every product in single precision, rounded down."""
-    return int(np.float32(step) * np.float32(seconds) * np.float32(TOKENS_PER_SECOND))
-
-
-def reference(family: str, sample: list[tuple[Any, ...]]) -> list[tuple[int, int, int]]:
-    """(time, row, column) of each token."""
-    out: list[tuple[int, int, int]] = []
-
-    def start() -> int:
-        return max((max(p) for p in out), default=-1) + 1
-
-    def text(count: int) -> None:
-        for _ in range(count):
-            out.append((start(),) * 3)
-
-    def picture(rows: int, columns: int) -> None:
-        at = start()
-        out.extend((at, at + r, at + c) for r in range(rows) for c in range(columns))
-
-    for piece in sample:
-        match piece:
-            case ("text", count):
-                text(count)
-            case ("image", rows, columns):
-                picture(rows, columns)
-            case ("video", steps, rows, columns, _) if family == "qwen3_vl":
-                for _ in range(steps):
-                    text(STAMP - 1)
-                    picture(rows, columns)
-                    text(1)
-            case ("video", steps, rows, columns, seconds):
-                at = start()
-                for step in range(steps):
-                    time = step if family == "qwen2_vl" else ticks(step, seconds)
-                    out.extend((at + time, at + r, at + c) for r in range(rows) for c in range(columns))
-    return out
-
-
-def given(family: str, samples: list[list[tuple[Any, ...]]], *, left: bool) -> dict[str, torch.Tensor]:
-    """What the model's `get_rope_index` is given for a padded batch of samples."""
-    rows, images, videos, seconds = [], [], [], []
-    for sample in samples:
-        types: list[int] = []
-        for piece in sample:
-            match piece:
-                case ("text", count):
-                    types += [0] * count
-                case ("image", height, width):
-                    types += [1] * height * width
-                    images.append((1, 2 * height, 2 * width))
-                case ("video", steps, height, width, every):
-                    step = [2] * height * width
-                    types += ([0] * (STAMP - 1) + step + [0]) * steps if family == "qwen3_vl" else step * steps
-                    videos.append((steps, 2 * height, 2 * width))
-                    seconds.append(every)
-        rows.append(types)
-    length = max(map(len, rows)) + 2
-    types_ = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for i, row in enumerate(rows):
-        here = slice(length - len(row), length) if left else slice(0, len(row))
-        types_[i, here] = torch.tensor(row)
-        mask[i, here] = 1
-    out = {"input_ids": torch.full_like(types_, 9), "mm_token_type_ids": types_, "attention_mask": mask}
-    if images:
-        out["image_grid_thw"] = torch.tensor(images)
-    if videos:
-        out["video_grid_thw"] = torch.tensor(videos)
-        if family == "qwen2_5_vl":
-            out["second_per_grid_ts"] = torch.tensor(seconds)
-    return out
+from vtrap_data.encoding.positions import install_positions, rounded_up
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -156,13 +38,22 @@ def test_positions_follow_the_original_rule(kit, names, left):
         assert deltas[i, 0] + len(expected) == max(max(p) for p in expected) + 1
 
 
-def test_times_are_rounded_down_in_single_precision():
-    """Frames 0.35 s apart: by the tenth step 7 s have passed, but 0.7 is a little less as a binary number.
+def test_steps_get_the_number_of_their_true_time():
+    """Of 64 frames, spaced by hundredths of a second or spread over a video at 30 frames a second; in both precisions.
 
-    In single precision the product is rounded to 7, and the position is 14. In double precision it would stay below.
+    The nearest number of single precision to 0.7 is a bit less, and with it the step at 7 s would be one too low: in
+    double precision always, in single precision now and then.
     """
-    assert ticks(10, 0.7) == 14
-    assert int(10 * float(np.float32(0.7)) * TOKENS_PER_SECOND) == 13
+    hundredths = [Fraction(2 * n, 100) for n in range(1, 1001)]
+    too_low = 0
+    for seconds in [*hundredths, *(Fraction(2 * n, 30 * 63) for n in range(1, 1001))]:
+        true = [floor(step * seconds * TOKENS_PER_SECOND) for step in range(32)]
+        factor, nearest = rounded_up(float(seconds)), torch.tensor(float(seconds)).item()
+        assert 0 <= Fraction(factor) - seconds < seconds / 2**23
+        for dtype in (torch.float32, torch.float64):
+            assert (torch.arange(32, dtype=dtype) * factor * TOKENS_PER_SECOND).long().tolist() == true, seconds
+        too_low += seconds in hundredths and (torch.arange(32) * nearest * TOKENS_PER_SECOND).long().tolist() != true
+    assert too_low == 62
 
 
 CONTENTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -170,10 +61,10 @@ CONTENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "image": ("<image>\nWhat?", {"images": 1}),
     "images": ("<image>a<image> or <image>?", {"images": 3}),
     "video": ("<video>\nWhich?", {"frames": 7}),
-    "thirds": ("<video>\nWhich?", {"frames": 20, "spacing": 1 / 3}),
-    "0.4 s": ("<video>\nWhich?", {"frames": 12, "spacing": 0.4}),
-    "0.35 s": ("<video>\nWhich?", {"frames": 40, "spacing": 0.35}),
-    "NTSC": ("<video>\nWhich?", {"frames": 9, "spacing": 1001 / 30000}),
+    "thirds": ("<video>\nWhich?", {"frames": 20, "spacing": Fraction(1, 3)}),
+    "0.4 s": ("<video>\nWhich?", {"frames": 12, "spacing": Fraction("0.4")}),
+    "0.35 s": ("<video>\nWhich?", {"frames": 40, "spacing": Fraction("0.35")}),
+    "NTSC": ("<video>\nWhich?", {"frames": 9, "spacing": Fraction(1001, 30000)}),
     "mixed": ("<image>a<video>b<image>", {"images": 2, "frames": 6, "spacing": 2.5}),
 }
 
@@ -183,8 +74,8 @@ def test_positions_follow_from_the_times_of_the_frames(kit, pad):
     """Through `encode` and `collate`, everything in one batch."""
     samples = [example(("user", words), **shown) for words, shown in CONTENTS.values()]
     batch = collate([encode(s, kit.processor, train=False) for s in samples], kit.processor, pad=pad)
-    given = {k: v for k, v in batch.items() if k != "labels" and not k.startswith("pixel")}
-    ids, _ = kit.model.model.get_rope_index(**given)
+    facts = {name: values for name, values in batch.items() if name != "labels" and not name.startswith("pixel")}
+    ids, _ = kit.model.model.get_rope_index(**facts)
     images, videos = ((batch[f"{kind}_grid_thw"] // torch.tensor([1, 2, 2])).tolist() for kind in ("image", "video"))
     if kit.name == "qwen3_vl":  # each step is a picture of its own, between marks
         videos = [grid for grid in videos for _ in range(grid[0])]
@@ -218,10 +109,7 @@ def test_where_stock_transformers_differs(kit, name):
 
 def test_the_rule_is_installed_for_training_and_generation(kit):
     """The same ids reach the language model in a forward pass and at the start of `generate`."""
-    tokenizer = kit.processor.tokenizer
     batch = given(kit.name, [SAMPLES["sparse video"], SAMPLES["text"]], left=True)
-    pad = tokenizer.convert_tokens_to_ids(QWEN_SPECIAL[-1])
-    batch["input_ids"][batch["mm_token_type_ids"] == 2] = pad
     patches = int(batch["video_grid_thw"].prod())
     batch["pixel_values_videos"] = torch.randn(patches, 3 * 2 * 8 * 8)
     seen: list[torch.Tensor] = []

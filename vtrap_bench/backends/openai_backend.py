@@ -41,7 +41,6 @@ class OpenAIBackend:
     """A server. Close to nothing is loaded here."""
 
     def __init__(self, settings: BackendSettings) -> None:
-        from transformers import AutoConfig
 
         if settings.serving.base_url is None:
             raise UsageError("--backend openai needs --base-url, such as http://127.0.0.1:8000/v1")
@@ -62,8 +61,6 @@ class OpenAIBackend:
         self._name = self._pick([str(m.get("id")) for m in listed])
         self.processor: Any = load_processor(settings.model)
         self._preprocessing = preprocessing(settings.model, self.processor)
-        vision = AutoConfig.from_pretrained(settings.model.path, trust_remote_code=False).vision_config
-        self._tokens_per_second = float(getattr(vision, "tokens_per_second", 1.0))
         self._exact = self._is_vllm and settings.serving.videos == "video"
         if settings.serving.videos == "images":
             self._preprocessing = {**self._preprocessing, "videos": "single images"}
@@ -179,11 +176,7 @@ class OpenAIBackend:
                 f"{example.item.id} is a video, and only vLLM can be sent one frame by frame with its times: use "
                 "--videos images (the model then sees single images, which is another prompt)"
             )
-        video = video_of(
-            encoded,
-            temporal_patch_size=self.processor.video_processor.temporal_patch_size,
-            tokens_per_second=self._tokens_per_second,
-        )
+        video = video_of(encoded, temporal_patch_size=self.processor.video_processor.temporal_patch_size)
         # The loader of "video/jpeg" opens each frame by its content, so they can be PNG: nothing is lost.
         frames = [_png(frame) for frame in example.frames.images]
         known = hashlib.sha256("".join(frames).encode() + repr(video).encode()).hexdigest()

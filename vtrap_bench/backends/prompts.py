@@ -2,7 +2,7 @@
 
 Engines want prompts in which one token stands for each picture or video, and expand them by themselves. So they are
 given `encode`'s prompt, folded, and what they made of it is held against `encode`'s own, token by token. A video is
-given as its frames, with a frame rate that puts every grid step at the position that `encoding.positions` gives it.
+given as its frames, with their rate, from which an engine gets the very seconds per grid that `encode` went by.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import numpy as np
 from vtrap_data.encoding import Encoded
 from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
-
-_ULPS = 8
 
 
 class Video(NamedTuple):
@@ -82,29 +80,10 @@ def same_prompt(encoded: Encoded, found: Sequence[int] | None, *, engine: str) -
     )
 
 
-def video_of(encoded: Encoded, *, temporal_patch_size: int, tokens_per_second: float) -> Video:
-    """The metadata under which an engine numbers the video as `encoding.positions` does.
-
-    Engines round t x seconds per grid down in double precision, the original code in single precision, so that a
-    product that is a whole number but for its last digit may end up one lower there. The seconds per grid are
-    therefore raised by as many units in the last place as it takes (none, nearly always).
-
-    Raises:
-        VtrapError: No such number was found.
-    """
+def video_of(encoded: Encoded, *, temporal_patch_size: int) -> Video:
+    """The metadata under which an engine numbers the video as `encoding.positions` does."""
     assert encoded.video is not None
-    steps = np.arange(-(-len(encoded.video) // temporal_patch_size))
-    single = np.float32(encoded.seconds_per_grid)
-    step = np.float32(tokens_per_second * float(single))
-    wanted = (steps.astype(np.float32) * step).astype(np.int64)
-    for _ in range(_ULPS):
-        if np.array_equal((steps * (float(single) * tokens_per_second)).astype(np.int64), wanted):
-            return Video(fps=temporal_patch_size / float(single), frames=len(encoded.video))
-        single = np.nextafter(single, np.float32(np.inf))
-    raise VtrapError(
-        f"{encoded.id}: frames {encoded.seconds_per_grid / temporal_patch_size} s apart cannot be described to the "
-        "engine so that it numbers them as the model was trained: use --backend transformers"
-    )
+    return Video(fps=temporal_patch_size / encoded.seconds_per_grid, frames=len(encoded.video))
 
 
 def video_settings(processor: Any) -> dict[str, Any]:

@@ -61,8 +61,6 @@ class VllmBackend:
                 "arguments can be changed with --engine, for example --engine '{\"max_model_len\": 16384}'"
             ) from error
         self._max_length = int(self._llm.llm_engine.model_config.max_model_len)
-        config = self._llm.llm_engine.model_config.hf_config
-        self._tokens_per_second = float(getattr(config.vision_config, "tokens_per_second", 1.0))
         self._ends = end_tokens(settings, self.processor)
         self._version = str(__version__)
 
@@ -144,11 +142,7 @@ class VllmBackend:
         media: dict[str, Any] = {}
         if example.frames is not None:
             part = self.processor.video_processor
-            video = video_of(
-                encoded,
-                temporal_patch_size=part.temporal_patch_size,
-                tokens_per_second=self._tokens_per_second,
-            )
+            video = video_of(encoded, temporal_patch_size=part.temporal_patch_size)
             media["video"] = [(frame_arrays(example), video.metadata())]
             prompt["mm_processor_kwargs"] = {"videos_kwargs": video_settings(self.processor)}
         if example.images:

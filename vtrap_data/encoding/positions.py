@@ -11,6 +11,11 @@ For a video it is
 transformers 5.19 to 5.23 let the text after a Qwen2-VL or Qwen2.5-VL video start at s + max(rows, columns) instead, so
 that it overlaps the video's own time axis, and the more so the sparser the frames. vLLM and the original code do not.
 `install_positions` puts the original rule back, for training and for generation. In Qwen3-VL both are the same.
+
+Qwen2.5-VL's product is rounded down, and its factor is a number of single precision. The nearest one to 0.7 is a bit
+less, so that the step at exactly 7 s may be numbered as if it came before: always in vLLM, which multiplies in double
+precision; now and then in the original code, whose single precision rounds most such products up. Here the factor is
+`rounded_up`: for any spacing that files have, every step gets the number of its true time, in all three.
 """
 
 from __future__ import annotations
@@ -18,10 +23,11 @@ from __future__ import annotations
 from types import MethodType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-POSITIONS_VERSION = 1
+POSITIONS_VERSION = 2
 _TEXT, _IMAGE, _VIDEO = 0, 1, 2
 
 
@@ -35,6 +41,15 @@ class Positions(NamedTuple):
 
     ids: Tensor
     deltas: Tensor
+
+
+def rounded_up(seconds: float) -> float:
+    """The smallest number of single precision that is no less.
+
+    Seconds per grid must be such: see above.
+    """
+    single = np.float32(seconds)
+    return float(single if float(single) >= seconds else np.nextafter(single, np.float32(np.inf)))
 
 
 def position_ids(
@@ -55,7 +70,7 @@ def position_ids(
         token_types: int [batch, length]; 0 text, 1 image, 2 video.
         image_grids: int64 [images, 3] (time, rows, columns in patches), in order of appearance over the batch.
         video_grids: int64 [videos, 3].
-        seconds_per_grid: float [videos]: seconds that one temporal grid step spans. None: 1 second.
+        seconds_per_grid: float32 [videos]: seconds that one temporal grid step spans, `rounded_up`. None: 1 second.
         attention_mask: [batch, length]; 0 marks padding on either side. None: nothing is padding.
         merge_size: Patches per side that are merged into one token.
         tokens_per_second: Of the vision config.
@@ -87,7 +102,7 @@ def position_ids(
                 h, w = h // merge_size, w // merge_size
                 end = at + t * h * w
                 step = tokens_per_second * next(seconds, 1.0) if kind == _VIDEO else 0.0
-                time = (torch.arange(t) * step).long()
+                time = (torch.arange(t, dtype=torch.float64) * step).long()
                 grid = torch.stack(torch.meshgrid(time, torch.arange(h), torch.arange(w), indexing="ij"))
                 parts.append(grid.reshape(3, -1) + start)
                 start = int(parts[-1].max()) + 1

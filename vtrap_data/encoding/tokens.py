@@ -13,6 +13,7 @@ from torch import Tensor
 from vtrap_data.encoding.conversation import chat, write
 from vtrap_data.encoding.families import family_of
 from vtrap_data.encoding.family import Shown, Size
+from vtrap_data.encoding.positions import rounded_up
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.samples import Example, Message
 
@@ -35,7 +36,8 @@ class Encoded:
         token_types: int64 [length]; 0 text, 1 image, 2 video. Families that show videos as images have no 2.
         images: uint8 [3, height, width] each, in order of appearance.
         video: uint8 [frames, 3, height, width] or None.
-        seconds_per_grid: Seconds between temporal grid steps of the video, from the frames actually used.
+        seconds_per_grid: Seconds between temporal grid steps of the video, from the frames actually used; single
+            precision, rounded up.
         visual_tokens: Tokens that stand for pixels.
     """
 
@@ -174,10 +176,8 @@ def blank(processor: Any) -> Encoded:
 
 
 def pixels_of(image: Any) -> Tensor:
-    """uint8 [3, height, width] of a PIL image."""
-    # Pillow takes colours apart three times faster than numpy or torch do, and `convert` would copy first.
-    bands = image.split() if image.mode == "RGB" else image.convert("RGB").split()
-    return torch.from_numpy(np.stack([np.asarray(band) for band in bands]))
+    """uint8 [3, height, width] of a PIL image, the colours of a pixel side by side in memory. See `_video_of`."""
+    return torch.from_numpy(np.array(_plain(image))).permute(2, 0, 1)
 
 
 def _video_of(frames: Sequence[Any]) -> Tensor:
@@ -187,8 +187,12 @@ def _video_of(frames: Sequence[Any]) -> Tensor:
     """
     out = np.empty((len(frames), frames[0].height, frames[0].width, 3), np.uint8)
     for pixels, frame in zip(out, frames, strict=True):
-        pixels[:] = np.asarray(frame if frame.mode == "RGB" else frame.convert("RGB"))
+        pixels[:] = np.asarray(_plain(frame))
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def _plain(image: Any) -> Any:
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy
 
 
 def _prompt(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -205,4 +209,4 @@ def _seconds_per_grid(times: Sequence[float], processor: Any) -> float:
     """Mean spacing of the frames used, times the frames per temporal step. One frame spans one grid: any value."""
     if len(times) < 2:
         return 1.0
-    return float(family_of(processor).frames_per_grid(processor) * (times[-1] - times[0]) / (len(times) - 1))
+    return rounded_up(family_of(processor).frames_per_grid(processor) * (times[-1] - times[0]) / (len(times) - 1))
