@@ -17,12 +17,20 @@ from vtrap_data.loading.dataset import PackedDataset
 
 
 class Job(NamedTuple):
-    """One item to answer. `cost` orders by length, so that a batch holds items of about one length."""
+    """One item to answer.
+
+    Attributes:
+        key: Of its record.
+        task: Name.
+        number: In the task's data.
+        order: By length, so that a batch holds items of about one length; those about the same media follow each
+            other, so that they are decoded once.
+    """
 
     key: str
     task: str
     number: int
-    cost: tuple[int, int, int]
+    order: tuple[int, int, int, str, int]
 
 
 class Bench(NamedTuple):
@@ -63,7 +71,7 @@ def open_bench(
     root = ensure(task, benchmarks=settings.benchmarks)
     moving = task.modality == "video" and settings.frames != "budget"
     try:
-        data = PackedDataset(root, frames=int(settings.frames) if moving else "hybrid")
+        data = PackedDataset(root, frames=int(settings.frames) if moving else "hybrid", keep_last=True)
     except UsageError as error:
         raise UsageError(f"--frames {settings.frames}, task {task.name}: {error}") from error
     sha256 = sha256_file(root / MANIFEST)
@@ -89,13 +97,19 @@ def open_bench(
         raise UsageError(f"{root} has no items: pack the benchmark again")
     if len(set(ids)) < len(ids):
         raise UsageError(f"{root}: item ids repeat, so answers cannot be told apart: pack it with unique ids")
-    columns = [data.column(c) for c in ("kind", "n_frames", "width", "height", "n_images", "text_chars")]
+    columns = [data.column(c) for c in ("key", "kind", "n_frames", "width", "height", "n_images", "text_chars")]
+    taken = chosen(ids, limit)
+    longest: dict[str, int] = {}  # text about each media item
+    for number in taken:
+        media, *_, chars = (c[number] for c in columns)
+        longest[media] = max(chars, longest.get(media, 0))
     jobs = []
-    for number in chosen(ids, limit):
-        kind, frames, width, height, images, chars = (c[number] for c in columns)
+    for number in taken:
+        media, kind, frames, width, height, images, chars = (c[number] for c in columns)
         shown = decides["frames"] if kind == "video" else None
         key = record_key(**{**common, "frames": shown, "item": ids[number]})
-        jobs.append(Job(key, task.name, number, (max(frames, images) * width * height, frames, chars)))
+        order = (max(frames, images) * width * height, frames, longest[media], media, chars)
+        jobs.append(Job(key, task.name, number, order))
     return Bench(task, task.profiles[settings.profile], data, sha256, limit, jobs)
 
 
@@ -113,5 +127,5 @@ def batches(pending: Sequence[Job], size: int) -> Iterator[list[Job]]:
     for job in pending:
         tasks.setdefault(job.task, []).append(job)
     for jobs in tasks.values():
-        jobs.sort(key=lambda j: j.cost, reverse=True)
+        jobs.sort(key=lambda j: j.order, reverse=True)
         yield from (jobs[i : i + size] for i in range(0, len(jobs), size))

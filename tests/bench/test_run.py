@@ -1,5 +1,6 @@
 """run: real packed data, a model of the real class with random weights, and real kills."""
 
+import itertools
 import json
 import os
 import signal
@@ -155,6 +156,21 @@ def test_batches_hold_items_of_one_task_and_similar_length(settings):
     assert all(min(s) > 0 or max(s) == 0 for s in sizes)
     video = [n for s in sizes if max(s) for n in s]
     assert video == sorted(video, reverse=True) and len(set(video)) > 1
+
+
+def test_questions_about_the_same_clip_follow_each_other(settings, benchmarks):
+    """So it is decoded once: they are even given the same frames, not equal ones."""
+    asked = []
+
+    class Watching(Fake):
+        def generate(self, examples, *, max_new_tokens):
+            asked.extend(examples)
+            return super().generate(examples, max_new_tokens=max_new_tokens)
+
+    score(replace(settings, tasks=select_tasks("video"), frames=4), Watching())
+    clips = [key for key, _ in itertools.groupby(e.key for e in asked)]
+    assert len(asked) == 12 and len(clips) == 6 == len(set(clips))
+    assert len({id(e.frames) for e in asked}) == 6
 
 
 def test_a_stopped_run_goes_on_and_asks_nothing_twice(settings):

@@ -62,6 +62,24 @@ def test_an_item_comes_with_the_frames_of_its_budget(packed: Path) -> None:
         dataset[10]
 
 
+def test_several_questions_about_the_same_media_may_decode_them_once(packed: Path, monkeypatch: Any) -> None:
+    plain, keeping = PackedDataset(packed, frames=4), PackedDataset(packed, frames=4, keep_last=True)
+    wanted = [pixels(plain, n) for n in range(len(plain))]
+    assert [pixels(keeping, n) for n in range(len(plain))] == wanted
+    keys = plain.column("key")
+    pairs = [(n, n + 1) for n in range(len(keys) - 1)]
+    again = {n for _, n in pairs if keys[n] == keys[n - 1] and keeping[n - 1].frames is keeping[n].frames is not None}
+    assert again == {n for _, n in pairs if keys[n] == keys[n - 1]} != set()
+    assert plain[0].frames is not plain[0].frames
+    reads: list[int] = []
+    decode = jpeg.decode
+    monkeypatch.setattr(jpeg, "decode", lambda data, *, name: reads.append(1) or decode(data, name=name))
+    for number in range(7):
+        _ = keeping[number]
+    assert len(reads) == sum(plain.column("n_frames")[n] for n in range(7) if n not in again)
+    assert len(pickle.dumps(keeping)) == len(pickle.dumps(PackedDataset(packed, frames=4, keep_last=True)))
+
+
 def test_a_fixed_budget_reads_its_subset(packed: Path) -> None:
     hybrid, two = PackedDataset(packed), PackedDataset(packed, frames=2)
     assert two.column("budget") == [2] * 7 + [0] * 3

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from vtrap_data.encoding.family import Family, Row, Shown, Size
-from vtrap_data.encoding.patches import video_patches
+from vtrap_data.encoding.patches import image_patches, video_patches
 from vtrap_data.encoding.positions import install_positions
 
 
@@ -74,9 +74,9 @@ def pixels(
     images = [image for row in rows for image in row.images]
     videos = [row.video for row in rows if row.video is not None]
     if images:
-        done = processor.image_processor(images=images, return_tensors="pt")
-        _check(done["image_grid_thw"], [image_grid(_size(i), processor) for i in images])
-        out |= {name: done[name] for name in ("pixel_values", "image_grid_thw")}
+        patches = image_patches(images, processor.image_processor)
+        _check(patches.grid, [image_grid(_size(i), processor) for i in images])
+        out |= {"pixel_values": patches.values, "image_grid_thw": patches.grid}
     if videos:
         patches = video_patches(videos, processor.video_processor)
         _check(patches.grid, [grid(len(v), _size(v), processor) for v in videos])

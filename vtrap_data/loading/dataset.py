@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from PIL.Image import Image
 
 from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
@@ -36,6 +37,14 @@ class _Row(NamedTuple):
     images_size: int
 
 
+class _Media(NamedTuple):
+    """Decoded, and whose: shard, key and frames."""
+
+    of: tuple[str, str, tuple[int, ...]]
+    frames: Frames | None
+    images: tuple[Image, ...]
+
+
 class PackedDataset:
     """The items of a packed corpus, map-style.
 
@@ -46,6 +55,8 @@ class PackedDataset:
         root: Folder of the corpus.
         frames: "hybrid": the budgets that it was packed with. A number: that fixed budget for every video item.
         fetch: Brings a shard that is about to be read into the folder (`remote.Remote.fetch`); None: all are there.
+        keep_last: Keep the media of the item that was read last in memory, for a reader that goes through them in
+            order: several questions about the same video or picture follow each other, and it is decoded once.
 
     Raises:
         UsageError: No packed corpus there; or `frames` is no budget of it, or frames it needs are not stored.
@@ -62,9 +73,12 @@ class PackedDataset:
         *,
         frames: int | Literal["hybrid"] = "hybrid",
         fetch: Callable[[str], None] | None = None,
+        keep_last: bool = False,
     ) -> None:
         self.root = Path(root)
         self.frames = frames
+        self.keep_last = keep_last
+        self._last: _Media | None = None
         self.manifest: Manifest = read_manifest(self.root)
         self._reader = ShardReader(self.root, fetch=fetch)
         index = read_index(self.root)
@@ -82,18 +96,16 @@ class PackedDataset:
         if row.item_index >= len(sample.items) or sample.items[row.item_index].id != row.item_id:
             raise UsageError(f"{self.root}: the index and {row.shard} are of different packs: run `doctor` on it")
         item = sample.items[row.item_index]
-        frames = None
-        if sample.video is not None:
-            if self.frames != "hybrid":
-                item = replace(item, budget=self.frames, frame_ids=self._chosen(item, sample.video))
-            frames = self._frames(row, sample.video, item.frame_ids)
+        if sample.video is not None and self.frames != "hybrid":
+            item = replace(item, budget=self.frames, frame_ids=self._chosen(item, sample.video))
+        media = self._media(row, sample.video, item.frame_ids)
         return Example(
             item=item,
             key=sample.key,
             source=sample.source,
             kind=sample.kind,
-            frames=frames,
-            images=tuple(images.load_image(data, name=sample.key) for data in self._images(row)),
+            frames=media.frames,
+            images=media.images,
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -146,7 +158,8 @@ class PackedDataset:
         return tuple(self._index[name].combine_chunks() for name in _Row._fields)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_cells"}  # a second copy of the index
+        # Without a second copy of the index, and without pixels.
+        return {**{name: value for name, value in self.__dict__.items() if name != "_cells"}, "_last": None}
 
     def _chosen(self, item: PackedItem, video: PackedVideo) -> tuple[int, ...]:
         if self.frames == "hybrid":
@@ -174,6 +187,20 @@ class PackedDataset:
         except (ValueError, IndexError) as error:
             raise UsageError(f"{self.root}: frames of {row.key} are damaged ({error}): run `doctor`") from error
         return self._reader.read(row.shard, wanted)
+
+    def _media(self, row: _Row, video: PackedVideo | None, ids: tuple[int, ...]) -> _Media:
+        of = (row.shard, row.key, ids)
+        last = self._last
+        if last is not None and last.of == of:
+            return last
+        media = _Media(
+            of,
+            None if video is None else self._frames(row, video, ids),
+            tuple(images.load_image(data, name=row.key) for data in self._images(row)),
+        )
+        if self.keep_last:
+            self._last = media
+        return media
 
     def _frames(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> Frames:
         pictures = [jpeg.decode(data, name=row.key) for data in self._jpegs(row, video, ids)]

@@ -69,14 +69,14 @@ def open_image(path: Path) -> ImageFile:
     if size > MAX_BYTES:
         raise SampleError(str(path), Reason.TOO_LARGE, f"has {size} bytes; at most {MAX_BYTES} are allowed")
     data = path.read_bytes()
-    seen = _decode(data, str(path), count=True)
+    seen = _decode(data, str(path))
     return ImageFile(
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
         format=seen.format,
         width=seen.image.width,
         height=seen.image.height,
-        frames=seen.frames,
+        frames=_frames(data),
     )
 
 
@@ -86,16 +86,15 @@ def load_image(data: bytes, *, name: str = "<image>") -> Image.Image:
     Raises:
         SampleError: EMPTY, NOT_MEDIA, TOO_LARGE or CORRUPT, with `name` as the sample.
     """
-    return _decode(data, name, count=False).image
+    return _decode(data, name).image
 
 
 class _Decoded(NamedTuple):
     format: str
     image: Image.Image
-    frames: int
 
 
-def _decode(data: bytes, name: str, *, count: bool) -> _Decoded:
+def _decode(data: bytes, name: str) -> _Decoded:
     if not data:
         raise SampleError(name, Reason.EMPTY, "has zero bytes")
     keep_memory()
@@ -103,8 +102,8 @@ def _decode(data: bytes, name: str, *, count: bool) -> _Decoded:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_pixels(name, *image.size)
             image.load()  # the first frame of an animation
-            upright = _upright(_rgb(image), _orientation(image))
-            return _Decoded(str(image.format), upright, _frames(image) if count else 1)
+            orientation = _orientation(image)  # before it loses its metadata
+            return _Decoded(str(image.format), _upright(_rgb(image), orientation))
     except UnidentifiedImageError:
         raise SampleError(name, Reason.NOT_MEDIA, f"no image of a known format ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError as error:
@@ -121,12 +120,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
-def _frames(image: Image.Image) -> int:
-    # The second picture of an MPO is a thumbnail or the other eye's view, and no movement.
-    if image.format == "MPO":
-        return 1
+def _frames(data: bytes) -> int:
     try:
-        return int(getattr(image, "n_frames", 1))
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            # The second picture of an MPO is a thumbnail or the other eye's view, and no movement.
+            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except Exception:  # counting walks through the whole file: damage after the first picture does not matter
         return 1
 
@@ -157,6 +155,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         flat = Image.new("RGB", cut.size, "white")
         flat.paste(cut, mask=cut.getchannel("A"))
         return flat
-    plain = image.convert("RGB")
+    plain = image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy
     plain.info = {}
     return plain
