@@ -188,8 +188,8 @@ def refuse_reasons(facts: DatasetFacts) -> list[str]:
     unknown = [f"{s.name} ({s.licence})" for s in facts.sources if s.redistributable is None]
     if forbidden:
         reasons.append(
-            f"The source says that it may not be redistributed: {', '.join(forbidden)}. Pack without it, or keep the "
-            "dataset on your own machines."
+            f"It may not be redistributed, or nobody who made it has said that it may: {', '.join(forbidden)}. Pack "
+            "without it, or keep the dataset on your own machines."
         )
     if unknown:
         reasons.append(

@@ -1,1 +1,1 @@
-"""What samples exist? (LLaVA/ShareGPT-style JSONL, toyworld)."""
+"""What samples exist? (LLaVA/ShareGPT-style JSONL, named corpora, benchmarks, real media, toyworld)."""

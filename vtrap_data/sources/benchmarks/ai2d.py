@@ -25,9 +25,12 @@ AI2D = Benchmark(
     media="images",
     ids=("lmms-lab-encoder/ai2d", "lmms-lab/ai2d"),
     revision="c83a9b9692933aff8349157c88a413df9d02c4e5",
-    parts=(Part(config="default", split="test", rows=3088, known="memory"),),
+    parts=(Part(config="default", split="test", rows=3088, known="table"),),
     columns=("question", "options", "answer", "image"),
     cluster="image",
     abilities={"diagram": "reasoning"},
     read=read,
+    counts_from="lists of evaluation sets that users published with their results",
+    licence="CC-BY-SA-4.0",
+    licence_stated="entry of its makers in awslabs/open-data-registry; the diagrams were found by searching the web",
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.benchmarks import BENCHMARKS
 from vtrap_data.sources.benchmarks.convert import BENCH, convert, summary
+from vtrap_data.sources.counts import ACCEPT, advice
 
 EXAMPLES = """\
 examples:
@@ -27,8 +28,8 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.description = (
-        "Turn the rows of a benchmark into bench.jsonl, which `pack` reads, and its images into files. Nothing is\n"
-        "downloaded but rows that are on the Hub."
+        "Turn the rows of a benchmark into bench.jsonl, which `pack` reads, and its images into files. Rows are\n"
+        "counted: other counts than expected are faults (exit code 1). Nothing is downloaded but rows on the Hub."
     )
     parser.epilog = EXAMPLES
     parser.add_argument("name", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
@@ -42,11 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask every multiple-choice question once per rotation of its options (MMBench does so by itself)",
     )
+    parser.add_argument(ACCEPT, action="store_true", help="other row counts than expected are no fault")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; exit code 0, also where row counts are not the expected ones: that is printed."""
+    """Convert; exit code 1 where row counts are not the expected ones and that was not accepted."""
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit} must be at least 1")
     benchmark = BENCHMARKS[args.name]
@@ -59,14 +61,19 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         circular=args.circular,
     )
+    for said in summary(done, accepted=args.accept_count):
+        print(said, file=sys.stderr)
     path = args.out / BENCH
     if args.json:
         print(json.dumps(asdict(done), indent=1, ensure_ascii=False))
-        return 0
-    for line in summary(done):
-        print(line, file=sys.stderr)
-    pack = ["python", "-m", "vtrap_data", "pack", str(path), "--name", args.name, "--split", "test"]
-    if benchmark.media == "video":
-        pack += ["--media-root", str(args.media), "--store", "64"]
-    print(f"{path}: {done.questions} questions\nnext: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
+    else:
+        print(f"{path}: {done.questions} questions")
+    if done.wrong_counts and not args.accept_count:
+        print(advice(done.wrong_counts, len(done.parts)), file=sys.stderr)
+        return 1
+    if not args.json:
+        pack = ["python", "-m", "vtrap_data", "pack", str(path), "--name", args.name, "--split", "test"]
+        if benchmark.media == "video":
+            pack += ["--media-root", str(args.media), "--store", "64"]
+        print(f"next: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
     return 0

@@ -16,11 +16,12 @@ from vtrap_data.errors import FatalSampleError, UsageError
 from vtrap_data.files import atomic_file, write_bytes
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.benchmarks.rows import read_rows
-from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, lettered, write_facts
+from vtrap_data.sources.benchmarks.spec import Benchmark, Question, lettered, write_facts
+from vtrap_data.sources.counts import Known, agrees, marked, verdict
 
 BENCH = "bench.jsonl"
 REPORT = "benchmark.json"
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """A change that alters what is written bumps it (CHANGELOG label FORMAT)."""
 MOST_BAD = 0.1
 _ENDINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif"}
@@ -42,17 +43,21 @@ class PartCount:
         config: Of the part.
         split: Of the part.
         read: Rows there are.
+        rows: Of those, the ones that do not belong to another task.
         questions: Rows that became questions.
-        expected: How many questions there should be.
-        known: Where that number is from: "card" or "memory".
+        expected: How many `rows` there should be.
+        known: How that is known.
+        agrees: Whether they are as many; None where only some were asked for.
     """
 
     config: str
     split: str
     read: int
+    rows: int
     questions: int
     expected: int
-    known: str
+    known: Known
+    agrees: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,11 @@ class Converted:
     def questions(self) -> int:
         """Questions written."""
         return sum(part.questions for part in self.parts)
+
+    @property
+    def wrong_counts(self) -> int:
+        """Parts that have not as many rows as expected: a fault, unless the caller accepts it."""
+        return sum(part.agrees is False for part in self.parts)
 
 
 def convert(
@@ -119,7 +129,7 @@ def convert(
     missing: dict[str, None] = {}
     with atomic_file(out / BENCH) as file:
         for part in benchmark.parts:
-            read = questions = 0
+            read = others = questions = 0
             found = read_rows(benchmark, part, source=rows, revision=revision)
             for number, row in enumerate(tqdm(found, desc=f"{benchmark.name} {part.config}", unit="row", delay=2)):
                 if number == limit:
@@ -128,6 +138,7 @@ def convert(
                 try:
                     question = benchmark.read(row, part)
                     if question is None:
+                        others += 1
                         continue
                     names = [_image(value, out, Path(rows)) for value in question.images]
                     video = _video(question, media, missing)
@@ -141,7 +152,18 @@ def convert(
                 questions += 1
                 if question.category not in benchmark.abilities:
                     unknown[question.category] += 1
-            counts.append(_count(part, read, questions))
+            counts.append(
+                PartCount(
+                    config=part.config,
+                    split=part.split,
+                    read=read,
+                    rows=read - others,
+                    questions=questions,
+                    expected=part.rows,
+                    known=part.known,
+                    agrees=None if limit is not None else agrees(read - others, part.rows, part.known),
+                )
+            )
         total = sum(count.read for count in counts)
         if not total:
             raise UsageError(f"--rows {rows} has no rows of {benchmark.name}")
@@ -162,14 +184,19 @@ def convert(
     return done
 
 
-def summary(done: Converted) -> list[str]:
-    """Sentences about what came of it: row counts beside the expected ones first."""
+def summary(done: Converted, *, accepted: bool = False) -> list[str]:
+    """Sentences about what came of it: row counts beside the expected ones first.
+
+    Args:
+        done: What came of it.
+        accepted: The caller takes counts that differ.
+    """
     lines = []
     for part in done.parts:
-        difference = part.questions - part.expected
-        verdict = "as expected" if difference == 0 else f"{difference:+d} against the expected {part.expected}"
-        source = "" if part.known == "card" or difference == 0 else ", a number from memory"
-        lines.append(f"{part.config}/{part.split}: {part.questions} questions of {part.read} rows, {verdict}{source}")
+        others = f", {part.read - part.rows} rows of other tasks" if part.read > part.rows else ""
+        said = verdict(part.rows, part.expected, part.known, agreed=part.agrees)
+        said = f"{part.config}/{part.split}: {part.rows} rows, {part.questions} questions{others}; {said}"
+        lines.append(marked(said, agreed=part.agrees, accepted=accepted))
     for name, rows in done.unknown_categories.items():
         lines.append(f'category {name!r} of {rows} rows is not in the ability map: they count as "other"')
     lines += [f"set aside: {bad.row}: {bad.detail}" for bad in done.bad[:20]]
@@ -179,12 +206,6 @@ def summary(done: Converted) -> list[str]:
         shown = ", ".join(done.missing_videos[:3])
         lines.append(f"{len(done.missing_videos)} video files are not there, such as {shown}: pack sets them aside")
     return lines
-
-
-def _count(part: Part, read: int, questions: int) -> PartCount:
-    return PartCount(
-        config=part.config, split=part.split, read=read, questions=questions, expected=part.rows, known=part.known
-    )
 
 
 def rotations(question: Question, name: str) -> list[tuple[str, Question]]:

@@ -36,11 +36,12 @@ EGOSCHEMA = Benchmark(
     media="video",
     ids=("lmms-eval/egoschema", "lmms-lab/egoschema"),
     revision="58350524ea7eb29c47000121f4f4b65eb6b4acb9",
-    parts=(Part(config="Subset", split="test", rows=500, known="memory"),),
+    parts=(Part(config="Subset", split="test", rows=500, known="table"),),
     columns=("question_idx", "question", "video_idx", "option", "answer"),
     cluster="video_idx",
     abilities={"long-form": "long-range"},
     read=read,
+    counts_from="a reference page of lmms-eval's tasks, counted with the Hub's size service",
     licence="Ego4D licence",
     licence_stated="paper (section 2): released under the licence of Ego4D, which is signed with its consortium",
 )

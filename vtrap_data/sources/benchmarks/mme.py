@@ -50,4 +50,7 @@ MME = Benchmark(
     cluster="question_id",
     abilities=ABILITIES,
     read=read,
+    counts_from="dataset_info of the card",
+    licence="MME terms",
+    licence_stated="README of BradyFU/Awesome-Multimodal-Large-Language-Models: for research, given out on request",
 )

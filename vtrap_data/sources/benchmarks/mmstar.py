@@ -80,4 +80,7 @@ MMSTAR = Benchmark(
     cluster="image",
     abilities=ABILITIES,
     read=read,
+    counts_from="dataset_info of the card",
+    licence="unstated",
+    licence_stated="neither the card of Lin-Chen/MMStar nor the README of MMStar-Benchmark/MMStar names a licence",
 )

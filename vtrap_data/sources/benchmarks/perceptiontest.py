@@ -37,6 +37,7 @@ PERCEPTIONTEST = Benchmark(
     cluster="video_name",
     abilities=ABILITIES,
     read=read,
+    counts_from="dataset_info of the card",
     licence="CC-BY-4.0",
     redistributable=True,
     licence_stated="README of google-deepmind/perception_test, of everything but its software; filmed for it",

@@ -30,9 +30,12 @@ POPE = Benchmark(
     media="images",
     ids=("lmms-lab-encoder/POPE", "lmms-lab/POPE"),
     revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
-    parts=(Part(config="default", split="test", rows=9000, known="memory"),),
+    parts=(Part(config="default", split="test", rows=9000, known="table"),),
     columns=("id", "question_id", "question", "answer", "image_source", "image", "category"),
     cluster="image_source",
     abilities=dict.fromkeys(CATEGORIES, "existence"),
     read=read,
+    counts_from="lists of evaluation sets that users published with their results",
+    licence="MIT",
+    licence_stated="LICENSE of AoiDragon/POPE, which holds the questions; the pictures are those of COCO",
 )

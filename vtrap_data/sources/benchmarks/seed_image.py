@@ -70,6 +70,7 @@ SEED_IMAGE = Benchmark(
     cluster="data_id",
     abilities=ABILITIES,
     read=read,
+    counts_from="memory: no document was found",
     licence="CC-BY-NC-4.0",
     licence_stated="card of AILab-CVC/SEED-Bench, of the questions; the images keep those of Conceptual Captions",
 )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
+from vtrap_data.sources.counts import Known
 
 Row = Mapping[str, Any]
 
@@ -47,13 +48,13 @@ class Part:
         config: Its name; "default" where there is only one.
         split: Which split is scored.
         rows: How many rows it should have, after rows of another kind are left out.
-        known: "card": the data set's card says so; "memory": nobody has looked.
+        known: How that is known.
     """
 
     config: str
     split: str
     rows: int
-    known: Literal["card", "memory"]
+    known: Known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +98,16 @@ class Benchmark:
         revision: Commit of the data set, as pinned by public code; rows were not looked at from here. None: none is
             known, so reading from the Hub needs --revision.
         parts: Configurations that are scored.
+        counts_from: The document that gives their counts.
         columns: What every row must have.
         optional: What prompts or metrics use where rows have it.
         cluster: Column that says which medium a row is about. Packing joins rows about the same file.
         abilities: Of each category, one of ABILITIES.
         read: Turns a row into a question. None: the row belongs to another task. Raises ValueError for a bad row.
-        licence: As packed samples carry it: what its authors state, "unknown" where no statement of theirs was found.
-        redistributable: Whether its media may be published. True only where their makers allow it; None: nobody knows.
-            Publishing is refused unless it is True.
-        licence_stated: By whom and where, and what it covers; "" where nothing is stated.
+        licence: As packed samples carry it: what its authors state, "unstated" where they name none.
+        redistributable: Whether a statement was found by which those who made its media allow to pass them on. False
+            also where none was found: publishing refuses.
+        licence_stated: By whom and where, and what it covers; where nothing is stated, in which documents.
     """
 
     name: str
@@ -119,9 +121,10 @@ class Benchmark:
     cluster: str
     abilities: Mapping[str, str]
     read: Callable[[Row, Part], Question | None]
-    licence: str = "unknown"
-    redistributable: bool | None = None
-    licence_stated: str = ""
+    counts_from: str
+    licence: str
+    redistributable: bool = False
+    licence_stated: str
 
     @property
     def rows(self) -> int:

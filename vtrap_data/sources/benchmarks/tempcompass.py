@@ -83,4 +83,7 @@ TEMPCOMPASS = Benchmark(
     cluster="video_id",
     abilities=ABILITIES,
     read=read,
+    counts_from="dataset_info of the card",
+    licence="unstated",
+    licence_stated="neither the card of lmms-lab/TempCompass nor the README of llyx97/TempCompass names a licence",
 )

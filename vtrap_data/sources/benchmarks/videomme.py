@@ -76,7 +76,7 @@ VIDEOMME = Benchmark(
     cluster="videoID",
     abilities=ABILITIES,
     read=read,
+    counts_from="dataset_info of the card",
     licence="Video-MME terms",
-    redistributable=False,
     licence_stated="README of MME-Benchmarks/Video-MME: academic research, nothing published without approval",
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.corpora.convert import QUESTIONS, convert, summary
-from vtrap_data.sources.corpora.table import CORPORA
+from vtrap_data.sources.corpora.table import CORPORA, UNKNOWN
+from vtrap_data.sources.counts import ACCEPT, advice
 
 EXAMPLES = """\
 examples:
@@ -30,8 +31,8 @@ The media folder may hold the files themselves or plain tars of them. Compressed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.description = (
-        "Turn the annotations of a known corpus into questions.jsonl, which `pack` reads. Rows are counted, and\n"
-        "differences from what is expected printed. Media are not downloaded, but for images inside the rows."
+        "Turn the annotations of a known corpus into questions.jsonl, which `pack` reads. Rows are counted: other\n"
+        "counts than expected are faults (exit code 1). Media are not downloaded, but for images inside the rows."
     )
     parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", choices=tuple(CORPORA), metavar="NAME", help=", ".join(CORPORA))
@@ -44,11 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="gets questions.jsonl, and the images of image corpora"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N rows of each subset, the first ones")
+    parser.add_argument(ACCEPT, action="store_true", help="other row counts than expected are no fault")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; exit code 0, also where row counts are not the expected ones: that is printed."""
+    """Convert; exit code 1 where row counts are not the expected ones and that was not accepted."""
     if args.list:
         print(json.dumps([asdict(corpus) for corpus in CORPORA.values()], indent=1) if args.json else listing())
         return 0
@@ -67,16 +69,20 @@ def run(args: argparse.Namespace) -> int:
         revision=args.revision,
         limit=args.limit,
     )
+    for said in summary(done, accepted=args.accept_count):
+        print(said, file=sys.stderr)
     if args.json:
         print(json.dumps(asdict(done), indent=1, ensure_ascii=False))
-        return 0
-    for line in summary(done):
-        print(line, file=sys.stderr)
-    path = args.out / QUESTIONS
-    pack = ["python", "-m", "vtrap_data", "pack", str(path), "--name", args.name]
-    if corpus.media == "video":
-        pack += ["--media-root", str(args.media)]
-    print(f"{path}: {done.rows} rows\nnext: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
+    else:
+        print(f"{args.out / QUESTIONS}: {done.rows} rows")
+    if done.wrong_counts and not args.accept_count:
+        print(advice(done.wrong_counts, len(done.subsets)), file=sys.stderr)
+        return 1
+    if not args.json:
+        pack = ["python", "-m", "vtrap_data", "pack", str(args.out / QUESTIONS), "--name", args.name]
+        if corpus.media == "video":
+            pack += ["--media-root", str(args.media)]
+        print(f"next: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
     return 0
 
 
@@ -84,52 +90,16 @@ def listing() -> str:
     """The known corpora as a page of text."""
     lines = []
     for corpus in CORPORA.values():
-        allowed = {
-            True: "may be passed on",
-            False: "may not be passed on",
-            None: "not known whether it may be passed on",
-        }
         lines.append(f"{corpus.name}: {corpus.title} ({', '.join(corpus.ids)})")
-        lines.append(f"  licence {corpus.licence} [{corpus.licence_known}], {allowed[corpus.redistributable]}")
+        allowed = "may be passed on" if corpus.redistributable else "may not be passed on"
+        lines.append(f"  licence {corpus.licence} [{corpus.licence_known}], {allowed}")
         lines.append(f"  {corpus.licence_note}")
-        lines.append(f"  columns {', '.join(corpus.columns)} [{corpus.columns_known}]")
+        lines.append(f"  columns {', '.join((*corpus.columns, *corpus.optional))} [{corpus.columns_known}]")
         lines.append(f"  commit {corpus.revision or 'not known: from the Hub it needs --revision COMMIT'}")
+        lines += [f"  {note}" for note in corpus.notes]
         for subset in corpus.subsets.values():
-            rows = "?" if subset.rows is None else f"{'about ' if subset.known == 'viewer' else ''}{subset.rows}"
+            about = "about " if subset.known == "viewer" else ""
+            rows = UNKNOWN if subset.rows is None else f"{about}{subset.rows}"
             lines.append(f"    {subset.name:<32} {rows:>14} rows [{subset.known}]")
         lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def markdown() -> str:
-    """The known corpora as the tables of docs/sources.md."""
-    lines = []
-    for corpus in CORPORA.values():
-        allowed = {True: "yes", False: "no", None: "not known"}[corpus.redistributable]
-        commit = f"`{corpus.revision}` | code" if corpus.revision else "none known: give `--revision` |"
-        columns = ", ".join(f"`{name}`" for name in (*corpus.columns, *corpus.optional))
-        lines += [
-            f"### {corpus.name}",
-            "",
-            f"{corpus.title}: {', '.join(f'`{name}`' for name in corpus.ids)}",
-            "",
-            "| | | known from |",
-            "|---|---|---|",
-            f"| commit | {commit} |",
-            f"| columns | {columns} | {corpus.columns_known} |",
-            f"| licence | {corpus.licence}: {corpus.licence_note} | {corpus.licence_known} |",
-            f"| may be passed on | {allowed} | |",
-        ]
-        if corpus.media == "video":
-            places = ", ".join(f"`{place or '.'}/`" for place in corpus.layout)
-            lines.append(f"| media are looked for in | {places} | {corpus.layout_known} |")
-        else:
-            lines.append(f"| media | inside the rows | {corpus.layout_known} |")
-        lines += ["", "| subset | rows | known from |", "|---|--:|---|"]
-        for subset in corpus.subsets.values():
-            about = "about " if subset.known == "viewer" else ""
-            lines.append(
-                f"| `{subset.name}` | {'?' if subset.rows is None else f'{about}{subset.rows}'} | {subset.known} |"
-            )
-        lines.append("")
-    return "\n".join(lines)

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from vtrap_data.media.tars import MediaRoot, marks
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.corpora.rows import find_files, read_rows
 from vtrap_data.sources.corpora.table import NamedCorpus, Shape, Subset
+from vtrap_data.sources.counts import Known, agrees, marked, verdict
 
 QUESTIONS = "questions.jsonl"
 REPORT = "corpus.json"
@@ -45,9 +46,10 @@ class SubsetCount:
         files: Its annotation files.
         read: Rows there are (or were asked for with a limit).
         written: Rows that can be packed.
-        expected: How many there should be; None: nobody knows.
+        expected: How many there should be; None: no count is known.
         known: How that is known.
-        agrees: Whether the count is as expected; None when it cannot be said.
+        agrees: Whether the count is as expected; None where it cannot be said: no count is known, or only some rows
+            were asked for.
     """
 
     subset: str
@@ -55,7 +57,7 @@ class SubsetCount:
     read: int
     written: int
     expected: int | None
-    known: str
+    known: Known
     agrees: bool | None
 
 
@@ -81,7 +83,7 @@ class ConvertedCorpus:
     revision: str | None
     unpinned: str | None
     licence: str
-    redistributable: bool | None
+    redistributable: bool
     subsets: tuple[SubsetCount, ...]
     bad: tuple[tuple[str, str], ...]
     missing_media: tuple[str, ...]
@@ -91,6 +93,11 @@ class ConvertedCorpus:
     def rows(self) -> int:
         """Rows written."""
         return sum(subset.written for subset in self.subsets)
+
+    @property
+    def wrong_counts(self) -> int:
+        """Subsets that have not as many rows as expected: a fault, unless the caller accepts it."""
+        return sum(subset.agrees is False for subset in self.subsets)
 
 
 def convert(
@@ -155,7 +162,7 @@ def convert(
                     written=written,
                     expected=subset.rows,
                     known=subset.known,
-                    agrees=None if limit is not None else subset.agrees(read),
+                    agrees=None if limit is not None else agrees(read, subset.rows, subset.known),
                 )
             )
         total = sum(count.read for count in counts)
@@ -180,21 +187,18 @@ def convert(
     return done
 
 
-def summary(done: ConvertedCorpus) -> list[str]:
-    """Sentences about what came of it: row counts beside the expected ones first."""
+def summary(done: ConvertedCorpus, *, accepted: bool = False) -> list[str]:
+    """Sentences about what came of it: row counts beside the expected ones first.
+
+    Args:
+        done: What came of it.
+        accepted: The caller takes counts that differ.
+    """
     lines = []
     for count in done.subsets:
-        if count.expected is None:
-            verdict = "nobody has said how many there should be"
-        elif count.agrees is None:
-            verdict = f"of {count.expected} expected, as far as asked for"
-        elif count.agrees:
-            verdict = "as expected"
-        else:
-            verdict = (
-                f"{count.read - count.expected:+d} against the expected {count.expected} (from the {count.known})"
-            )
-        lines.append(f"{count.subset}: {count.read} rows, {count.written} to pack; {verdict}")
+        said = verdict(count.read, count.expected, count.known, agreed=count.agrees)
+        said = f"{count.subset}: {count.read} rows, {count.written} to pack; {said}"
+        lines.append(marked(said, agreed=count.agrees, accepted=accepted))
     if done.unpinned is not None:
         lines.append(f"warning: {done.unpinned}")
     if done.other_columns:
@@ -205,7 +209,7 @@ def summary(done: ConvertedCorpus) -> list[str]:
     if done.missing_media:
         shown = ", ".join(done.missing_media[:3])
         lines.append(f"{len(done.missing_media)} media files are not there, such as {shown}: pack sets them aside")
-    if done.redistributable is not True:
+    if not done.redistributable:
         lines.append(f"licence {done.licence}, and it is not said that the media may be passed on: push will refuse")
     return lines
 
@@ -251,7 +255,7 @@ def _line(
             medium = {"image": _image(row["image"], out)}
     else:
         assert root is not None
-        medium = {"video": _video(corpus, subset, name, root, missing)}
+        medium = {"video": _video(corpus, subset, name, root, missing, source=row.get("data_source"))}
     identity = row.get("id", row.get("video_id"))
     data = {
         "id": f"{corpus.name}/{subset.name}/{identity if identity not in (None, '') else place}",
@@ -280,6 +284,10 @@ def _captions(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
 
 
 def _qa(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
+    if row.get("start") is not None and row.get("end") is not None:
+        raise ValueError(
+            f"it is about seconds {row['start']} to {row['end']} of its video, but pack takes whole files: cut it"
+        )
     pairs = [(_plain(pair.get("q")), _plain(pair["a"])) for pair in row["QA"]]
     if not pairs:
         raise ValueError("it has no questions")
@@ -318,12 +326,15 @@ def _name(value: Any) -> str:
     return value
 
 
-def _video(corpus: NamedCorpus, subset: Subset, name: str, root: MediaRoot, missing: dict[str, None]) -> str:
+def _video(
+    corpus: NamedCorpus, subset: Subset, name: str, root: MediaRoot, missing: dict[str, None], *, source: object
+) -> str:
     """The path of a row's file below the media folder: where it is, or where it should be."""
-    places = [
-        f"{layout.format(subset=subset.name, name=subset.name.rpartition('/')[2])}/{name}" for layout in corpus.layout
-    ]
-    places = [place.removeprefix("/") for place in places]
+    names = {"subset": subset.name, "name": subset.name.rpartition("/")[2]}
+    names["source"] = source if isinstance(source, str) else ""
+    if not PurePosixPath(name).suffix:  # VideoChat2-IT's rows leave it out in places, and mean MP4
+        name += ".mp4"
+    places = [f"{layout.format(**names)}/{name}".removeprefix("/") for layout in corpus.layout]
     for place in places:
         if marks(root.locate(place)) is not None:
             return place

@@ -9,14 +9,16 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-Known = Literal["card", "viewer", "code", "unverified"]
-"""How a fact is known: see corpora.yaml."""
+from vtrap_data.sources.counts import Known
 
 Shape = Literal["conversations", "captions", "qa"]
 """How a row says what was asked and answered: see `convert`."""
 
-ROUNDING = 0.005
-"""What the viewer shows has three digits: a count within this share of it agrees."""
+UNKNOWN = "unknown"
+"""What corpora.yaml says of a count that no public document gives."""
+
+Columns = Mapping[str, Any]
+"""Columns by name, with types: "string", "int", "float", "image", [what a list holds], {key: type} of an object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class Subset:
     Attributes:
         name: As its authors call it.
         files: Globs of its annotation files, relative to the data set.
-        rows: How many rows it should have; None: nobody knows.
+        rows: How many rows it should have; None: no public document says so.
         known: How that is known.
     """
 
@@ -34,12 +36,6 @@ class Subset:
     files: tuple[str, ...]
     rows: int | None
     known: Known
-
-    def agrees(self, rows: int) -> bool | None:
-        """Whether that many rows are as expected; None when nothing is."""
-        if self.rows is None:
-            return None
-        return abs(rows - self.rows) <= (ROUNDING * self.rows if self.known == "viewer" else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +53,18 @@ class NamedCorpus:
         columns: What every row must have.
         optional: What rows may have besides.
         columns_known: How the columns are known.
+        columns_from: The document that says so, and that all subsets have the same.
         question: For captions: what to ask.
         layout: Folders, below the media folder, in which a row's file may lie; `{subset}` is the subset, `{name}` the
-            last part of its name. The first that has the file is taken.
+            last part of its name, `{source}` the row's `data_source`. The first that has the file is taken.
         layout_known: How that is known.
         licence: As packed samples carry it.
         licence_known: How that is known.
-        redistributable: Whether it may be published; None: nobody knows, so publishing refuses.
-        licence_note: What the licence covers.
+        redistributable: Whether a statement was found by which those who made its media allow to pass them on. False
+            also where none was found: publishing refuses.
+        licence_note: What the licence covers, and what is said of the media.
+        counts_from: The documents that give the counts.
+        notes: What else a user has to know.
         subsets: Its parts, by name.
     """
 
@@ -74,16 +74,19 @@ class NamedCorpus:
     revision: str | None = None
     shape: Shape
     media: Literal["video", "images"]
-    columns: tuple[str, ...]
-    optional: tuple[str, ...]
+    columns: Columns
+    optional: Columns
     columns_known: Known
+    columns_from: str
     question: str = ""
     layout: tuple[str, ...]
     layout_known: Known
     licence: str
     licence_known: Known
-    redistributable: bool | None
+    redistributable: bool
     licence_note: str
+    counts_from: str
+    notes: tuple[str, ...]
     subsets: Mapping[str, Subset]
 
     def pinned(self, source: str) -> str | None:
@@ -99,7 +102,9 @@ def read_table(text: str) -> dict[str, NamedCorpus]:
 
 def _corpus(name: str, facts: Mapping[str, Any]) -> NamedCorpus:
     subsets = {
-        part: Subset(name=part, files=tuple(f["files"]), rows=f["rows"], known=f["known"])
+        part: Subset(
+            name=part, files=tuple(f["files"]), rows=None if f["rows"] == UNKNOWN else int(f["rows"]), known=f["known"]
+        )
         for part, f in facts["subsets"].items()
     }
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
@@ -107,6 +112,8 @@ def _corpus(name: str, facts: Mapping[str, Any]) -> NamedCorpus:
     claims = [corpus.columns_known, corpus.layout_known, corpus.licence_known, *(s.known for s in subsets.values())]
     if wrong := [claim for claim in claims if claim not in get_args(Known)]:
         raise ValueError(f"{name}: {wrong[0]!r} is no way to know a fact")
+    if not isinstance(corpus.redistributable, bool):
+        raise ValueError(f"{name}: redistributable is {corpus.redistributable!r}, not true or false")
     if corpus.shape not in get_args(Shape) or (corpus.shape == "captions") != bool(corpus.question):
         raise ValueError(f"{name}: shape {corpus.shape!r} with question {corpus.question!r}")
     return corpus
