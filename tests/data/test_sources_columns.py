@@ -144,17 +144,22 @@ def test_the_activitynet_subsets_are_found_under_both_names(tmp_path: Path) -> N
     assert convert(corpus, rows=str(rows), media=rows, subsets=["0_30_s_activitynet"], out=tmp_path / "out").rows == 3
 
 
-def test_rows_about_a_part_of_a_video_are_set_aside(tmp_path: Path) -> None:
+def test_parts_of_videos_are_set_aside_and_missing_endings_are_mp4(tmp_path: Path) -> None:
     corpus, subset = CORPORA["videochat2-it"], "caption/youcook2"
-    good = fixture(corpus.name)[1]
+    good = {"video": "no_ending", "QA": [{"q": "What is it?", "a": "A pan."}]}  # `i` may be absent
     path = tmp_path / "video/caption/youcook2/train.json"
     path.parent.mkdir(parents=True)
-    part = {**good, "video": "no_ending", "start": 1.5, "end": 4.0}
+    part = {**good, "start": 1.5, "end": 4.0}
     assert {"start", "end"} <= corpus.optional.keys() and fits(part["start"], corpus.optional["start"])
-    path.write_text(json.dumps([{**good, "video": "no_ending"}] * 10 + [part]))
+    path.write_text(json.dumps([good] * 10 + [part]))
     done = convert(corpus, rows=str(tmp_path), media=tmp_path, subsets=[subset], out=tmp_path / "out")
     assert (done.rows, len(done.bad)) == (10, 1) and "seconds 1.5 to 4.0 of its video" in done.bad[0][1]
-    assert done.missing_media == ("no_ending.mp4",) and done.other_columns == ()
+    assert done.missing_media == ("no_ending",) and done.other_columns == ()
+    (tmp_path / "youcook2").mkdir()
+    (tmp_path / "youcook2/no_ending.mp4").touch()
+    assert not convert(corpus, rows=str(tmp_path), media=tmp_path, subsets=[subset], out=tmp_path / "out").missing_media
+    lines = (tmp_path / "out" / QUESTIONS).read_text().splitlines()
+    assert {json.loads(line)["video"] for line in lines} == {"youcook2/no_ending.mp4"}
 
 
 # --- benchmarks -------------------------------------------------------------------------------------------------

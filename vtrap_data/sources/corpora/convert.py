@@ -332,10 +332,10 @@ def _video(
     """The path of a row's file below the media folder: where it is, or where it should be."""
     names = {"subset": subset.name, "name": subset.name.rpartition("/")[2]}
     names["source"] = source if isinstance(source, str) else ""
-    if not PurePosixPath(name).suffix:  # VideoChat2-IT's rows leave it out in places, and mean MP4
-        name += ".mp4"
     places = [f"{layout.format(**names)}/{name}".removeprefix("/") for layout in corpus.layout]
-    for place in places:
+    # VideoChat2-IT's rows leave the ending out in places, and mean MP4.
+    endings = ("",) if PurePosixPath(name).suffix else (".mp4", "")
+    for place in (f"{place}{ending}" for ending in endings for place in places):
         if marks(root.locate(place)) is not None:
             return place
     missing[name] = None
