@@ -152,12 +152,13 @@ def test_parts_of_videos_are_set_aside_and_missing_endings_are_mp4(tmp_path: Pat
     part = {**good, "start": 1.5, "end": 4.0}
     assert {"start", "end"} <= corpus.optional.keys() and fits(part["start"], corpus.optional["start"])
     path.write_text(json.dumps([good] * 10 + [part]))
-    done = convert(corpus, rows=str(tmp_path), media=tmp_path, subsets=[subset], out=tmp_path / "out")
+    options = {"rows": str(tmp_path), "media": tmp_path, "subsets": [subset], "out": tmp_path / "out"}
+    done = convert(corpus, **options)
     assert (done.rows, len(done.bad)) == (10, 1) and "seconds 1.5 to 4.0 of its video" in done.bad[0][1]
     assert done.missing_media == ("no_ending",) and done.other_columns == ()
     (tmp_path / "youcook2").mkdir()
     (tmp_path / "youcook2/no_ending.mp4").touch()
-    assert not convert(corpus, rows=str(tmp_path), media=tmp_path, subsets=[subset], out=tmp_path / "out").missing_media
+    assert convert(corpus, **options).missing_media == ()
     lines = (tmp_path / "out" / QUESTIONS).read_text().splitlines()
     assert {json.loads(line)["video"] for line in lines} == {"youcook2/no_ending.mp4"}
 
