@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vtrap_bench.compare import ALPHA, Comparison, Run, compare
+from vtrap_bench.compare import ALPHA, Comparison, compare
+from vtrap_bench.finished import Run
 from vtrap_bench.records import Record
 from vtrap_bench.statistics import (
     RESAMPLES,
@@ -203,8 +204,8 @@ def claims_change(found: Comparison) -> bool:
 def run_of(tasks: list[tuple[np.ndarray, np.ndarray, list[str]]]) -> Run:
     """A run of the tasks: of each what was right, the medium and the ability of each question."""
     records = {
-        f"task-{number}": [
-            Record(
+        f"task-{number}": {
+            str(item): Record(
                 key="",
                 task=f"task-{number}",
                 item_id=str(item),
@@ -223,11 +224,12 @@ def run_of(tasks: list[tuple[np.ndarray, np.ndarray, list[str]]]) -> Run:
                 prompt_tokens=0,
             )
             for item, (right, medium, ability) in enumerate(zip(answers.tolist(), media.tolist(), named, strict=True))
-        ]
+        }
         for number, (answers, media, named) in enumerate(tasks)
     }
     names = {name: {"version": 1, "data_sha256": ""} for name in records}
-    return Run(Path(), {"label": "", "frames": "", "tasks": names, "preprocessing": {}, "decides": {}}, records)
+    info = {"label": "", "frames": "", "tasks": names, "preprocessing": {}, "decides": {}}
+    return Run(folder=Path(), info=info, scores={}, records=records)
 
 
 def write_between(mark: str, lines: list[str]) -> None:

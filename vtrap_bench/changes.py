@@ -20,8 +20,8 @@ import numpy as np
 from scipy import stats
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
-from vtrap_bench.records import RECORDS, RUN, Record, read_records
-from vtrap_bench.scores import SCORES, SCORES_FORMAT
+from vtrap_bench.finished import Run, read_run
+from vtrap_bench.scores import SCORES
 from vtrap_bench.statistics import mean_difference, paired_difference
 from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.thumbnails import Thumbnails
@@ -34,23 +34,6 @@ FLIPS_EACH = 2
 
 Modality = Literal["image", "video"]
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        folder: Where it lies.
-        scores: Content of `scores.json`.
-        answers: Its records by task and item id.
-        info: Content of `run.json`; empty when there is none.
-    """
-
-    folder: Path
-    scores: Json
-    answers: Mapping[str, Mapping[str, Record]]
-    info: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,31 +80,6 @@ class Material:
     commands: Sequence[str] = ()
     unfinished: Sequence[str] = ()
     benchmarks: Path | None = None
-
-
-def read_run(folder: Path) -> Run:
-    """Read a finished run.
-
-    Raises:
-        UsageError: It is none, is not finished, or was written in another format.
-    """
-    scores = read_json_object(folder / SCORES, "a finished run has one: run the benchmark again to go on with it")
-    if scores.get("format") != SCORES_FORMAT or not isinstance(scores.get("tasks"), dict):
-        raise UsageError(
-            f"{folder / SCORES} has format {scores.get('format')!r}, not {SCORES_FORMAT}: score the run again"
-        )
-    answers: dict[str, dict[str, Record]] = {}
-    path = folder / RECORDS
-    for row in read_records(path):
-        answers.setdefault(row.task, {})[row.item_id] = row
-    for task, facts in scores["tasks"].items():
-        wanted = facts.get("n") if isinstance(facts, dict) else None
-        if not isinstance(wanted, int):
-            raise UsageError(f"{folder / SCORES} is damaged (tasks, {task!r}): score the run again")
-        if (found := len(answers.get(task, {}))) < wanted:
-            raise UsageError(f"{path} holds {found} of the {wanted} items of {task}: run the benchmark again")
-    info = read_json_object(folder / RUN, "score the run again") if (folder / RUN).is_file() else {}
-    return Run(folder=folder, scores=scores, answers=answers, info=info)
 
 
 def read_study(folder: Path) -> Material:
@@ -330,7 +288,7 @@ def _sheet(checkpoint: Checkpoint, frames: str, base: Checkpoint | None = None) 
 
 def _reading(run: Run, task: str) -> Json:
     """How the answers of a task were read: the share of each stage, 0 to 1, the most frequent first."""
-    stages = Counter(answer.stage for answer in run.answers[task].values())
+    stages = Counter(answer.stage for answer in run.records[task].values())
     return {stage: count / stages.total() for stage, count in stages.most_common()}
 
 
@@ -351,11 +309,11 @@ def _across(view: Mapping[str, Run], before: Mapping[str, Run] | None) -> Json:
     """Each common ability over the tasks that test it: which they are, the mean of their scores, its change."""
     parts: dict[tuple[str, str], list[str]] = {}
     for task, run in view.items():
-        for item, answer in sorted(run.answers[task].items()):
+        for item, answer in sorted(run.records[task].items()):
             parts.setdefault((task, common_ability(task, answer.ability)), []).append(item)
     found: Json = {}
     for ability, members in across(parts).items():
-        scores = [float(np.mean([view[t].answers[t][i].score for i in parts[t, a]])) for t, a in members]
+        scores = [float(np.mean([view[t].records[t][i].score for i in parts[t, a]])) for t, a in members]
         row: Json = {"tasks": list(tasks_of(members)), "score": 100 * float(np.mean(scores)), "ci": None}
         row["n"] = sum(len(parts[member]) for member in members)
         if before is not None:
@@ -373,7 +331,7 @@ class _Pairs(NamedTuple):
 
 def _pairs(before: Run, after: Run, task: str, common: str | None = None) -> _Pairs:
     """Scores of the same items in both runs; with `common`, of one common ability."""
-    old, new = before.answers[task], after.answers[task]
+    old, new = before.records[task], after.records[task]
     versions = [run.scores["tasks"][task]["version"] for run in (before, after)]
     if versions[0] != versions[1]:
         raise UsageError(
@@ -392,7 +350,7 @@ def _pairs(before: Run, after: Run, task: str, common: str | None = None) -> _Pa
 
 def _by_ability(before: Run, after: Run, task: str) -> dict[str, _Pairs]:
     every = _pairs(before, after, task)
-    names = [before.answers[task][i].ability for i in sorted(before.answers[task])]
+    names = [before.records[task][i].ability for i in sorted(before.records[task])]
     found: dict[str, _Pairs] = {name: _Pairs([], [], []) for name in dict.fromkeys(names)}
     for name, was, now, cluster in zip(names, every.before, every.after, every.clusters, strict=True):
         found[name].before.append(was)
@@ -526,8 +484,8 @@ def _flips(name: str, material: Material, pictures: Thumbnails) -> list[Json]:
             for task, run in after.items():
                 if run.scores["tasks"][task]["modality"] != modality or task not in before:
                     continue
-                old = before[task].answers[task]
-                for item, new in run.answers[task].items():
+                old = before[task].records[task]
+                for item, new in run.records[task].items():
                     if item in old and (new.score - old[item].score) * sign > 0.5:
                         found.append((hashlib.sha256(f"{task}/{item}".encode()).digest(), task, item, old[item], new))
             for _, task, item, was, new in sorted(found, key=lambda f: f[0])[:FLIPS_EACH]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
-from vtrap_bench.records import RECORDS, RUN, Record, read_records
-from vtrap_bench.scores import SCORES, SCORES_FORMAT, by_ability, by_task
+from vtrap_bench.finished import Run, read_run
+from vtrap_bench.records import Record
+from vtrap_bench.scores import by_ability
 from vtrap_bench.statistics import (
     FEWEST,
     Paired,
@@ -27,7 +28,6 @@ from vtrap_bench.statistics import (
 )
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
-from vtrap_data.json_object import read_json_object
 
 ALPHA = 0.05
 POWER = 0.8
@@ -41,19 +41,6 @@ examples:
   python -m vtrap_bench compare runs/base runs/sft
   python -m vtrap_bench compare runs/base/frames-16 runs/sft/frames-16 --json
 """
-
-
-class Run(NamedTuple):
-    """A finished run: what `run.json` says, and its records by task."""
-
-    folder: Path
-    info: Mapping[str, Any]
-    records: Mapping[str, Sequence[Record]]
-
-    @property
-    def label(self) -> str:
-        """What tables call its model."""
-        return str(self.info["label"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,27 +157,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_run(folder: Path) -> Run:
-    """Read a finished run.
-
-    Raises:
-        UsageError: It is none, or not finished.
-    """
-    if not (folder / RUN).is_file():
-        several = sorted(p.parent.name for p in folder.glob(f"*/{SCORES}"))
-        hint = f"; it holds the runs {', '.join(several)}" if several else ""
-        raise UsageError(f"{folder} is no run: it has no {RUN}{hint}")
-    if not (folder / SCORES).is_file():
-        raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again")
-    remedy = "run it again in another --out"
-    scores, info = (read_json_object(folder / name, remedy) for name in (SCORES, RUN))
-    if not isinstance(info.get("tasks"), dict):
-        raise UsageError(f"{folder / RUN} is damaged (it has no tasks): {remedy}")
-    if scores.get("format") != SCORES_FORMAT:
-        raise UsageError(f"{folder / SCORES} has format {scores.get('format')}, not {SCORES_FORMAT}: run it again")
-    return Run(folder=folder, info=info, records=by_task(read_records(folder / RECORDS)))
-
-
 def compare(a: Run, b: Run) -> Comparison:
     """Compare two runs on the items that both answered.
 
@@ -267,8 +233,8 @@ def _p(p: float | None) -> str:
 
 
 def _pairs(a: Run, b: Run, task: str) -> Pairs:
-    other = {r.item_id: r for r in b.records[task]}
-    return [(r, other[r.item_id]) for r in a.records[task] if r.item_id in other]
+    other = b.records[task]
+    return [(r, other[item]) for item, r in a.records[task].items() if item in other]
 
 
 class _Part(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 
 from vtrap_bench.backends import Step
 from vtrap_bench.backends.tokens import TOKENS, read_tokens
-from vtrap_bench.compare import Run, read_run
+from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import Record
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
@@ -279,7 +279,7 @@ def _settings(a: Run, b: Run) -> tuple[str, ...]:
 
 
 def _by_item(run: Run) -> dict[tuple[str, str], Record]:
-    return {(r.task, r.item_id): r for records in run.records.values() for r in records}
+    return {(r.task, r.item_id): r for records in run.records.values() for r in records.values()}
 
 
 def _token(token: int | None) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vtrap_bench.compare import read_run
 from vtrap_bench.compat import RULES
+from vtrap_bench.finished import read_run
 from vtrap_bench.records import Record
 
 EXAMPLES = """\
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rescore; exit code 0."""
-    found = {task: rescore(task, records, args.rules) for task, records in read_run(args.run).records.items()}
+    records = read_run(args.run).records
+    found = {task: rescore(task, [*some.values()], args.rules) for task, some in records.items()}
     if args.json:
         print(json.dumps({"rules": args.rules, "tasks": found}, indent=1, ensure_ascii=False))
         return 0

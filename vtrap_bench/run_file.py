@@ -125,7 +125,7 @@ def same_preprocessing(
     return current
 
 
-def read_run(out: Path) -> dict[str, Any] | None:
+def read_info(out: Path) -> dict[str, Any] | None:
     """The `run.json` that is there; None if the folder holds no run.
 
     Raises:

@@ -30,7 +30,7 @@ from vtrap_bench.records import RECORDS, RUN, Record, RecordFile, read_records
 from vtrap_bench.run_file import (
     describe,
     note,
-    read_run,
+    read_info,
     refuse_other,
     same_preprocessing,
     what_decides,
@@ -84,7 +84,7 @@ def score_model(
         return scores
     with Worker(settings.out / WORK) as me:
         with me.lock():
-            if read_run(settings.out) != plan.before:
+            if read_info(settings.out) != plan.before:
                 plan = _plan(settings, model)
             answered = Answered(settings.out)
             if (scores := _finished(settings, plan, answered)) is not None:
@@ -99,7 +99,7 @@ def score_model(
                 _remove_parts(me)
         with me.lock():
             answered.refresh()
-            if other := _differences(read_run(settings.out), plan):
+            if other := _differences(read_info(settings.out), plan):
                 note(f"{settings.out}: another process has begun to add to it ({'; '.join(other)}), and will score it")
                 return _scores(settings, plan, answered)
             if (scores := _finished(settings, plan, answered)) is None:
@@ -113,7 +113,7 @@ def score_model(
 
 
 def _plan(settings: RunSettings, model: LocalModel) -> _Plan:
-    before = read_run(settings.out)
+    before = read_info(settings.out)
     load_as = loading(settings, model)
     decides = what_decides(settings, model, load_as)
     if before is not None:
@@ -135,7 +135,7 @@ def _finished(settings: RunSettings, plan: _Plan, answered: Answered) -> dict[st
         scores: dict[str, Any] = json.loads((settings.out / scoring.SCORES).read_bytes())
     except (OSError, ValueError):
         return None
-    now = read_run(settings.out) or {}
+    now = read_info(settings.out) or {}
     same = all(now.get(k) == plan.info[k] for k in ("label", "bootstrap", "tasks"))
     same = same and scores.get("model") == plan.info["model"]["name"] and wanted <= answered.records.keys()
     current = same and scores.get("records_sha256") == scoring.digest(answered.records.values())
@@ -246,7 +246,7 @@ def _name(batch: Sequence[Job]) -> str:
 def _write_down(backend: Backend, settings: RunSettings, plan: _Plan, me: Worker, model: LocalModel) -> None:
     """Put into `run.json` what is known only once the model is loaded; refuse what differs from the others'."""
     with me.lock():
-        info = read_run(settings.out) or plan.info
+        info = read_info(settings.out) or plan.info
         preprocessing = same_preprocessing(info["preprocessing"], backend.preprocessing, settings, model)
         facts = dict(getattr(backend, "facts", {}))
         write_json(settings.out / RUN, {**info, "preprocessing": preprocessing, "backend": facts})

@@ -16,7 +16,8 @@ from hub_cards.dry_run import Results, render
 from hub_cards.errors import Failed, Refused
 from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
-from vtrap_bench.changes import Json, Run, read_run
+from vtrap_bench.changes import Json
+from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import RECORDS, RUN, Record, read_chained
 from vtrap_bench.scores import SCORES, digest
 from vtrap_data.errors import UsageError
@@ -115,7 +116,7 @@ def check_complete(folder: Path, facts: Json, found: Run, records: Sequence[Reco
         UsageError: With what is missing or differs.
     """
     for task, asked in facts["tasks"].items():
-        answered = len(found.answers.get(task, {}))
+        answered = len(found.records.get(task, {}))
         if answered != asked["items"] or task not in found.scores["tasks"]:
             raise UsageError(
                 f"{folder} is not finished: {answered} of {asked['items']} items of {task} are answered; run the "

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
-from vtrap_bench.changes import Checkpoint, Json, Material, Run, build, read_run
+from vtrap_bench.changes import Checkpoint, Json, Material, build
+from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import RECORDS, RUN, read_chained
 from vtrap_data.errors import UsageError, VtrapError, printable
 from vtrap_data.push_command import explained
@@ -87,7 +88,7 @@ def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:
 def _read(folder: Path, link: str) -> Submitted:
     read_chained(folder / RECORDS)
     run = read_run(folder)
-    facts: Json = run.info
+    facts = run.info
     model, name = str(facts["submitted_to"]), display_name(str(facts["model"]["name"]))
     base = facts.get("base")
     return Submitted(

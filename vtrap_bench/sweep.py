@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vtrap_bench import run as running
-from vtrap_bench.compare import ALPHA, Difference, compare, read_run
-from vtrap_bench.scores import SCORES
+from vtrap_bench.compare import ALPHA, Difference, compare
+from vtrap_bench.finished import read_run
 from vtrap_bench.statistics import holm
 from vtrap_data.errors import UsageError
 from vtrap_data.files import write_bytes
@@ -68,8 +68,9 @@ def sweep(folders: Sequence[Path], *, names: Sequence[str]) -> dict[str, Any]:
     Returns:
         JSON: per task the scores, and the change of each step; p-values are adjusted by Holm over all steps.
     """
-    steps = [compare(a, b) for a, b in itertools.pairwise([read_run(folder) for folder in folders])]
-    scores = [json.loads((folder / SCORES).read_bytes()) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
+    steps = [compare(a, b) for a, b in itertools.pairwise(runs)]
+    scores = [one.scores for one in runs]
     moved: list[tuple[str, str, Difference]] = [
         (f"{a} to {b}", row.task, row)
         for a, b, step in zip(names, names[1:], steps, strict=False)

@@ -7,7 +7,8 @@ import pytest
 from test_statistics import check as check_statistics
 
 from vtrap_bench.__main__ import main
-from vtrap_bench.compare import compare, read_run, text
+from vtrap_bench.compare import compare, text
+from vtrap_bench.finished import read_run
 from vtrap_bench.records import RECORDS, Record, RecordFile
 from vtrap_bench.statistics import holm, mcnemar, paired_difference
 
@@ -46,7 +47,7 @@ def write_run(folder, answers, *, label="m", task="toy-video", version=1, frames
         )
     (folder / "run.json").write_text(json.dumps(info))
     if finished:
-        (folder / "scores.json").write_text(json.dumps({"format": 1}))
+        (folder / "scores.json").write_text(json.dumps({"format": 1, "tasks": {}}))
     return folder
 
 

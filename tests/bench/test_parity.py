@@ -48,7 +48,7 @@ def make(tmp_path):
             "preprocessing": {},
         }
         (folder / "run.json").write_text(json.dumps(info))
-        (folder / SCORES).write_text(json.dumps({"format": SCORES_FORMAT}))
+        (folder / SCORES).write_text(json.dumps({"format": SCORES_FORMAT, "tasks": {}}))
         return folder
 
     return run

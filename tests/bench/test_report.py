@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from vtrap_bench import changes, figures, report
+from vtrap_bench.finished import read_run
 from vtrap_bench.records import Record, read_records
 from vtrap_bench.scores import compute
 from vtrap_bench.statistics import paired_difference, share_interval
@@ -83,6 +84,7 @@ def write_run(
     (folder / "records.jsonl").write_text("".join(lines), "utf-8")
     head = {"model": model, "label": Path(model).name, "frames": frames}
     (folder / "scores.json").write_text(json.dumps(_scores(records, head)), "utf-8")
+    (folder / "run.json").write_text(json.dumps({"tasks": {}}), "utf-8")
     return folder
 
 
@@ -378,7 +380,9 @@ def test_in_a_browser_nothing_runs_and_nothing_is_requested(tmp_path: Path) -> N
         text = "".join(trap.attacks)
         folder = write_study(tmp_path / "study", seeds=(0,), settings=SETTINGS[:1], items=12, text=text)
         for run in folder.glob("scores/*/*"):
-            (run / "run.json").write_text(json.dumps({"decides": {"profile": text, text: "x"}, "device": text}))
+            (run / "run.json").write_text(
+                json.dumps({"tasks": {}, "decides": {"profile": text, text: "x"}, "device": text})
+            )
             rows = [json.loads(line) for line in (run / "records.jsonl").read_text("utf-8").splitlines()]
             rows = [{**row, "stage": text, "answer": text} for row in rows]
             (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -494,14 +498,14 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path) -> None:
         report.write_report([base], out=tmp_path / "out")
     with pytest.raises(UsageError, match="both score a at 4"):
         report.write_report([base, base], out=tmp_path / "out")
-    with pytest.raises(UsageError, match=r"scores\.json does not exist"):
+    with pytest.raises(UsageError, match=r"none is no run: it has no run\.json"):
         report.write_report([base, tmp_path / "none"], out=tmp_path / "out")
     with pytest.raises(UsageError, match="--out is missing"):
         report.run(argparse.Namespace(paths=[base, fewer], out=None, json=False, benchmarks=None))
     lines = (base / "records.jsonl").read_text().splitlines(keepends=True)
     (base / "records.jsonl").write_text("".join(lines[:-3]))
     with pytest.raises(UsageError, match="27 of the 30 items of toy-video"):
-        changes.read_run(base)
+        read_run(base)
     scores = json.loads((fewer / "scores.json").read_text())
     scores["tasks"]["toy-image"]["version"] = 2
     (fewer / "scores.json").write_text(json.dumps(scores))

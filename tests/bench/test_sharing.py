@@ -30,7 +30,7 @@ from vtrap_bench.backends import Step
 from vtrap_bench.backends.tokens import TOKENS, read_tokens
 from vtrap_bench.claims import Worker
 from vtrap_bench.records import RECORDS, read_chained, read_records
-from vtrap_bench.run_file import read_run
+from vtrap_bench.run_file import read_info
 from vtrap_bench.scores import SCORES
 from vtrap_bench.tasks import select_tasks
 from vtrap_data.errors import UsageError, VtrapError
@@ -289,7 +289,7 @@ def test_a_full_disk_leaves_nothing_behind_once_there_is_space(settings):
 
     settings = replace(settings, batch_size=20)
     assert ended(fork(without_space)) == 1
-    assert read_run(settings.out)["tasks"] and not read_records(settings.out / RECORDS)
+    assert read_info(settings.out)["tasks"] and not read_records(settings.out / RECORDS)
     score(settings, Wordy())
     assert len(read_records(settings.out / RECORDS)) == len(read_tokens(settings.out / TOKENS)) == 32
     assert not (settings.out / WORK).exists()

@@ -26,13 +26,12 @@ from hub_cards.report_rows import report_rows
 from vtrap_bench.answered import Answered
 from vtrap_bench.backends.tokens import TOKENS, read_tokens
 from vtrap_bench.boxes import read_boxes
-from vtrap_bench.changes import read_run as read_reported_run
 from vtrap_bench.changes import read_study as read_finished_study
 from vtrap_bench.claims import ALIVE, Worker
-from vtrap_bench.compare import read_run as read_compared_run
 from vtrap_bench.extract import extract
+from vtrap_bench.finished import read_run
 from vtrap_bench.records import RECORDS, Record, RecordFile, parse_records, read_chained
-from vtrap_bench.run_file import read_run
+from vtrap_bench.run_file import read_info
 from vtrap_bench.steps import _read_marker
 from vtrap_bench.study import EXAMPLE
 from vtrap_bench.study_file import read_study
@@ -294,12 +293,12 @@ def tokens(data: bytes, folder: Path) -> None:
 
 def run_json(data: bytes, folder: Path) -> None:
     _write(folder, run__json=data, scores__json=_json(_SCORES), records__jsonl=_records()[0])
-    _all(lambda: read_run(folder), lambda: read_compared_run(folder), lambda: read_reported_run(folder))
+    _all(lambda: read_info(folder), lambda: read_run(folder))
 
 
 def scores(data: bytes, folder: Path) -> None:
     _write(folder, run__json=_json(_INFO), scores__json=data, records__jsonl=_records()[0])
-    _all(lambda: read_compared_run(folder), lambda: read_reported_run(folder))
+    read_run(folder)
 
 
 def study_json(data: bytes, folder: Path) -> None:
