@@ -144,6 +144,15 @@ def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     budget.add_argument("--missing", type=Path, metavar="FILE", help="list all items whose frames are not stored here")
     budget.add_argument("--model", help="what loss and vlm ask: a named model, a folder or a Hub id")
     budget.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="vlm: ask MODEL of a server that speaks OpenAI's protocol, such as http://127.0.0.1:8000/v1",
+    )
+    budget.add_argument("--concurrency", type=int, help="questions that the server is asked at a time (default: 16)")
+    budget.add_argument(
+        "--timeout", type=float, help="seconds until an unanswered question is asked again (default: 600)"
+    )
+    budget.add_argument(
         "--delta", type=float, help="loss: how much worse than at the best budget, nats per token (default: 0.05)"
     )
     budget.set_defaults(run=_budget)
@@ -386,7 +395,16 @@ def _budget(args: argparse.Namespace) -> int:
     from vtrap_data.shards.reallocate import reallocate
 
     judge = None
-    if args.strategy in JUDGED and args.model is not None:
+    if args.base_url is not None and args.strategy != "vlm":
+        raise UsageError(f"--base-url is for --strategy vlm, not for {args.strategy}")
+    if args.base_url is None and (args.concurrency is not None or args.timeout is not None):
+        raise UsageError("--concurrency and --timeout are for a server: give its --base-url")
+    if args.base_url is not None:
+        from vtrap_data.encoding.served_judge import served_judge
+
+        more = {name: getattr(args, name) for name in ("concurrency", "timeout") if getattr(args, name) is not None}
+        judge = served_judge(args.base_url, model=args.model, **more)
+    elif args.strategy in JUDGED and args.model is not None:
         from vtrap_data.encoding.judge import load_judge
 
         judge = load_judge(args.model, strategy=args.strategy)

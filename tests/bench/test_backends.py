@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtrap_bench.backends import BACKENDS, BackendSettings, Serving, Step, UnfinishedError, openai_backend
+from vtrap_bench.backends import BACKENDS, BackendSettings, Serving, Step, UnfinishedError
 from vtrap_bench.backends.openai_backend import OpenAIBackend
 from vtrap_bench.backends.prompts import folded, same_prompt, video_of
 from vtrap_bench.backends.tokens import append_tokens, read_tokens
 from vtrap_bench.backends.transformers_backend import TransformersBackend
+from vtrap_data import chat_server
 from vtrap_data.encoding import encode, resolve
 from vtrap_data.encoding.positions import rounded_up
 from vtrap_data.encoding.tokens import Encoded
@@ -247,7 +248,7 @@ def serve():
 
 @pytest.fixture
 def asked(monkeypatch, backend):
-    monkeypatch.setattr(openai_backend.time, "sleep", lambda seconds: waits.append(seconds))
+    monkeypatch.setattr(chat_server.time, "sleep", lambda seconds: waits.append(seconds))
     waits = []
 
     def connect(server, **kwargs):

@@ -1,19 +1,29 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from shards_media import write_corpus
 
 from vtrap_data.__main__ import main
 from vtrap_data.budgets.allocate import Need, allocate
+from vtrap_data.encoding.judge import how_many
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.samples import Example, Message, PackedItem
 from vtrap_data.shards.doctor import doctor
 from vtrap_data.shards.manifest import PackSettings, read_manifest
 from vtrap_data.shards.pack import pack
@@ -129,6 +139,164 @@ def test_a_real_model_decides(packed: Path, tmp_path: Path, strategy: str) -> No
         processor, model = load_processor(ref), load_model(ref)
         batch = collate([encode(PackedDataset(packed, frames=8)[0], processor, train=True)], processor)
         assert float(model.eval()(**batch).loss) == pytest.approx(data[0].item.scores[2], abs=1e-5)
+
+
+# --- a model behind a server --------------------------------------------------------------------------------
+
+
+class Served:
+    """toy-vl behind OpenAI's protocol. `behave(n, body)` may give another (status, content) for request n.
+
+    toy-vl was never told to answer with letters and ends its turn instead, so letters are made likelier: by how much
+    is the same for all of them.
+    """
+
+    def __init__(self) -> None:
+        from vtrap_data.encoding import load_model, load_processor, resolve
+
+        ref = resolve("toy-vl")
+        self.processor, self.model = load_processor(ref), load_model(ref).eval()
+        self.seen: list[tuple[dict[str, Any], Any]] = []
+        self.behave: Any = lambda number, body: None
+        self.lock = threading.Lock()
+
+    def likely(self, pictures: Sequence[Image.Image], words: str) -> list[tuple[str, float]]:
+        """The likeliest first tokens of an answer to pictures and words."""
+        from vtrap_data.encoding import collate, encode
+
+        item = PackedItem(id="x", messages=(Message(role="user", content="<image>" * len(pictures) + words),))
+        one = Example(item=item, key="x", source="x", kind="images", frames=None, images=tuple(pictures))
+        batch = collate([encode(one, self.processor, train=False)], self.processor)
+        batch.pop("labels")
+        with torch.inference_mode():
+            logits = self.model(**batch).logits[0, -1].clone()
+            logits[self.processor.tokenizer.convert_tokens_to_ids(list("ABCDEFGH"))] += 30
+            values, ids = logits.log_softmax(-1).topk(20)
+        return [(self.processor.tokenizer.decode([i]), float(v)) for i, v in zip(ids, values, strict=True)]
+
+    def answer(self, body: dict[str, Any], headers: Any) -> tuple[int, object]:
+        with self.lock:
+            self.seen.append((body, headers))
+            other = self.behave(len(self.seen), body)
+            if other is not None:
+                return other
+            *parts, words = body["messages"][0]["content"]
+            data = [
+                base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,")) for part in parts
+            ]
+            tokens = self.likely([Image.open(io.BytesIO(one)) for one in data], words["text"])
+        told = [{"token": token, "logprob": value} for token, value in tokens[: body["top_logprobs"]]]
+        first = {**told[0], "top_logprobs": told}
+        return 200, {"choices": [{"message": {"content": tokens[0][0]}, "logprobs": {"content": [first]}}]}
+
+
+@pytest.fixture(scope="module")
+def toy() -> Served:
+    torch.set_num_threads(1)
+    return Served()
+
+
+@pytest.fixture
+def served(toy: Served) -> Iterator[tuple[Served, str]]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def reply(self, status: int, content: object) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            self.reply(200, {"data": [{"id": "toy", "owned_by": "tests"}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.reply(*toy.answer(body, self.headers))
+
+    toy.seen, toy.behave = [], lambda number, body: None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield toy, f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def ask(packed: Path, out: Path, url: str, *more: str) -> int:
+    return main(["budget", str(packed), "--out", str(out), "--strategy", "vlm", "--base-url", url, *more])
+
+
+def test_a_model_behind_a_server_decides(
+    packed: Path, tmp_path: Path, served: tuple[Served, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy, url = served
+    monkeypatch.setenv("VTRAP_API_KEY", "sk-secret")
+    assert ask(packed, tmp_path / "new", url, "--concurrency", "3") == 0
+    assert doctor(tmp_path / "new") == []
+    assert len(toy.seen) == 7 and all(headers["Authorization"] == "Bearer sk-secret" for _, headers in toy.seen)
+    assert b"sk-secret" not in (tmp_path / "new/manifest.json").read_bytes()
+    params = read_manifest(tmp_path / "new").params
+    assert (params["model"], params["prompt"]) == ("toy", "1, frames as single pictures")
+    small, data = PackedDataset(packed, frames=2), PackedDataset(tmp_path / "new")
+    for number in range(7):
+        seen, item = small[number], data[number].item
+        likely = toy.likely(seen.frames.images, how_many(seen, BUDGETS))
+        told = [next((v for t, v in likely if t == letter), likely[-1][1]) for letter in "ABCD"]
+        assert item.scores == pytest.approx(told, abs=1e-5) and len(set(told)) > 1
+        assert item.scores[BUDGETS.index(item.budget)] == max(item.scores)
+
+
+def test_what_a_server_refuses_ends_the_run_and_what_it_said_is_kept(
+    packed: Path, tmp_path: Path, served: tuple[Served, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy, url = served
+    toy.behave = lambda n, body: (400, {"error": {"message": "too many pictures"}}) if n == 5 else None
+    assert ask(packed, tmp_path / "new", url, "--concurrency", "1") == 1
+    assert re.search(r"q\d-\w+: the server at 127.* refused it, HTTP 400: too many pictures", capsys.readouterr().err)
+    assert not (tmp_path / "new").exists()
+    toy.seen, toy.behave = [], lambda n, body: None
+    assert ask(packed, tmp_path / "new", url, "--concurrency", "1") == 0
+    assert len(toy.seen) == 3, "four had been heard"
+
+
+def test_a_server_without_probabilities_is_taken_by_its_word(
+    packed: Path, tmp_path: Path, served: tuple[Served, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy, url = served
+    says = {"text": " **C**. 8"}
+    toy.behave = lambda n, body: (200, {"choices": [{"message": {"content": says["text"]}}]})
+    assert ask(packed, tmp_path / "new", url) == 0
+    item = PackedDataset(tmp_path / "new")[0].item
+    assert item.budget == 8 and item.scores == (0.0, 0.0, 1.0, 0.0)
+    for text in ("Eight, I think", "", "E"):
+        says["text"] = text
+        assert ask(packed, tmp_path / "other", url) == 1
+        assert "where one of ABCD was asked for: choose a model" in capsys.readouterr().err
+    toy.behave = lambda n, body: (200, {"choices": []})
+    assert ask(packed, tmp_path / "other", url) == 1
+    assert "sent no answer in OpenAI's form" in capsys.readouterr().err
+
+
+def test_wrong_use_of_a_server_is_refused(
+    packed: Path, tmp_path: Path, served: tuple[Served, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, url = served
+    words = ["budget", str(packed), "--out", str(tmp_path / "new"), "--strategy"]
+    for more, said in (
+        (["loss", "--base-url", url], "--base-url is for --strategy vlm, not for loss"),
+        (["vlm", "--base-url", "ftp://x"], "must begin with http"),
+        (["vlm", "--base-url", "http://a:b@x/v1"], "must not hold a password"),
+        (["vlm", "--base-url", url, "--model", "big"], "serves toy: say which with --model"),
+        (["vlm", "--base-url", url, "--concurrency", "0"], "--concurrency must be 1 or more"),
+        (["vlm", "--model", "toy-vl", "--timeout", "3"], "give its --base-url"),
+    ):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_wrong_use_is_refused(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,16 +83,21 @@ def answered(example: Example) -> Example:
 
 def asked(example: Example, budgets: Sequence[int], letter: str) -> Example:
     """The item turned into the question how many frames it takes, answered with `letter`."""
+    prompt = f"{VIDEO_MARK}\n{how_many(example, budgets)}"
+    return _with(example, (Message(role="user", content=prompt), Message(role="assistant", content=letter)))
+
+
+def how_many(example: Example, budgets: Sequence[int]) -> str:
+    """The question how many frames an item takes, to stand after those that `example` shows."""
     item = example.item
     text = item.question or next(m.content for m in item.messages if m.role == "user")
     text = text.replace(VIDEO_MARK, "").strip()
     shown = len(example.frames) if example.frames is not None else 0
     choices = "\n".join(f"{name}. {budget}" for name, budget in zip(LETTERS, budgets, strict=False))
-    prompt = (
-        f"{VIDEO_MARK}\nThese are {shown} evenly spaced frames of a video. Somebody asks: {text}\n"
+    return (
+        f"These are {shown} evenly spaced frames of a video. Somebody asks: {text}\n"
         f"How many evenly spaced frames must be seen to answer that, at the least?\n{choices}\nAnswer with the letter."
     )
-    return _with(example, (Message(role="user", content=prompt), Message(role="assistant", content=letter)))
 
 
 def _with(example: Example, messages: tuple[Message, ...]) -> Example:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,12 +38,14 @@ class Judge:
         looks_at: Budgets whose frames it will ask for, of the candidates.
         opened: Given a corpus and a budget, a function from the number of an item to the item with its frames.
         facts: Which model, which prompt: recorded in the manifest. Scores are only reused under the same facts.
+        at_once: Items that may be asked about at the same time, in as many threads.
     """
 
     scores: Callable[[Callable[[int], Example], Sequence[int]], Sequence[float]]
     looks_at: Callable[[Sequence[int]], Sequence[int]]
     opened: Callable[[Path, int], Callable[[int], Example]]
     facts: Mapping[str, str | int | float]
+    at_once: int = 1
 
 
 def reallocate(
@@ -142,13 +145,20 @@ def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSetti
         if not known:
             file.truncate(0)
             file.write(json.dumps(head) + "\n")
-        for one in tqdm(asked, "ask", unit="item", disable=None):
-            if one.id not in known:
-                row = place[one.id]
-                scores = judge.scores(lambda budget, row=row: at_budget[budget](row), settings.budgets)  # type: ignore[misc]
-                known[one.id] = tuple(float(score) for score in scores)
+
+        def scores(one: Asked) -> Sequence[float]:
+            return judge.scores(lambda budget: at_budget[budget](place[one.id]), settings.budgets)
+
+        todo = [one for one in asked if one.id not in known]
+        bar = tqdm(todo, "ask", len(asked), initial=len(asked) - len(todo), unit="item", disable=None)
+        pool = ThreadPoolExecutor(judge.at_once)
+        try:
+            for one, said in zip(bar, pool.map(scores, todo), strict=True):
+                known[one.id] = tuple(float(score) for score in said)
                 file.write(json.dumps([one.id, known[one.id]]) + "\n")
                 file.flush()
+        finally:
+            pool.shutdown(cancel_futures=True)
     return [one._replace(scores=known[one.id]) for one in asked]
 
 
