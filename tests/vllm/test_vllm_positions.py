@@ -1,5 +1,6 @@
 """Positions against the function that each Qwen family has in vLLM, which needs no engine and no weights."""
 
+import importlib
 import importlib.util
 import math
 import random
@@ -18,16 +19,7 @@ _found = importlib.util.find_spec("vllm")
 if _found is None or _found.origin is None:  # without vLLM this very folder goes by its name
     pytest.skip("vLLM has an environment of its own: scripts/test runs these there", allow_module_level=True)
 
-from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl  # noqa: E402
-from vllm.multimodal import inputs  # noqa: E402
-
 pytestmark = pytest.mark.vllm
-
-THEIRS = {
-    "qwen2_vl": (qwen2_vl.Qwen2VLForConditionalGeneration, qwen2_vl.Qwen2VLMultiModalProcessor),
-    "qwen2_5_vl": (qwen2_5_vl.Qwen2_5_VLForConditionalGeneration, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor),
-    "qwen3_vl": (qwen3_vl.Qwen3VLForConditionalGeneration, qwen3_vl.Qwen3VLMultiModalProcessor),
-}
 
 
 class Rules:
@@ -47,7 +39,10 @@ class Rules:
         with torch.device("meta"):
             self.model = AutoModelForImageTextToText.from_config(config)
         install_positions(self.model)
-        theirs, processor = THEIRS[family]
+        module = importlib.import_module(f"vllm.model_executor.models.{family}")
+        name = type(self.model).__name__.removesuffix("ForConditionalGeneration")
+        theirs = getattr(module, f"{name}ForConditionalGeneration")
+        processor = getattr(module, f"{name}MultiModalProcessor")
         self.theirs, self.processor = theirs.__new__(theirs), processor.__new__(processor)
         self.theirs.__dict__["config"] = config
         self.processor.info = SimpleNamespace(get_hf_config=lambda: config)
@@ -60,10 +55,12 @@ class Rules:
 
     def vllm(self, sample):
         """The same of vLLM, which knows no padding: a sample is given to it alone, and stripped."""
+        from vllm.multimodal.inputs import MultiModalFeatureSpec, MultiModalKwargsItems, PlaceholderRange
+
         batch = given(self.family, [sample], left=False)
         tokens = batch["input_ids"][0, batch["attention_mask"][0].bool()].tolist()
-        # What of a batch reaches a model of this family (the seconds do not reach Qwen2-VL) is the family's choice.
-        items = inputs.MultiModalKwargsItems.from_hf_inputs(batch, self.processor._get_mm_fields_config(batch, {}))
+        # What of a batch reaches the function is the choice of the family's own processor.
+        items = MultiModalKwargsItems.from_hf_inputs(batch, self.processor._get_mm_fields_config(batch, {}))
         queues = {kind: iter(found) for kind, found in items.items()}
         features, at = [], 0
         for kind, *size in sample:
@@ -71,9 +68,9 @@ class Rules:
             if kind == "video" and self.family == "qwen3_vl":
                 length += size[0] * STAMP  # what is put in place of a video's mark begins with the first time
             if kind != "text":
-                where = inputs.PlaceholderRange(offset=at, length=length)
+                where = PlaceholderRange(offset=at, length=length)
                 facts = {"data": next(queues[kind]), "modality": kind, "identifier": ""}
-                features.append(inputs.MultiModalFeatureSpec(**facts, mm_position=where))
+                features.append(MultiModalFeatureSpec(**facts, mm_position=where))
             at += length
         assert at == len(tokens) and all(next(queue, None) is None for queue in queues.values())
         ids, delta = self.theirs.get_mrope_input_positions(tokens, features)
