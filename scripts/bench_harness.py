@@ -28,6 +28,7 @@ import sys
 import sysconfig
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,44 +148,55 @@ def toyworld(kind: str, to: Path, items: int) -> Path:
     return to / ASKED
 
 
-def real(kind: str, to: Path, items: int) -> Path:
+def real(kind: str, to: Path, items: int, *, each: int = 1) -> Path:
     """Hand-written questions about real photos as they are, and about 10 s clips of real footage in H.264 of 720p.
 
-    Only those with options and about one medium; each is asked again under another id until there are enough.
+    Only those with options and about one medium. There are few media, so `each` questions get a copy of their own with
+    other bytes after its end: a harness that knows a file again must not save what it could not save on a benchmark.
     """
     from bench_packing import filmed, footage
 
     folder = footage()
     rows = [json.loads(line) for line in (folder.parent / "questions.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["options"] and len(row.get(kind, ())) == 1]
-    rows = [row for row in rows if Path(row[kind][0]).name not in SMALL]
-    rows.sort(key=lambda row: row["id"].rpartition("-")[2])  # the first question about each medium, then the second
+    about: dict[str, list[dict[str, Any]]] = {}  # questions of each medium
+    for row in sorted(rows, key=lambda row: row["id"]):
+        if (name := Path(row[kind][0]).name) not in SMALL:
+            about.setdefault(name, []).append(row)
     to.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        medium = folder / Path(row[kind][0]).name
+    files = {}
+    for name in about:
         if kind == "videos":
-            here = filmed([medium], to / f"{medium.stem}.mp4", seconds=10, gop=250)
+            files[name] = filmed([folder / name], to / f"{Path(name).stem}.mp4", seconds=10, gop=250).read_bytes()
         else:
-            here = Path(shutil.copy(medium, to))
-        row[kind] = [here.name]  # a corpus does not reach outside its folder
-    again = [{**rows[n % len(rows)], "id": f"{rows[n % len(rows)]['id']}-{n // len(rows)}"} for n in range(items)]
-    (to / ASKED).write_text("".join(json.dumps(row) + "\n" for row in again))
+            files[name] = (folder / name).read_bytes()
+    asked = []
+    for n in range(-(-items // each)):
+        name = list(about)[n % len(about)]
+        copy = to / f"{Path(name).stem}-{n}{'.mp4' if kind == 'videos' else Path(name).suffix}"
+        copy.write_bytes(files[name] + (16).to_bytes(4, "big") + b"free" + n.to_bytes(8, "big"))
+        for k in range(each):
+            row = about[name][(n // len(about) * each + k) % len(about[name])]
+            asked.append({**row, "id": f"{row['id']}-{n}-{k}", kind: [copy.name]})  # below the corpus's folder
+    (to / ASKED).write_text("".join(json.dumps(row) + "\n" for row in asked[:items]))
     return to / ASKED
 
 
-MEDIA = {"toy": toyworld, "real": real}
+MEDIA = {"toy": toyworld, "real": real, "twice": partial(real, each=2)}
 SHOWN = {
     ("toy", "image"): "toy picture, 64 px",
-    ("toy", "video"): "toy clip, 64 px",
+    ("toy", "video"): "toy clip, 64 px, two questions each",
     ("real", "image"): "photo",
     ("real", "video"): "10 s of 720p",
+    ("twice", "image"): "photo, two questions each",
 }
 
 
 def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
     """Data for both, and lmms-eval's environment; nothing is done twice."""
     name_of = f"{media}-{items}"
-    for kind, name in (("images", "toy-image"), ("videos", "toy-video")):
+    parts = [kind for kind in ("image", "video") if (media, kind) in SHOWN]
+    for kind, name in ((f"{part}s", f"toy-{part}") for part in parts):
         packed = out / f"packed-{name_of}" / name
         if not (packed / "manifest.json").is_file():
             rows = MEDIA[media](kind, out / f"source-{name_of}" / kind, items)
@@ -208,7 +220,7 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
     tasks = out / "tasks"
     tasks.mkdir(exist_ok=True)
     (tasks / "utils.py").write_text(UTILS + SCORER)
-    for kind, name in (("images", "toy_image"), ("videos", "toy_video")):
+    for kind, name in ((f"{part}s", f"toy_{part}") for part in parts):
         source = out / f"source-{name_of}" / kind
         rows = []
         asked = source / ASKED
@@ -237,7 +249,7 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
               - {{metric: accuracy, aggregation: mean, higher_is_better: true}}
             """)
         )
-    rows_of = {kind: out / f"toy_{kind}-{name_of}.jsonl" for kind in ("image", "video")}
+    rows_of = {kind: out / f"toy_{kind}-{name_of}.jsonl" for kind in parts}
     return {"model": out / "model", "env": env, "tasks": tasks, "packed": out / f"packed-{name_of}", **rows_of}
 
 
@@ -413,7 +425,7 @@ def main() -> int:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     kinds = [("image", 0), *(("video", int(n)) for n in args.frames.split(","))]
-    for media, kind, frames in [(media, *kind) for media in MEDIA for kind in kinds]:
+    for media, kind, frames in [(media, *kind) for media in MEDIA for kind in kinds if (media, kind[0]) in SHOWN]:
         # The tasks' files name the questions, so they are written anew; the media are there.
         paths = prepare(out, args.items, media=media)
         each: dict[str, dict[str, Any]] = {}
