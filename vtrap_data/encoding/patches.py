@@ -1,8 +1,8 @@
-"""How do images and frames become patches, in the least memory? As the Qwen2-VL processors do it, to the bit.
+"""How do images and frames become patches, in the least memory? As the Qwen processors do it, to the bit.
 
-The processors make 32-bit numbers of whole pictures, then copy them into patches, then join those of the batch: three
-times the size of the result in fresh memory, most of their time. Here pictures are put in order as bytes and become
-numbers once, where they are to lie.
+They make 32-bit numbers of whole pictures, then copy them into patches, then join those of the batch: three
+times the size of the result in fresh memory, most of their time. Here each step in time is put in order as bytes, by
+NumPy, which copies strided memory several times faster than torch, and becomes numbers once, where they are to lie.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,13 +39,11 @@ def image_patches(images: Sequence[Tensor], p: Any) -> Patches:
     if type(p) is not Qwen2VLImageProcessor or not _usual(p):
         done = p(images=list(images), return_tensors="pt")
         return Patches(done["pixel_values"], done["image_grid_thw"])
-    ordered, grid = [], []
+    steps = []
     for image in images:
         sized = p.resize(images=image[None], size=_bounds(p), resample=p.resample, factor=p.patch_size * p.merge_size)
-        patches, *shape = p.patchify(sized.contiguous(), **_steps(p))
-        ordered.append(patches[0])
-        grid.append([1, *shape])
-    return Patches(_numbers(ordered, p), torch.tensor(grid))
+        steps.append([sized.expand(p.temporal_patch_size, -1, -1, -1)])
+    return _patches(steps, p)
 
 
 def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
@@ -55,13 +54,14 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
         p: A video processor of the Qwen families. One whose steps are not those known here does it itself.
     """
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-    if type(p) is not Qwen2VLVideoProcessor or not _usual(p):
+    if type(p) not in (Qwen2VLVideoProcessor, Qwen3VLVideoProcessor) or not _usual(p):
         done = p(videos=list(videos), return_tensors="pt", do_sample_frames=False)
         return Patches(done["pixel_values_videos"], done["video_grid_thw"])
-    ordered, grid = [], []
+    steps = []
     for video in videos:
-        sized = p.resize(
+        (sized,) = p.resize(
             videos=video[None],
             size=_bounds(p),
             resample=p.resample,
@@ -69,10 +69,10 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
             temporal_factor=p.temporal_patch_size,
             cap_pixels_per_frame=bool(p.cap_pixels_per_frame),
         )
-        patches, *shape = p.patchify(sized.contiguous(), **_steps(p))  # whatever lay side by side in memory
-        ordered.append(patches[0])
-        grid.append(shape)
-    return Patches(_numbers(ordered, p), torch.tensor(grid))
+        *whole, last = torch.split(sized, p.temporal_patch_size)
+        lacking = p.temporal_patch_size - len(last)
+        steps.append([*whole, torch.cat([last, last[-1:].expand(lacking, -1, -1, -1)]) if lacking else last])
+    return _patches(steps, p)
 
 
 def _usual(p: Any) -> bool:
@@ -85,15 +85,27 @@ def _bounds(p: Any) -> Any:
     return SizeDict(shortest_edge=p.size["shortest_edge"], longest_edge=p.size["longest_edge"])
 
 
-def _steps(p: Any) -> dict[str, int]:
-    return {name: getattr(p, name) for name in ("patch_size", "merge_size", "temporal_patch_size")}
-
-
-def _numbers(ordered: Sequence[Tensor], p: Any) -> Tensor:
-    """float32 [patches, values] of the uint8 patches of each picture, as `rescale_and_normalize` fuses the two steps."""
+def _patches(media: Sequence[Sequence[Tensor]], p: Any) -> Patches:
+    """Of images and videos, each given as its steps in time: uint8 [frames of a step, 3, height, width]."""
+    # As `rescale_and_normalize` fuses the two.
     mean, std = (torch.tensor(v)[:, None] * (1.0 / p.rescale_factor) for v in (p.image_mean, p.image_std))
-    values = torch.empty(sum(len(o) for o in ordered), ordered[0].shape[1])
-    for own, patches in zip(torch.split(values, [len(o) for o in ordered]), ordered, strict=True):
-        colours = own.view(len(own), len(mean), -1)  # a patch holds its colours one after the other
-        torch.sub(patches.view(colours.shape), mean, out=colours).div_(std)
-    return values
+    shapes = [steps[0].shape for steps in media]
+    grid = [[len(steps), s[2] // p.patch_size, s[3] // p.patch_size] for steps, s in zip(media, shapes, strict=True)]
+    values = torch.empty(sum(t * h * w for t, h, w in grid), shapes[0][0] * shapes[0][1] * p.patch_size**2)
+    start = 0
+    for steps in media:
+        for step in steps:
+            ordered = _ordered(step, p)
+            own = values[start : (start := start + len(ordered))].copy_(ordered)
+            own.view(len(own), len(mean), -1).sub_(mean).div_(std)  # a patch holds its colours one after the other
+    return Patches(values, torch.tensor(grid))
+
+
+def _ordered(step: Tensor, p: Any) -> Tensor:
+    """uint8 [patches, values] of a step in time, patches that are merged into one token side by side."""
+    frames, colours, height, width = step.shape
+    side, merged = p.patch_size, p.merge_size
+    rows, columns = height // (side * merged), width // (side * merged)
+    pixels = step.numpy().reshape(frames, colours, rows, merged, side, columns, merged, side)
+    ordered = np.ascontiguousarray(pixels.transpose(2, 5, 3, 6, 1, 0, 4, 7))
+    return torch.from_numpy(ordered.reshape(rows * columns * merged**2, -1))
