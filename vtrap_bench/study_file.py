@@ -14,7 +14,7 @@ import yaml
 
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_data.budgets.allocate import STRATEGIES as ALLOCATE
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, cut
 from vtrap_data.parsing import parse_yaml
 
 BASE = "base"
@@ -294,8 +294,7 @@ def _unique(values: Sequence[object], where: str, what: str) -> None:
 
 
 def _show(data: object) -> str:
-    text = repr(data)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return cut(repr(data))
 
 
 class _StrictLoader(yaml.SafeLoader):

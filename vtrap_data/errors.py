@@ -32,6 +32,11 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def cut(text: str, most: int = 60) -> str:
+    """Text of at most `most` characters; what is left out is told by a last "…"."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 class VtrapError(Exception):
     """Base of every error that vtrap raises on purpose."""
 

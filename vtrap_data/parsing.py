@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from vtrap_data.errors import cut
+
 T = TypeVar("T")
 Read = Callable[[Any], Any]
 
@@ -186,5 +188,4 @@ def _fields(value: Mapping[str, Any], readers: Mapping[str, Read]) -> dict[str, 
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return cut(repr(value))

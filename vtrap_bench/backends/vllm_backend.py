@@ -57,7 +57,7 @@ class VllmBackend:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
             raise VtrapError(
-                f"vLLM could not load {settings.model.name} ({type(error).__name__}: {first_line(error)}); its "
+                f"vLLM could not load {settings.model.name} ({_why(error)}); its "
                 "arguments can be changed with --engine, for example --engine '{\"max_model_len\": 16384}'"
             ) from error
         self._max_length = int(self._llm.llm_engine.model_config.max_model_len)
@@ -133,9 +133,7 @@ class VllmBackend:
         try:
             return list(self._llm.generate(list(prompts), parameters, use_tqdm=False))
         except Exception as error:
-            raise VtrapError(
-                f"vLLM failed: {type(error).__name__}: {first_line(error)}; what was answered before is kept"
-            ) from error
+            raise VtrapError(f"vLLM failed: {_why(error)}; what was answered before is kept") from error
 
     def _prompt(self, example: Example, encoded: Encoded, ids: list[int]) -> dict[str, Any]:
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
@@ -168,6 +166,10 @@ def end_tokens(settings: BackendSettings, processor: Any) -> tuple[int, ...]:
     if own is None:
         own = processor.tokenizer.eos_token_id
     return tuple(own) if isinstance(own, list) else (int(own),)
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _step(token: int, likely: Mapping[int, float]) -> Step:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hub_cards.errors import one_line
 from vtrap_data.errors import UsageError, first_line
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Row
 
@@ -106,7 +107,7 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
         yield from _undecoded(data)
     except (ValueError, OSError, DatasetsError, HfHubHTTPError) as error:
         raise UsageError(
-            f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {first_line(error)}"
+            f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {one_line(error)}"
         ) from error
 
 
