@@ -11,11 +11,9 @@ from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 from vtrap_data.sources.toyworld.generate import Recipe
-from vtrap_data.sources.toyworld.questions import SLOTS
 from vtrap_data.sources.toyworld.scene import COLOURS, SHAPES, SIDE, Scene, Thing
 
 Boxes = Sequence[Sequence[Box]]
-_TOY_ID = re.compile(r"toy-(images|videos)(?:-(\d+))?-(bench|train)-(\d+)-(\d{6})-(\d+)")
 
 
 def read_boxes(path: Path) -> dict[str, list[Box]]:
@@ -52,19 +50,11 @@ def toy_boxes(example: Example, *, steps: int) -> Boxes | None:
     Returns:
         Boxes per step. None if the item is not of this toy world, or if nothing it asks about is ever on screen.
     """
-    found = _TOY_ID.fullmatch(example.item.id)
-    if found is None:
+    made = Recipe.of_id(example.item.id)
+    if made is None:
         return None
-    kind, slots, purpose, seed, index, number = found.groups()
-    recipe = Recipe(
-        kind=kind,  # type: ignore[arg-type]
-        purpose=purpose,  # type: ignore[arg-type]
-        count=int(index) + 1,
-        seed=int(seed),
-        slots=int(slots or SLOTS),
-    )
-    scene, questions = recipe.scene(int(index))
-    if int(number) >= len(questions) or questions[int(number)].text != example.item.question:
+    scene, questions = made.recipe.scene(made.scene)
+    if made.number >= len(questions) or questions[made.number].text != example.item.question:
         return None  # made by another version of the toy world
     asked = _asked_about(scene, example.item.question)
     if example.frames is None:

@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from vtrap_data.errors import cut
+
 Report = Mapping[str, Any]
 
 WIDTH = 4.8
@@ -223,7 +225,7 @@ def abilities(report: Report, colours: Mapping[str, str], theme: Theme) -> Figur
                 ax.text(j, i, _points(float(table[i, j])), ha="center", va="center", fontsize=8, color=ink)
         sheet = report["base"]
         base = [(sheet["abilities"][t] if t else sheet["across"])[a]["score"] for t, a in rows]
-        names = [_short(f"{t}: {a}" if many else a, 24) for t, a in rows]
+        names = [cut(f"{t}: {a}" if many else a, 24) for t, a in rows]
         ax.set_yticks(range(len(rows)), [f"{n}  {_number(b)}" for n, b in zip(names, base, strict=True)])
         ax.set_xticks(np.arange(len(settings) + 1) - 0.5, minor=True)
         ax.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
@@ -234,8 +236,8 @@ def abilities(report: Report, colours: Mapping[str, str], theme: Theme) -> Figur
         ax.set_xticks([])
         ax.set_ylabel(modality, fontsize=10, color=theme.ink)
     top = axes[0]
-    long = max(len(_short(s["name"], 20)) for s in settings) > 40 // len(settings)
-    top.set_xticks(range(len(settings)), [_short(s["name"], 20) for s in settings])
+    long = max(len(cut(s["name"], 20)) for s in settings) > 40 // len(settings)
+    top.set_xticks(range(len(settings)), [cut(s["name"], 20) for s in settings])
     top.xaxis.tick_top()
     for label, setting in zip(top.get_xticklabels(), settings, strict=True):
         label.set(rotation=40 if long else 0, ha="left" if long else "center", rotation_mode="anchor")
@@ -422,10 +424,6 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def _signed(ax: Axes, which: str) -> None:
     def show(value: float, _position: float) -> str:
         return "0" if abs(value) < 1e-9 else f"{value:+g}".replace("-", "−")
@@ -468,10 +466,10 @@ def _place(fig: Figure, ax: Axes, labels: Sequence[_Label]) -> None:
     points = ax.transData.transform([(label.x, label.y) for label in labels])
     for label, point in zip(labels, points, strict=True):
         others = points[np.hypot(*(points - point).T) > scale]
-        best: tuple[float, float, float] | None = None
-        text = _short(label.text, 24)
+        text = cut(label.text, 24)
         note = ax.annotate(text, (label.x, label.y), (0, 0), textcoords="offset points", color=label.colour)
         note.set(fontsize=8.5, fontweight="bold", in_layout=False, zorder=6)
+        prices = []
         for dx, dy in _AWAY:
             _beside(note, dx, dy)
             box = note.get_window_extent(renderer).padded(scale)
@@ -479,15 +477,13 @@ def _place(fig: Figure, ax: Axes, labels: Sequence[_Label]) -> None:
             outside = box.width * box.height - _overlap(box, inside)
             way = point + np.outer(np.linspace(0, scale, 9), (dx, dy))  # it must not lead past another point
             near = int((np.hypot(*(way[:, None] - others).T) < 7 * scale).any(1).sum())
-            price = 100 * (covered + 4 * outside) + (math.hypot(dx, dy) + 40 * near) * scale
-            if best is None or price < best[0]:
-                best = (price, dx, dy)
-        assert best is not None
-        _beside(note, *best[1:])
+            prices.append(100 * (covered + 4 * outside) + (math.hypot(dx, dy) + 40 * near) * scale)
+        away = _AWAY[int(np.argmin(prices))]
+        _beside(note, *away)
         taken.append(note.get_window_extent(renderer))
-        if math.hypot(*best[1:]) > _NEAR + 1:
+        if math.hypot(*away) > _NEAR + 1:
             line = {"arrowstyle": "-", "color": label.colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 4}
-            to = ax.annotate("", (label.x, label.y), best[1:], textcoords="offset points", arrowprops=line)
+            to = ax.annotate("", (label.x, label.y), away, textcoords="offset points", arrowprops=line)
             to.set_in_layout(False)
 
 
@@ -503,7 +499,7 @@ def _ends(fig: Figure, ax: Axes, labels: Sequence[_Label]) -> None:
     notes = []
     for label in sorted(labels, key=lambda one: one.y):
         note = ax.annotate(
-            _short(label.text, 18), (label.x, label.y), (7, 0), textcoords="offset points", color=label.colour
+            cut(label.text, 18), (label.x, label.y), (7, 0), textcoords="offset points", color=label.colour
         )
         note.set(fontsize=8.5, fontweight="bold", va="center", annotation_clip=False)
         notes.append(note)

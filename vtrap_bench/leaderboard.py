@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_bench leaderboard`."""
     parser.description = "Build a static page from finished runs: sortable, filterable, opens without a server."
     parser.epilog = EXAMPLE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("action", choices=("build", "push"), help="build the page; push: publish it as a static Space")
     parser.add_argument(
         "runs",

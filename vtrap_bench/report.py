@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from vtrap_bench import changes, figures
 from vtrap_bench.study_file import STUDY_RECORD
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, cut
 from vtrap_data.files import write_bytes
 
 EXAMPLES = """\
@@ -121,7 +121,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(points=points, score=score, tokens=tokens, count=count, share=share, clip=_clip, frames=_frames)
+    env.filters.update(points=points, score=score, tokens=tokens, count=count, share=share, clip=cut, frames=_frames)
     return env
 
 
@@ -179,7 +179,7 @@ def table(report: Mapping[str, Any], *, width: int) -> str:
     rows = [{**report["base"], **none}, *report["summary"]]
     name_width = 24
     while True:
-        cells = [[_clip(c.cell(row), name_width if c.rank == 0 else 24) for c in columns] for row in rows]
+        cells = [[cut(c.cell(row), name_width if c.rank == 0 else 24) for c in columns] for row in rows]
         widths = [max(len(c.head), *(len(row[i]) for row in cells)) for i, c in enumerate(columns)]
         total = sum(widths) + 2 * (len(widths) - 1)
         worst = max(c.rank for c in columns)
@@ -191,7 +191,7 @@ def table(report: Mapping[str, Any], *, width: int) -> str:
             name_width -= 2
     lines = []
     if report["synthetic"]:
-        lines.append(_clip("synthetic toy world: these numbers say nothing about real models", max(width, 40)))
+        lines.append(cut("synthetic toy world: these numbers say nothing about real models", max(width, 40)))
     for row in [[c.head for c in columns], *cells]:
         first, *rest = (
             cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
@@ -255,7 +255,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write report.html (opens offline), report.json and figures from a study or from finished runs."
     )
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("paths", nargs="+", type=Path, metavar="STUDY_DIR|RUN", help="a study, or runs, base first")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the study's own folder)")
     parser.add_argument(
@@ -321,10 +320,6 @@ def _interval(change: Mapping[str, Any] | None) -> str:
         return "–"
     low, high = ({"value": bound} for bound in change["ci"])
     return f"{points(low)}…{points(high)}"
-
-
-def _clip(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _versions() -> dict[str, str]:

@@ -153,7 +153,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_bench study`."""
     parser.description = "Run a whole experiment from one YAML: train every setting, score it, write the report."
     parser.epilog = EXAMPLE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="the experiment")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="working folder, and the report's")
     parser.add_argument("--plan", action="store_true", help="print the cost and the commands, run none")

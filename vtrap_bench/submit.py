@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `python -m vtrap_bench submit`."""
     parser.description = "Submit the results of a finished run to the Hub's leaderboards, or render them first."
     parser.epilog = EXAMPLE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--model", required=True, metavar="ID", help="owner/name of the model on the Hub")
     parser.add_argument("--benchmarks", default="vtrap", metavar="OWNER", help="whose benchmark datasets on the Hub")

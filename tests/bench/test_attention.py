@@ -104,7 +104,7 @@ def test_toy_boxes_follow_what_moves(slots):
     def boxes_of(index: int, number: int, question: str, scene: Scene):
         times = tuple(int((i + 0.5) / slots * scene.frames) / scene.fps for i in range(slots))
         item = PackedItem(
-            id=f"{recipe.world}-bench-0-{index:06d}-{number}",
+            id=recipe.item_id(index, number),
             question=question,
             messages=(Message(role="user", content=VIDEO_MARK + question),),
         )

@@ -154,6 +154,18 @@ def test_training_and_benchmark_scenes_never_meet(tmp_path):
     assert not train & other
 
 
+@pytest.mark.parametrize(("kind", "purpose", "slots"), [("images", "bench", 16), ("videos", "train", 64)])
+def test_an_id_says_how_its_scene_is_drawn_again(kind, purpose, slots, tmp_path):
+    recipe = Recipe(kind=kind, purpose=purpose, count=3, seed=7, slots=slots)
+    for line in generate(recipe, tmp_path).read_text().splitlines():
+        row = json.loads(line)
+        made = Recipe.of_id(row["id"])
+        assert made.recipe.scene(made.scene)[1][made.number].text == row["question"]
+        assert made.recipe.item_id(made.scene, made.number) == row["id"]
+    for other in ("", "toy-images-bench-0-1-0", "toy-sounds-bench-0-000001-0", "mme-toy-images-bench-0-000001-0"):
+        assert Recipe.of_id(other) is None
+
+
 def test_a_benchmark_keeps_its_answers_out_of_the_conversation(tmp_path):
     path = generate(Recipe(kind="images", purpose="bench", count=10), tmp_path)
     for line in path.read_text().splitlines():

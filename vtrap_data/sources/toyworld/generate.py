@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -37,6 +38,10 @@ from vtrap_data.sources.toyworld.scene import SIDE, Scene
 TOYWORLD_VERSION = 3
 JPEG_QUALITY = 92
 
+_ID = re.compile(
+    r"toy-(?P<kind>images|videos)(-(?P<slots>\d+))?-(?P<purpose>bench|train)-(?P<seed>\d+)-(?P<index>\d{6})-(?P<number>\d+)"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -51,10 +56,25 @@ class Recipe:
     seed: int = 0
     slots: int = SLOTS
 
-    @property
-    def world(self) -> str:
-        """First part of the ids of its questions."""
-        return f"toy-{self.kind}" if self.slots == SLOTS else f"toy-{self.kind}-{self.slots}"
+    def item_id(self, index: int, number: int) -> str:
+        """Id of a question of a scene; `of_id` reads it back."""
+        world = self.kind if self.slots == SLOTS else f"{self.kind}-{self.slots}"
+        return f"toy-{world}-{self.purpose}-{self.seed}-{index:06d}-{number}"
+
+    @classmethod
+    def of_id(cls, item_id: str) -> Made | None:
+        """Which question of which scene an id names; None if it is none of the toy world's."""
+        found = _ID.fullmatch(item_id)
+        if found is None:
+            return None
+        recipe = cls(
+            kind="images" if found["kind"] == "images" else "videos",
+            purpose="train" if found["purpose"] == "train" else "bench",
+            count=int(found["index"]) + 1,
+            seed=int(found["seed"]),
+            slots=int(found["slots"] or SLOTS),
+        )
+        return Made(recipe, int(found["index"]), int(found["number"]))
 
     def scene(self, index: int) -> tuple[Scene, list[Question]]:
         """Scene `index` with its questions: one for a picture; for a clip one about time and one static."""
@@ -64,6 +84,14 @@ class Recipe:
             return scene, [question]
         scene, questions = clip(rng, TEMPORAL_ABILITIES[index % len(TEMPORAL_ABILITIES)], slots=self.slots)
         return scene, questions[:2]
+
+
+class Made(NamedTuple):
+    """A question: `number` of those about a `scene`, with a recipe that holds that scene."""
+
+    recipe: Recipe
+    scene: int
+    number: int
 
 
 def generate(recipe: Recipe, out: Path, *, workers: int = 0) -> Path:
@@ -117,7 +145,7 @@ def _row(recipe: Recipe, index: int, number: int, question: Question, scene: Sce
     if recipe.purpose == "train":
         messages.append({"role": "assistant", "content": question.answer})
     return {
-        "id": f"{recipe.world}-{recipe.purpose}-{recipe.seed}-{index:06d}-{number}",
+        "id": recipe.item_id(index, number),
         "images" if still else "videos": [f"media/{name}"],
         "messages": messages,
         "question": question.text,
