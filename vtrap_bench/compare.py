@@ -197,7 +197,7 @@ def compare(a: Run, b: Run) -> Comparison:
         tasks=tuple(tasks),
         abilities=tuple(abilities),
         across=tuple(common),
-        sentences=(*_sentences(tasks, abilities), *_across_sentences(common)),
+        sentences=tuple(_sentences(tasks, abilities, common)),
         warnings=tuple(_warnings(a, b, pairs)),
     )
 
@@ -212,9 +212,8 @@ def text(result: Comparison) -> str:
     if any(len(row.tasks) > 1 for row in result.across):
         lines += ["", "  across tasks, each counting alike"]
         lines += [_across_line(row) for row in result.across]
-    kinds = _kinds(result.abilities, result.across)
-    over = "" if kinds == 1 else f" and for the {kinds} kinds of rows"
-    lines += ["", f"  p (Holm): adjusted for the rows of its kind{over}: of comparisons of models that are alike,"]
+    kinds = _and_kinds(result.abilities, result.across)
+    lines += ["", f"  p (Holm): adjusted for the rows of its kind{kinds}: of comparisons of models that are alike,"]
     lines += [f"  at most {100 * ALPHA:.0f} % claim any change, here or in the sentences below"]
     lines += ["", *(f"- {s}" for s in result.sentences)]
     lines += ["", *(f"warning: {w}" for w in result.warnings)] if result.warnings else []
@@ -347,31 +346,34 @@ def _across_line(row: Across) -> str:
     return f"    {row.ability:<22}{numbers}  {', '.join(row.tasks)}"
 
 
-def _across_sentences(rows: Sequence[Across]) -> list[str]:
-    if not any(len(row.tasks) > 1 for row in rows):
-        return []
-    moved = [row for row in rows if row.p_holm is not None and row.p_holm < ALPHA]
-    if not moved:
-        return [f"Across tasks, none of the {len(rows)} common abilities can be said to have moved."]
-    listed = ", ".join(f"{row.ability} {row.difference:+.1f} ({', '.join(row.tasks)})" for row in moved)
-    return [f"Across tasks, of {len(rows)} common abilities these moved: {listed}."]
-
-
-def _sentences(tasks: Sequence[Difference], abilities: Sequence[Difference]) -> list[str]:
+def _sentences(tasks: Sequence[Difference], abilities: Sequence[Difference], common: Sequence[Across]) -> list[str]:
     said = [_sentence(d) for d in tasks]
-    moved = [d for d in abilities if d.p_holm is not None and d.p_holm < ALPHA]
-    if moved:
-        listed = ", ".join(f"{d.ability} ({d.task}) {d.difference:+.1f}" for d in moved)
-        said.append(
-            f"Abilities that moved, after adjusting for {len(abilities)} looked at: {listed}. "
-            "About the others nothing can be concluded."
-        )
-    elif len(abilities) > 1:
-        said.append(
-            f"No single ability can be said to have moved, after adjusting for {len(abilities)} looked at; "
-            "their differences may be chance."
-        )
+    kinds = _and_kinds(abilities, common)
+    if len(tested := [d for d in abilities if d.p_holm is not None]) > 1:
+        moved = [f"{d.ability} ({d.task}) {d.difference:+.1f}" for d in tested if _moved(d)]
+        said.append(f"Abilities: {_moved_sentence(len(tested), kinds, moved)}")
+    if any(len(row.tasks) > 1 for row in common) and (found := [row for row in common if row.p_holm is not None]):
+        moved = [f"{row.ability} {row.difference:+.1f} ({', '.join(row.tasks)})" for row in found if _moved(row)]
+        said.append(f"Abilities across tasks: {_moved_sentence(len(found), kinds, moved)}")
     return said
+
+
+def _moved(row: Difference | Across) -> bool:
+    return row.p_holm is not None and row.p_holm < ALPHA
+
+
+def _moved_sentence(tested: int, kinds: str, moved: Sequence[str]) -> str:
+    adjusted = f"p adjusted for all of them{kinds}"
+    if not moved:
+        return f"of {tested} tested, none can be said to have moved ({adjusted}); their differences may be chance."
+    return (
+        f"of {tested} tested, these moved ({adjusted}): {', '.join(moved)}. About the others nothing can be concluded."
+    )
+
+
+def _and_kinds(abilities: Sequence[Difference], common: Sequence[Across]) -> str:
+    kinds = _kinds(abilities, common)
+    return "" if kinds == 1 else f" and for the {kinds} kinds of rows"
 
 
 def _sentence(d: Difference) -> str:

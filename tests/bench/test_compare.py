@@ -106,8 +106,18 @@ def test_a_whole_comparison_is_adjusted():
     for rows in (found.tasks, found.abilities, found.across):
         assert [r.p_holm for r in rows] == pytest.approx([min(1, 3 * p) for p in holm([r.p for r in rows])])
     assert {len(found.tasks), len(found.abilities), len(found.across)} == {3, 6, 2}
-    assert "and for the 3 kinds of rows" in text(found) and "at most 5 %" in text(found)
+    assert "adjusted for the rows of its kind and for the 3 kinds of rows" in text(found) and "at most 5 %" in text(
+        found
+    )
+    abilities, across = found.sentences[3:]
+    assert abilities.startswith(
+        "Abilities: of 6 tested, these moved (p adjusted for all of them and for the 3 kinds of"
+    )
+    assert across.startswith(
+        "Abilities across tasks: of 2 tested, these moved (p adjusted for all of them and for the 3"
+    )
     found = compared(tasks=2, abilities=["counting"])  # the abilities are the tasks once more
+    assert "moved (p adjusted for all of them and for the 2 kinds of rows)" in found.sentences[2]
     assert [r.p_holm for r in found.abilities] == [r.p_holm for r in found.tasks]
     assert found.tasks[0].p_holm == pytest.approx(2 * holm([r.p for r in found.tasks])[0])
 
@@ -143,6 +153,17 @@ def test_single_cluster_concludes_nothing(tmp_path):
     b = write_run(tmp_path / "b", items([1, 1, 1, 1], per_cluster=9))
     result = compare(read_run(a), read_run(b))
     assert result.tasks[0].p is None and "nothing can be concluded" in result.sentences[0]
+
+
+def test_abilities_that_are_not_tested_are_not_counted(tmp_path):
+    asked = [("i1", "order", "c1"), ("i2", "order", "c2"), ("i3", "blinks", "c1"), ("i4", "blinks", "c3")]
+    asked += [("i5", "static", "c1"), ("i6", "static", "c1")]
+    one, two = (write_run(tmp_path / n, [(*a, n == "b") for a in asked]) for n in "ab")
+    said = compare(read_run(one), read_run(two)).sentences
+    assert said[1:] == (
+        "Abilities: of 2 tested, none can be said to have moved (p adjusted for all of them and for the 2 kinds of "
+        "rows); their differences may be chance.",
+    )
 
 
 def test_only_shared_items_count_whatever_their_order(tmp_path):
