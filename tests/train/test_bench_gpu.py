@@ -42,8 +42,17 @@ def test_the_trainer_and_the_bare_loop_are_timed_on_the_same_steps(bench, model_
     assert all(line.count("|") == 9 for line in lines[2:]) and "| x, compiled | 2 | failed: " in lines[-1]
 
 
+def test_what_failed_is_not_the_fastest(bench):
+    slow, quick, broken = (bench.Setting("hybrid", way) for way in ("eager", "sdpa", "flash_attention_2"))
+    failed, some, more = bench.Found(failed="no kernel"), bench.Found(1.0), bench.Found(2.0)
+    assert bench.fastest([(broken, failed), (slow, some), (quick, more)]) == quick
+    assert bench.fastest([(broken, failed), (slow, failed)]) is None
+    rows = [("a", broken, failed), ("a", quick, more), ("b", broken, failed)]
+    assert "sdpa (a); none, as every way failed (b)." in bench.table(rows)[0]
+
+
 def test_without_a_gpu_nothing_is_written(bench, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("sys.argv", ["bench_gpu.py"])
-    monkeypatch.setattr(bench, "write_section", lambda lines: pytest.fail("something was written"))
+    monkeypatch.setattr(bench, "write_section", lambda *_: pytest.fail("something was written"))
     assert bench.main() == 0 and "no GPU here" in capsys.readouterr().out
