@@ -30,6 +30,8 @@ SETTINGS = PackSettings(
     name="many", budgets=(2, 4), slots=4, mean_frames=3, samples_per_shard=40, shard_bytes=400_000, short_side=48
 )
 KILLS = 25
+HELD = 60
+"""Results in the spool at which the driver of the cluster is killed."""
 CLIPS, PHOTOS = 90, 115
 
 
@@ -162,13 +164,14 @@ def stage(out: Path) -> str:
     return "writing" if (out / "data").exists() else "measuring" if (out / ".work").exists() else "starting"
 
 
-def packing(folder: Path, source: Path, out: Path, how: str) -> subprocess.Popen[bytes]:
-    """A process that packs `source` into `out`; `how` changes the settings."""
+def packing(folder: Path, source: Path, out: Path, how: str, *, before: str = "") -> subprocess.Popen[bytes]:
+    """A process that packs `source` into `out`; `how` changes the settings, `before` is run before."""
     path = folder / "packing.py"
     path.write_text(
         "from pathlib import Path; from dataclasses import replace; import sys\n"
-        "from test_pack_everywhere import SETTINGS, pack, read_jsonl\n"
+        "from test_pack_everywhere import SETTINGS, cluster, held, pack, read_jsonl, stand_in\n"
         "if __name__ == '__main__':\n"
+        f"    {before}\n"
         f"    pack(read_jsonl(Path(sys.argv[1])).samples, Path(sys.argv[2]), settings=replace(SETTINGS, {how}))\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -273,16 +276,25 @@ def test_kill_9_of_the_driver_on_ray(many: Path, undisturbed: Path, tmp_path: Pa
 
     out = tmp_path / "out"
     address = ray.get_runtime_context().gcs_address
-    process = packing(tmp_path, many, out, f"executor='ray', ray_address='{address}'")
-    wait_for(process, lambda: measured(out) >= 60)
+    how = f"executor='ray', ray_address='{address}'"
+    whole = "from ray import cloudpickle; cloudpickle.register_pickle_by_value(sys.modules[held.__module__])"
+    process = packing(tmp_path, many, out, how, before=f"{whole}; cluster._measure = stand_in(held)")
+    wait_for(process, lambda: measured(out) >= HELD)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert stage(out) == "measuring"
-    left = measured(out)
-    assert 60 <= left < CLIPS + PHOTOS
+    assert HELD <= measured(out) <= HELD + 2  # of two tasks at a time
+    (tmp_path / "killed").touch()
     settings = replace(SETTINGS, executor="ray", ray_address=address)
     pack(read_jsonl(many).samples, out, settings=settings)
     assert tree(out) == tree(undisturbed)
+
+
+def held(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+    """Once the spool has `HELD` results nothing is measured until the driver was killed, however late that comes."""
+    while len(list(options.spool.glob("*.json"))) >= HELD and not (options.spool.parents[1] / "killed").exists():
+        time.sleep(0.02)
+    return measure.measure(sample, options)
 
 
 def crash(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
