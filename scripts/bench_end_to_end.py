@@ -7,7 +7,8 @@ The same 16 real clips, the same toy-size Qwen2.5-VL (random weights, the real o
 151,200 pixels a frame), the same TRL, batch size 1, one process, one thread:
 
 - *usual*: scripts/usual_recipe.py: TRL's example for videos, qwen-vl-utils (torchcodec) decoding in the collator
-- *vtrap*: the clips packed once with all 64 frames, then `python -m vtrap_train --frames N`
+- *vtrap*: the clips packed once with all 64 frames at the size the model takes (`--no-fit`: as large as the short side
+  says), then `python -m vtrap_train --frames N`
 
 A clock that is imported before either takes down CPU (all threads) around every fetch of a batch, which is the data
 part (reading, decoding, resizing, template, tokens, processor), and at the end of every training step. The first batch
@@ -248,14 +249,15 @@ def clips(folder: Path) -> list[Path]:
     return [folder / name if name != PROGRAM_STREAM else (folder / name).with_suffix(".mp4") for name in sorted(CLIPS)]
 
 
-def packed(source: Path, folder: Path, *, short_side: int) -> tuple[Path, float]:
+def packed(source: Path, folder: Path, *, short_side: int, fit: bool) -> tuple[Path, float]:
     """The packed clips, and CPU seconds it took, start of the command and all."""
-    out, cost = source.parent / f"packed-{short_side}", source.parent / f"packed-{short_side}.cpu"
+    name = f"packed-{short_side}{'-fit' if fit else ''}"
+    out, cost = source.parent / name, source.parent / f"{name}.cpu"
     if not cost.exists():
         shutil.rmtree(out, ignore_errors=True)  # what a killed one did would not be counted
         command = [sys.executable, "-m", "vtrap_data", "pack", str(source), "--media-root", str(folder)]
         command += ["--out", str(out), "--name", "end-to-end", "--workers", "0", "--strategy", "fixed:64"]
-        command += ["--store", "64", "--short-side", str(short_side)]
+        command += ["--store", "64", "--short-side", str(short_side), *(["--fit", str(WORK / "model")] if fit else [])]
         before = children_cpu()
         subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         cost.write_text(str(children_cpu() - before))
@@ -312,6 +314,7 @@ def train(words: Sequence[str], *, kill_after: int = 0) -> Marks | None:
     more = {"CLOCK": str(clock), "CLOCK_STEPS": str(steps), "PYTHONPATH": str(WORK)}
     if words[0] == str(peer()):
         more["LD_LIBRARY_PATH"] = peer_libraries()
+        more["THP_MEM_ALLOC_ENABLE"] = "0"  # which our package asks for, and it is imported there to mend torchvision
     with (WORK / "run.log").open("wb") as log:
         process = subprocess.Popen(words, env=environment(**more), stdout=log, stderr=log)
         while kill_after and process.poll() is None:
@@ -477,6 +480,9 @@ def main() -> None:
     parser.add_argument("--frames", default="8,16,32,64", help="(default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="of 16 samples, per cell (default: %(default)s)")
     parser.add_argument("--short-side", type=int, default=448, help="of packed frames (default: %(default)s)")
+    parser.add_argument(
+        "--fit", action=argparse.BooleanOptionalAction, default=True, help="pack --fit MODEL (default: %(default)s)"
+    )
     parser.add_argument("--media", type=Path, help="folder that holds the clips already")
     parser.add_argument("--dry-run", action="store_true", help="print only")
     args = parser.parse_args()
@@ -488,7 +494,7 @@ def main() -> None:
     folder = media(args.media)
     build(WORK / "model")
     source = rows(folder, WORK / "rows.jsonl")
-    corpus, pack_cost = packed(source, folder, short_side=args.short_side)
+    corpus, pack_cost = packed(source, folder, short_side=args.short_side, fit=args.fit)
     # The costs of a clip are put side by side by its row.
     if PackedDataset(corpus).column("item_id") != [name_of(path) for path in clips(folder)]:
         raise SystemExit(f"{corpus} holds the clips in another order than {source}: remove it to pack them again")
@@ -503,7 +509,7 @@ def main() -> None:
         [
             "## End to end",
             f"`python scripts/bench_end_to_end.py --frames {args.frames} --epochs {args.epochs} "
-            f"--short-side {args.short_side}`. {machine()}. "
+            f"--short-side {args.short_side}{'' if args.fit else ' --no-fit'}`. {machine()}. "
             f"{used()}.\n"
             f"16 real clips, one question each, epochs per row: {args.epochs}, medians of them; CPU of all threads of "
             "one process. Samples/s are of the wall clock of a busy machine.",

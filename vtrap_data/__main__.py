@@ -20,6 +20,7 @@ EPILOG = """\
 examples:
   python -m vtrap_data pack questions.jsonl --out corpus               pack with hybrid budgets, 16 frames on average
   python -m vtrap_data pack questions.jsonl --out corpus --store 64    ... that can also be read at 8, 16, 32 or 64
+  python -m vtrap_data pack questions.jsonl --out corpus --fit qwen2.5-vl-7b  ... frames at the size that model takes
   python -m vtrap_data doctor corpus                                   check every byte of it
   python -m vtrap_data stats corpus                                    what is inside
   python -m vtrap_data duplicates corpus --distance 30                 media that look alike
@@ -202,6 +203,12 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument("--store", type=int, help="keep the frames of this budget for every video, to read it at others")
     pack.add_argument("--short-side", type=int, default=448, help="of stored frames, in pixels (default: %(default)s)")
     pack.add_argument(
+        "--fit",
+        metavar="MODEL",
+        help="then to the size at which MODEL takes frames as they are (a name or a folder; Qwen families), so that "
+        "training does not scale them again",
+    )
+    pack.add_argument(
         "--scorer",
         choices=("auto", "lexical", "embedding"),
         default="auto",
@@ -251,7 +258,7 @@ def _budgets(text: str) -> tuple[int, ...]:
 def _pack(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from vtrap_data.budgets.allocate import reads_questions
+    from vtrap_data.budgets.allocate import fixed_budget, reads_questions
     from vtrap_data.budgets.demand import PACKAGE, best_scorer
     from vtrap_data.shards.manifest import MANIFEST, PackSettings
     from vtrap_data.shards.pack import check_settings, pack
@@ -286,6 +293,14 @@ def _pack(args: argparse.Namespace) -> int:
         settings = replace(settings, scorer=best_scorer())
         how = f"install {PACKAGE} for embeddings" if settings.scorer == "lexical" else "cues alone: --scorer lexical"
         print(f"questions are read by --scorer {settings.scorer} ({how})", file=sys.stderr)
+    if args.fit is not None:
+        from vtrap_data.encoding import fit_of, load_processor, resolve
+
+        most = max(*args.budgets, args.store or 0, fixed_budget(args.strategy) or 0)
+        fit = fit_of(load_processor(resolve(args.fit)), model=args.fit, frames=most)
+        settings = replace(settings, fit=fit)
+        how = f"multiples of {fit.multiple}, up to {fit.most} pixels"
+        print(f"frames are stored at a size that {args.fit} takes as it is: {how}", file=sys.stderr)
     finished = (args.out / MANIFEST).exists()
     manifest = pack(corpus.samples, args.out, settings=settings, rejected=corpus.rejected)
     counts = manifest.counts

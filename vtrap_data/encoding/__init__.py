@@ -11,12 +11,14 @@ Trainer, benchmark and planner all call the same few functions, whatever the fam
 from vtrap_data.encoding.batch import collate
 from vtrap_data.encoding.cost import Cost, token_cost, visual_tokens
 from vtrap_data.encoding.families import family_of, install
-from vtrap_data.encoding.family import Shown, Size
+from vtrap_data.encoding.family import Shown
+from vtrap_data.encoding.fit import fit_of
 from vtrap_data.encoding.manifest import preprocessing
 from vtrap_data.encoding.models import ModelRef, load_model, load_processor, resolve
 from vtrap_data.encoding.positions import install_positions
 from vtrap_data.encoding.tokens import Encoded, blank, encode, shown
 from vtrap_data.encoding.turns import join
+from vtrap_data.media.size import Size
 
 __all__ = [
     "Cost",
@@ -28,6 +30,7 @@ __all__ = [
     "collate",
     "encode",
     "family_of",
+    "fit_of",
     "install",
     "install_positions",
     "join",

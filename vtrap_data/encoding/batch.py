@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vtrap_data.encoding.families import family_of
-from vtrap_data.encoding.family import Modality, Row, Shown, Size
+from vtrap_data.encoding.family import Modality, Row, Shown
 from vtrap_data.encoding.tokens import IGNORE, Encoded
+from vtrap_data.media.size import Size
 
 
 def collate(

@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from vtrap_data.encoding.batch import collate
 from vtrap_data.encoding.cost import token_cost
-from vtrap_data.encoding.family import Shown, Size
+from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.tokens import encode
 from vtrap_data.errors import SampleError
 from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.media.size import Size
 from vtrap_data.shards.doctor import Fault, FaultKind
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from vtrap_data.media.size import Size
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -13,11 +15,12 @@ FamilyName = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next_
 Modality = Literal["image", "video"]
 
 
-class Size(NamedTuple):
-    """Of a picture, in pixels."""
+class Bounds(NamedTuple):
+    """Which sizes of video frames the family takes as they are: both sides multiples, pixels from least to most."""
 
-    width: int
-    height: int
+    multiple: int
+    least: int
+    most: int
 
 
 class Shown(NamedTuple):
@@ -86,6 +89,8 @@ class Family:
             `image_tokens` and `video_tokens`.
         install: (model) -> None; changes what the stock model gets wrong.
         frames_per_grid: (processor) -> frames that share one step of the temporal grid.
+        frame_bounds: (frames, processor) -> the bounds of a video of up to so many frames. None: all frames are scaled
+            to one size, or cut.
         marks_first: The chat template puts images and videos before the words of a message. Line breaks around the
             marks are then dropped: the template writes its own.
         token_types: Whether the model is given `mm_token_type_ids`.
@@ -103,6 +108,7 @@ class Family:
     spell: Callable[[str, Shown, Any], str] = as_it_is
     install: Callable[[Any], None] = nothing
     frames_per_grid: Callable[[Any], int] = one_frame
+    frame_bounds: Callable[[int, Any], Bounds] | None = None
     marks_first: bool = False
     token_types: bool = False
     rules: Mapping[str, Any] = field(default_factory=dict)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtrap_data.encoding.family import Family, Row, Shown, Size
+from vtrap_data.encoding.family import Family, Row, Shown
+from vtrap_data.media.size import Size
 
 
 def image_tokens(shown: Shown, processor: Any) -> list[int]:

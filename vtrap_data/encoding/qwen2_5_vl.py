@@ -30,5 +30,6 @@ FAMILY = Family(
     dummy_side=qwen2_vl.dummy_side,
     install=install_positions,
     frames_per_grid=qwen2_vl.frames_per_grid,
+    frame_bounds=qwen2_vl.frame_bounds,
     token_types=True,
 )

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vtrap_data.encoding.family import Family, Row, Shown, Size
+from vtrap_data.encoding.family import Bounds, Family, Row, Shown
 from vtrap_data.encoding.patches import image_patches, video_patches
 from vtrap_data.encoding.positions import install_positions
+from vtrap_data.media.size import Size
 
 
 class Grid(NamedTuple):
@@ -36,12 +37,19 @@ def image_grid(size: Size, processor: Any) -> Grid:
 def video_grid(frames: int, size: Size, processor: Any) -> Grid:
     """Grid of a video of `frames` frames. An odd number is padded by repeating the last frame, as the family does."""
     p = processor.video_processor
-    max_pixels = p.size["longest_edge"]
+    max_pixels = frame_bounds(frames, processor).most
+    return Grid(-(-frames // p.temporal_patch_size), *_spatial(size, p, max_pixels=max_pixels))
+
+
+def frame_bounds(frames: int, processor: Any) -> Bounds:
+    """Of the frames of a video of `frames` frames. With fewer the most may be larger."""
+    p = processor.video_processor
+    multiple, least, most = p.patch_size * p.merge_size, p.size["shortest_edge"], p.size["longest_edge"]
     if p.cap_pixels_per_frame:
         # The bound of qwen-vl-utils: each frame gets an even share of 90 % of the model's context.
-        total = int(p.max_video_tokens * (p.patch_size * p.merge_size) ** 2 * 0.9)
-        max_pixels = max(min(max_pixels, total * p.temporal_patch_size // frames), int(p.size["shortest_edge"] * 1.05))
-    return Grid(-(-frames // p.temporal_patch_size), *_spatial(size, p, max_pixels=max_pixels))
+        total = int(p.max_video_tokens * multiple**2 * 0.9)
+        most = max(min(most, total * p.temporal_patch_size // frames), int(least * 1.05))
+    return Bounds(multiple, least, most)
 
 
 def image_tokens(shown: Shown, processor: Any) -> list[int]:
@@ -127,5 +135,6 @@ FAMILY = Family(
     dummy_side=dummy_side,
     install=install_positions,
     frames_per_grid=frames_per_grid,
+    frame_bounds=frame_bounds,
     token_types=True,
 )

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from vtrap_data.encoding import qwen2_vl
-from vtrap_data.encoding.family import Family, Row, Shown, Size
+from vtrap_data.encoding.family import Bounds, Family, Row, Shown
 from vtrap_data.encoding.positions import install_positions
 from vtrap_data.encoding.qwen2_vl import Grid
+from vtrap_data.media.size import Size
 
 
 def video_grid(frames: int, size: Size, processor: Any) -> Grid:
@@ -26,23 +27,37 @@ def video_grid(frames: int, size: Size, processor: Any) -> Grid:
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
     p = processor.video_processor
-    factor = p.patch_size * p.merge_size
     frames = max(frames, p.temporal_patch_size)
-    max_pixels = p.size["longest_edge"]
-    if p.cap_pixels_per_frame:
-        # The bound of qwen-vl-utils: a frame has at most an even share of the video's pixels, and its own ceiling.
-        share = min(p.max_video_tokens * factor**2, max_pixels // frames)
-        max_pixels = max(share, int(p.size["shortest_edge"] * 1.05)) * frames
     h, w = smart_resize(
         frames,
         size.height,
         size.width,
         temporal_factor=p.temporal_patch_size,
-        factor=factor,
+        factor=p.patch_size * p.merge_size,
         min_pixels=p.size["shortest_edge"],
-        max_pixels=max_pixels,
+        max_pixels=_max_pixels(frames, p),
     )
     return Grid(-(-frames // p.temporal_patch_size), h // p.patch_size, w // p.patch_size)
+
+
+def frame_bounds(frames: int, processor: Any) -> Bounds:
+    """Of the frames of a video of `frames` frames. With fewer the least is larger: it is the whole video's."""
+    p = processor.video_processor
+    step = p.temporal_patch_size
+    frames = max(frames, step)
+    # `smart_resize` counts an odd number of frames now as one more, now as one less.
+    fewer, more = frames // step * step, -(-frames // step) * step
+    return Bounds(p.patch_size * p.merge_size, -(-p.size["shortest_edge"] // fewer), _max_pixels(frames, p) // more)
+
+
+def _max_pixels(frames: int, p: Any) -> int:
+    """Of all frames together."""
+    most = int(p.size["longest_edge"])
+    if p.cap_pixels_per_frame:
+        # The bound of qwen-vl-utils: a frame has at most an even share of the video's pixels, and its own ceiling.
+        share = min(p.max_video_tokens * (p.patch_size * p.merge_size) ** 2, most // frames)
+        most = max(share, int(p.size["shortest_edge"] * 1.05)) * frames
+    return most
 
 
 def video_tokens(shown: Shown, processor: Any) -> list[int]:
@@ -94,6 +109,7 @@ FAMILY = Family(
     spell=spell,
     install=install_positions,
     frames_per_grid=qwen2_vl.frames_per_grid,
+    frame_bounds=frame_bounds,
     token_types=True,
     rules={"video_marks": "a pair around each step, none around the video"},
 )

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vtrap_data.encoding.conversation import chat, write
 from vtrap_data.encoding.families import family_of
-from vtrap_data.encoding.family import Shown, Size
+from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.positions import rounded_up
 from vtrap_data.errors import Reason, SampleError
+from vtrap_data.media.size import Size
 from vtrap_data.samples import Example, Message
 
 IGNORE = -100

@@ -29,6 +29,7 @@ from vtrap_data.media.container import (
     sample_errors,
 )
 from vtrap_data.media.probe import VideoInfo
+from vtrap_data.media.size import Fit, Size, stored_size
 from vtrap_data.media.tars import marks
 from vtrap_data.samples import Frames
 
@@ -62,13 +63,14 @@ def version() -> str:
     return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
 
 
-def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None) -> Frames:
+def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None, fit: Fit | None = None) -> Frames:
     """Decode the frames at `indices` of `info.pts`.
 
     Args:
         info: What `probe` said about the file.
         indices: Which frames, any order, repeats allowed; each in [0, len(info.pts)).
         short_side: Scale frames so that the shorter side is this many pixels; never enlarges. None: as they are.
+        fit: And then to a size of a model: `stored_size`.
 
     Returns:
         Frames in time order, each once: RGB images of one size and their times in seconds.
@@ -78,12 +80,17 @@ def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None) -
         SampleError: CORRUPT when a wanted frame cannot be decoded, TIMEOUT, or what `probe` raises when the file has
             changed.
     """
-    images = decode_each(info, indices, short_side=short_side, make=Image.Image.copy)
+    images = decode_each(info, indices, short_side=short_side, fit=fit, make=Image.Image.copy)
     return Frames(images=images, times=tuple(float(info.pts[i]) for i in sorted({int(i) for i in indices})))
 
 
 def decode_each(
-    info: VideoInfo, indices: Sequence[int], *, short_side: int | None, make: Callable[[Image.Image], T]
+    info: VideoInfo,
+    indices: Sequence[int],
+    *,
+    short_side: int | None,
+    make: Callable[[Image.Image], T],
+    fit: Fit | None = None,
 ) -> tuple[T, ...]:
     """The same, but of each image only what `make` makes of it is kept: a film's images do not lie in memory together.
 
@@ -92,6 +99,7 @@ def decode_each(
         indices: As above.
         short_side: As above.
         make: Called with each image, whose memory is used again for the next one.
+        fit: As above.
 
     Returns:
         One result per frame, in time order. Where a file turns out to be damaged, `make` may see a frame twice.
@@ -101,8 +109,9 @@ def decode_each(
         raise IndexError(f"{info.path}: frames {wanted[0]}..{wanted[-1]} asked for, there are 0..{info.pts.size - 1}")
     if not wanted:
         return ()
+    size = stored_size(Size(info.width, info.height), short_side=short_side, fit=fit)
     with sample_errors(info.path):
-        found = _decode(info, wanted, _Painter(_target_size(info.width, info.height, short_side), make))
+        found = _decode(info, wanted, _Painter(size, make))
     return tuple(found[i] for i in wanted)
 
 
@@ -145,13 +154,6 @@ def luma(image: Image.Image) -> NDArray[np.uint8]:
     grid = np.asarray(image.transform(picks, Image.Transform.AFFINE, steps, Image.Resampling.NEAREST))
     light: NDArray[np.uint16] = grid @ _BT601
     return (light >> 8).astype(np.uint8)
-
-
-def _target_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    short = min(width, height)
-    if short_side is None or short <= short_side:
-        return width, height
-    return max(1, round(width * short_side / short)), max(1, round(height * short_side / short))
 
 
 def _plan(packets: Packets, positions: NDArray[np.int64]) -> list[_Segment]:

@@ -53,6 +53,7 @@ def dataset_facts(manifest: Manifest, index: pa.Table, *, repo_id: str | None = 
             "mean frames asked for": float(settings.mean_frames),
             "pool slots": settings.slots,
             "short side of frames": f"{settings.short_side} px",
+            **({} if settings.fit is None else {"then at a size that this model takes as it is": settings.fit.model}),
             "stored at least": settings.store or "what some item needs",
         },
         provenance=dict(manifest.versions),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from vtrap_data.budgets.demand import Scorer
 from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.files import write_bytes
+from vtrap_data.media.size import Fit
 from vtrap_data.parsing import parse_json, typed
 from vtrap_data.samples import FORMAT_VERSION
 
@@ -41,6 +42,7 @@ class PackSettings:
         slots: Size of the pool of candidate frames of a video.
         store: Store at least the frames of this budget for every video, so that one pack serves several budgets.
         short_side: Short side of stored frames in pixels; smaller videos keep their size.
+        fit: Then to a size at which a model takes frames as they are. None: at what the short side gives.
         seed: Of the "random" strategy.
         scorer: What reads the question: "lexical" (cues, needs nothing), or "embedding" (a sentence-embedding model
             beside them). The command chooses what is best of what is installed; from Python it is named.
@@ -65,6 +67,7 @@ class PackSettings:
     slots: int = 64
     store: int | None = None
     short_side: int = 448
+    fit: Fit | None = None
     seed: int = 0
     scorer: Scorer = "lexical"
     samples_per_shard: int = 512

@@ -30,6 +30,7 @@ from vtrap_data.media.decode import decode_each, luma
 from vtrap_data.media.limits import check_time, time_limit, took_longer
 from vtrap_data.media.probe import VideoInfo, probe
 from vtrap_data.media.select import pool_frames, subset_slots
+from vtrap_data.media.size import Fit
 from vtrap_data.media.tars import as_files
 from vtrap_data.samples import Kind, PackedImage, SourceSample
 from vtrap_data.shards.manifest import PackSettings
@@ -49,6 +50,7 @@ class MeasureOptions:
         wanted: Slots to decode. All of them when `coverage` is on.
         coverage: Measure residuals.
         short_side: Of the encoded frames, in pixels.
+        fit: Of `PackSettings`.
         file_timeout: Seconds that one sample's media may take.
         worker_memory: GiB that a worker process may use.
     """
@@ -60,6 +62,7 @@ class MeasureOptions:
     wanted: tuple[int, ...]
     coverage: bool
     short_side: int
+    fit: Fit | None
     file_timeout: float
     worker_memory: float
 
@@ -85,6 +88,7 @@ def measure_options(settings: PackSettings, spool: Path) -> MeasureOptions:
         wanted=tuple(sorted(wanted)),
         coverage=reads_videos(settings.strategy),
         short_side=settings.short_side,
+        fit=settings.fit,
         file_timeout=settings.file_timeout,
         worker_memory=settings.worker_memory,
     )
@@ -267,7 +271,8 @@ def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
     info = probe(sample.paths[0])
     pool = pool_frames(info.pts, info.duration, slots=options.slots)
     indices = sorted({int(pool[slot]) for slot in options.wanted})
-    frames = decode_each(info, indices, short_side=options.short_side, make=partial(_frame, light=options.coverage))
+    make = partial(_frame, light=options.coverage)
+    frames = decode_each(info, indices, short_side=options.short_side, fit=options.fit, make=make)
     loss: tuple[float, ...] = ()
     if options.coverage:
         place = {index: number for number, index in enumerate(indices)}
