@@ -56,10 +56,10 @@ def _main(words: list[str]) -> int:
         return _push(words[1:])
     from vtrap_train.config import mixture_of, parse
     from vtrap_train.launch import launch, launched, processes
-    from vtrap_train.memory import check_fit
     from vtrap_train.plan import plan, plan_text
     from vtrap_train.push import prepare, publish_trained
     from vtrap_train.run import run
+    from vtrap_train.sharding import decide
 
     parsed = parse(words, launched=launched())
     if not launched():
@@ -70,12 +70,13 @@ def _main(words: list[str]) -> int:
             return 0
         if parsed.config.publish:
             prepare(parsed.config.hub_model_id, output_dir=Path(str(parsed.config.output_dir)))
-        check_fit(parsed, processes=count)
+        sharding = decide(parsed.deepspeed, parsed.arguments, parsed.config, processes=count)
         if count > 1:
             mixture_of(parsed)  # what is wrong with it is better said once
         # One of several GPUs is started like several: in this process Trainer would split batches over all of them.
-        if count > 1 or parsed.put_aside is not None or torch.cuda.device_count() > 1:
+        if count > 1 or sharding.file is not None or torch.cuda.device_count() > 1:
             launch(words, count=count)
+        parsed.config.sharding = sharding
     summary = run(parsed)
     if parsed.config.process_index == 0:
         print(json.dumps(summary, indent=2) if parsed.arguments.json else _closing(summary, parsed.config.output_dir))

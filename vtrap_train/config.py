@@ -11,8 +11,9 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field, fields
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -26,9 +27,9 @@ from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_train.data import Mixture, Streaming, parse_data, parse_frames
 from vtrap_train.groups import check_groups
+from vtrap_train.sharding import AUTO, NONE, PRESETS, UNSHARDED, Sharding, decide, preset
 
 HERE = Path(__file__).parent
-PRESETS = {p.stem: p for p in sorted((HERE / "presets").glob("*.json"))}
 SETUPS = {p.stem: p for p in sorted((HERE / "setups").glob("*.yaml"))}
 RECIPES = {p.stem: p for p in sorted((HERE / "recipes").glob("*.yaml"))}
 
@@ -37,7 +38,7 @@ examples:
   python -m vtrap_train --model toy-vl --data DIR --frames hybrid --output_dir runs/hybrid
   python -m vtrap_train --model qwen2.5-vl-7b                         # the published corpus, its packed budgets
   python -m vtrap_train --model qwen2.5-vl-7b --data videos,images:0.5 --plan
-  python -m vtrap_train --model qwen2.5-vl-7b --frames 16 --gpus 8 --deepspeed zero3
+  python -m vtrap_train --model qwen2.5-vl-7b --frames 16 --gpus 8    # DeepSpeed as the memory of the GPUs asks for
   python -m vtrap_train --model qwen2.5-vl-3b --lora_r 64 --lora_target language+projector
   python -m vtrap_train --model qwen2.5-vl-7b --streaming             # fetch shards while training
   python -m vtrap_train --config my.yaml --learning_rate 1e-5
@@ -129,7 +130,8 @@ class VtrapArguments:
         default=False, metadata={"help": "QLoRA: store the frozen base in four bits. Needs bitsandbytes."}
     )
     gpu_memory_gb: float | None = field(
-        default=None, metadata={"help": "Memory of a GPU, for --plan on another machine. Default: that of those here."}
+        default=None,
+        metadata={"help": "Memory of a GPU to fit into: for --plan on another machine. Default: that of those here."},
     )
     gpus: int = field(default=0, metadata={"help": "Processes to start on this machine. 0: one per visible GPU."})
     plan: bool = field(default=False, metadata={"help": "Print what the run would cost and stop. Loads no weights."})
@@ -202,7 +204,10 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
     )
     deepspeed: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": f"A preset ({', '.join(PRESETS)}) or a DeepSpeed configuration file."},
+        metadata={
+            "help": f"A preset ({', '.join(PRESETS)}), a DeepSpeed configuration file, or {NONE}. Default: {AUTO}, "
+            "the lightest that fits the GPUs."
+        },
     )
     dataloader_pin_memory: bool = field(default=True, metadata={"help": "Faster copies to a GPU."})
     dataloader_num_workers: int = field(
@@ -211,9 +216,14 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept for resuming."})
     report_to: str = field(default="none", metadata={"help": "Tracker: none, trackio, wandb, tensorboard, ..."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses from the log."})
+    share: InitVar[Callable[[TrainConfig], Sharding] | None] = None
 
-    def __post_init__(self) -> None:
-        """Fill in what depends on the machine. Raises UsageError for settings that cannot work here."""
+    def __post_init__(self, share: Callable[[TrainConfig], Sharding] | None) -> None:
+        """Fill in what depends on the machine. Raises UsageError for settings that cannot work here.
+
+        Args:
+            share: Decides about DeepSpeed, once everything that it looks at is known.
+        """
         for name, wanted, why in (
             ("max_length", None, "vision tokens are never truncated; --max_tokens sets a ceiling"),
             ("packing", False, "samples carry pixels; --tokens_per_batch N --pack packs them"),
@@ -259,6 +269,18 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
             self.per_device_train_batch_size *= self.gradient_accumulation_steps
             self.gradient_accumulation_steps: int = 1
         self.use_cpu: bool = self.use_cpu or not torch.accelerator.is_available()
+        # `sharding` reckons for GPUs elsewhere, too, where these would be on.
+        self.left_to_machine = frozenset(
+            name
+            for name, value in (
+                ("bf16", True if self.fp16 else self.bf16),
+                (
+                    "activation_checkpointing",
+                    self.gradient_checkpointing if self.activation_checkpointing is None else True,
+                ),
+            )
+            if value is None
+        )
         if self.bf16 is None:
             self.bf16: bool = not self.use_cpu and not self.fp16 and bool(torch.cuda.is_bf16_supported())
         if self.activation_checkpointing is None:
@@ -272,6 +294,10 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         self.dataset_kwargs = {"skip_prepare_dataset": True}  # our collator makes the tensors
         if isinstance(self.deepspeed, str):
             self.deepspeed = str(preset(self.deepspeed))
+        self.sharding = UNSHARDED
+        if share is not None:
+            self.sharding = share(self)
+            self.deepspeed = None if self.sharding.file is None else str(self.sharding.file)
         if self.use_cpu and self.deepspeed:
             import deepspeed
 
@@ -294,29 +320,20 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
             self.ddp_backend = "gloo"
 
 
-def preset(name: str) -> Path:
-    """File of a DeepSpeed preset or configuration. Raises UsageError if there is none."""
-    path = PRESETS.get(name, Path(name))
-    if not path.is_file():
-        raise UsageError(f"--deepspeed {name!r} is neither a file nor one of {', '.join(PRESETS)}")
-    return path
-
-
 class Parsed(NamedTuple):
     """What a command line means.
 
     Attributes:
         arguments: Of vtrap.
         config: Of TRL's trainer.
-        put_aside: The DeepSpeed configuration that was asked for but not set up, because this process only launches.
-        sharding: The DeepSpeed configuration that several processes would use: asked for, or the recipe's.
+        deepspeed: What is asked for, on the command line or in a YAML file: see `sharding.decide`. It is set up in
+            processes that were launched only.
         recipe: Name of the model whose recipe was taken.
     """
 
     arguments: VtrapArguments
     config: TrainConfig
-    put_aside: Path | None = None
-    sharding: Path | None = None
+    deepspeed: str | None = None
     recipe: str | None = None
 
 
@@ -350,7 +367,7 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     Args:
         argv: Without the program name.
         launched: Whether this process was started by torchrun or the like. Where it was not, DeepSpeed cannot be set
-            up and is put aside.
+            up.
 
     Raises:
         UsageError: For anything wrong in the command line, a recipe or a value.
@@ -378,25 +395,26 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     words += ["--lora_r", peek.lora_r] if peek.lora_r is not None else []
     if str(given.get("lora_r", 0) if peek.lora_r is None else peek.lora_r) != "0":
         settings.pop("freeze", None)  # recipes freeze for training the weights themselves; adapters have a target
-    asked = peek.deepspeed or given.pop("deepspeed", None)
-    shipped = settings.pop("deepspeed", None)
-    put_aside = preset(str(asked)) if asked is not None else None
-    chosen = asked or shipped
-    sharding = None if chosen is None else preset(str(chosen))
-    if launched and asked is None and int(os.environ.get("WORLD_SIZE", "1")) > 1 and shipped is not None:
-        put_aside = preset(str(shipped))  # the recipe's choice is meant for more than one process
-    if launched and put_aside is not None:
-        words += ["--deepspeed", str(put_aside)]
-        put_aside = None
+    asked = [peek.deepspeed, given.pop("deepspeed", None), settings.pop("deepspeed", None)]
+    deepspeed = next((str(word) for word in asked if word is not None), None)
+    if deepspeed is not None and deepspeed not in (AUTO, NONE):
+        preset(deepspeed)
     parser.set_defaults_with_config(**settings)
     parser.set_defaults_with_config(**given)
     try:
-        arguments, config = parser.parse_args_into_dataclasses(words, look_for_args_file=False)[:2]
+        found = vars(parser.parse_args(words))
+        arguments = VtrapArguments(**_of(VtrapArguments, found))
+        share = partial(decide, deepspeed, arguments, processes=int(os.environ.get("WORLD_SIZE", "1")))
+        config = TrainConfig(**_of(TrainConfig, found), share=share if launched else None)
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(str(error)) from error
     if config.output_dir == "trainer_output":  # what transformers puts where nothing was given
         config.output_dir = str(Path("runs") / f"{Path(arguments.model).name}-{arguments.frames}")
-    return Parsed(arguments=arguments, config=config, put_aside=put_aside, sharding=sharding, recipe=recipe)
+    return Parsed(arguments=arguments, config=config, deepspeed=deepspeed, recipe=recipe)
+
+
+def _of(kind: type, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: found[f.name] for f in fields(kind) if f.init}
 
 
 def origin(*, recipe: str | None, revision: str | None) -> str:

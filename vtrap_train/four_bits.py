@@ -26,8 +26,8 @@ def check_goes_with(setup: str) -> None:
     """Raise UsageError if `goes_with` says no."""
     if not goes_with(setup):
         raise UsageError(
-            "--lora_4bit does not go with ZeRO-3, which this model's recipe or --deepspeed asks for: use --deepspeed "
-            "zero2 (every GPU holds the base in four bits), or leave --lora_4bit out"
+            "--lora_4bit does not go with ZeRO-3, which --deepspeed or a YAML file asks for: use --deepspeed zero2 "
+            "(every GPU holds the base in four bits) or none, or leave --lora_4bit out"
         )
 
 

@@ -7,22 +7,26 @@ per parameter of mixed-precision Adam); Korthikanti et al., arXiv 2205.05198, se
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForImageTextToText
 
+from hub_cards.errors import one_line
 from vtrap_data.encoding import resolve
 from vtrap_data.errors import UsageError
-from vtrap_train.config import PRESETS, Parsed
-from vtrap_train.four_bits import check_goes_with, goes_with, in_four_bits
+from vtrap_train.four_bits import in_four_bits
 from vtrap_train.groups import check_groups, group_of
+
+if TYPE_CHECKING:
+    from vtrap_train.config import TrainConfig, VtrapArguments
 
 ALONE = "no sharding"
 SETUPS = (ALONE, "zero2", "zero3", "zero3-offload")
+"""From the cheapest to the one that needs the least memory of a GPU."""
 GB = 1e9
+LONG = 16_384
+"""Tokens of a long sample, for want of better: 64 frames of 448 tokens a pair (docs/models.md), and some text."""
 
 
 class Counts(NamedTuple):
@@ -43,10 +47,77 @@ class Counts(NamedTuple):
     small: int = 0
 
 
-def count(model_config: Any, parsed: Parsed) -> Counts:
-    """Count the parameters of a configuration as this run would train it."""
-    from transformers import AutoModelForImageTextToText
+class Demand(NamedTuple):
+    """What a run asks of its GPUs.
 
+    Attributes:
+        counts: Parameters.
+        lean: Whether weights are in bfloat16 where DeepSpeed does not make them so.
+        activations: Rough bytes of a forward pass of `tokens`.
+        tokens: Of the pass that was reckoned with: `--tokens_per_batch`, else `LONG` for each sample of a batch (or
+            `--max_tokens`). The data are not looked at, so that every process comes to the same result at once.
+        four_bits: Whether the base is stored in four bits.
+    """
+
+    counts: Counts
+    lean: bool
+    activations: float
+    tokens: int
+    four_bits: bool = False
+
+    def states(self, setup: str, processes: int) -> float:
+        """As the function `states`."""
+        return states(self.counts, setup=setup, processes=processes, lean=self.lean)
+
+    def whole(self, setup: str, processes: int) -> float:
+        """Bytes per process at the most: in the backward pass, or in the step of the optimiser, whichever is more."""
+        step = 0.0
+        if setup == "zero2":
+            # DeepSpeed (stage_1_and_2.py, `step`) makes a flat copy of the gradients it holds, and that in 32 bits.
+            step = 6.0 * self.counts.trained / processes
+        return self.states(setup, processes) + max(self.activations, step)
+
+    def beside(self) -> float:
+        """Bytes of main memory over all nodes that zero3-offload takes: DeepSpeed's own estimate, less its reserve.
+
+        2 per parameter, and per trained one 16 for gradients (also in 32 bits), the 32-bit weight and Adam.
+        """
+        return 2.0 * self.counts.total + 16.0 * self.counts.trained
+
+
+def demand(arguments: VtrapArguments, config: TrainConfig, *, model_config: Any = None) -> Demand:
+    """What a run asks of its GPUs, from its settings and the model's configuration. Raises UsageError.
+
+    Args:
+        arguments: Of the run.
+        config: Of the run.
+        model_config: Of the model; None reads that of `--model`.
+    """
+    if model_config is None:
+        model_config = config_of(arguments)
+    tokens = config.tokens_per_batch or config.per_device_train_batch_size * min(LONG, arguments.max_tokens or LONG)
+    return Demand(
+        counts=count(model_config, arguments),
+        # Without DeepSpeed a full fine-tune keeps 32-bit weights, which the optimiser needs.
+        lean=arguments.dtype == "bfloat16"
+        or (arguments.dtype == "auto" and arguments.lora_r > 0 and _on(config, arguments, "bf16")),
+        activations=activations(model_config, arguments, config, tokens=tokens, visual=tokens),
+        tokens=tokens,
+        four_bits=arguments.lora_4bit,
+    )
+
+
+def config_of(arguments: VtrapArguments) -> Any:
+    """The model's own configuration. Raises UsageError if there is no such model."""
+    ref = resolve(arguments.model)
+    try:
+        return AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--model {arguments.model!r} cannot be used: {one_line(error)}") from error
+
+
+def count(model_config: Any, arguments: VtrapArguments) -> Counts:
+    """Count the parameters of a configuration as this run would train it."""
     from vtrap_train.run import lora_targets
 
     with torch.device("meta"):
@@ -58,7 +129,6 @@ def count(model_config: Any, parsed: Parsed) -> Counts:
         head, found, tail = name.partition(".layers.")
         key = f"{head}.{tail.split('.')[0]}" if found else name
         layers[key] = layers.get(key, 0) + parameter.numel()
-    arguments = parsed.arguments
     if arguments.lora_r:
         wanted = set(lora_targets(arguments, model))
         linear = [m for n, m in model.named_modules() if n in wanted]
@@ -84,36 +154,37 @@ def states(counts: Counts, *, setup: str, processes: int, lean: bool) -> float:
         base = counts.small * 4.127 / 8 + (counts.total - counts.small) * 4.0
     if counts.adapters:
         # PEFT keeps adapters, their gradients and states in 32 bits.
-        own = 16.0 * counts.adapters
-        if setup == ALONE:
-            return base + own
-        return (base if setup == "zero2" else base / processes) + own / processes
+        shared = 16.0 * counts.adapters
+    elif setup == ALONE:
+        shared = 12.0 * counts.trained  # gradient 4, Adam 8; the weight itself is in `base`
+    else:
+        shared = 14.0 * counts.trained  # gradient 2, Adam 8, the 32-bit weight 4
     if setup == ALONE:
-        return base + counts.trained * 12.0  # gradient 4, Adam 8, the weight itself is in `base`
-    gradients, adam = 2.0 * counts.trained, 12.0 * counts.trained
+        return base + shared
     if setup == "zero2":
-        return base + (gradients + adam) / processes
-    gathered = 2.0 * counts.largest
+        return base + shared / processes
     if setup == "zero3":
-        return (base + gradients + adam) / processes + gathered
-    return gradients / processes + gathered
+        return (base + shared) / processes + 2.0 * counts.largest
+    return 4.0 * counts.largest  # a layer and its gradients: all else is in main memory
 
 
-def activations(model_config: Any, parsed: Parsed, *, tokens: int, visual: int) -> float:
+def activations(
+    model_config: Any, arguments: VtrapArguments, config: TrainConfig, *, tokens: int, visual: int
+) -> float:
     """Rough bytes of what a forward pass keeps for the backward pass.
 
     Args:
         model_config: Of the model.
-        parsed: Settings: checkpointing, precision, freezing.
+        arguments: What is frozen.
+        config: Checkpointing and precision.
         tokens: Of the largest batch, padding included.
         visual: Visual tokens in it; each stands for `spatial_merge_size`^2 patches.
     """
-    config = parsed.config
     text, vision = model_config.get_text_config(), getattr(model_config, "vision_config", None)
-    width = 2 if config.bf16 or config.fp16 else 4
+    width = 2 if config.fp16 or _on(config, arguments, "bf16") else 4
     per_layer = 12 * text.hidden_size + 3 * text.intermediate_size
     layers = text.num_hidden_layers
-    checkpointed = bool(config.activation_checkpointing)
+    checkpointed = _on(config, arguments, "activation_checkpointing")
     kept = (layers * text.hidden_size + per_layer) if checkpointed else layers * per_layer
     total = float(tokens * kept * width)
     if vision is not None:
@@ -121,78 +192,13 @@ def activations(model_config: Any, parsed: Parsed, *, tokens: int, visual: int) 
         depth = int(getattr(vision, "depth", 0) or getattr(vision, "num_hidden_layers", 0))
         patches = visual * int(getattr(vision, "spatial_merge_size", 1)) ** 2
         per_block = 12 * hidden + 2 * int(getattr(vision, "intermediate_size", 4 * hidden))
-        still = "vision" in parsed.arguments.freeze or bool(parsed.arguments.lora_r)
+        still = "vision" in arguments.freeze or bool(arguments.lora_r)
         blocks = per_block if still else depth * hidden + per_block if checkpointed else depth * per_block
         total += patches * blocks * width
     return total
 
 
-def setup_of(parsed: Parsed, *, processes: int) -> str:
-    """Which of `SETUPS` a run would use. A DeepSpeed file of one's own counts as the preset it is most like.
-
-    Raises:
-        UsageError: ZeRO-3 with `--lora_4bit`.
-    """
-    setup = _setup_of(parsed, processes=processes)
-    if parsed.arguments.lora_4bit:
-        check_goes_with(setup)
-    return setup
-
-
-def _setup_of(parsed: Parsed, *, processes: int) -> str:
-    chosen = parsed.sharding if processes > 1 or parsed.put_aside is not None else None
-    if chosen is None:
-        return ALONE
-    if chosen.stem in PRESETS and PRESETS[chosen.stem] == chosen:
-        return chosen.stem
-    zero = json.loads(Path(chosen).read_text(encoding="utf-8")).get("zero_optimization", {})
-    if int(zero.get("stage", 0)) < 3:
-        return "zero2" if int(zero.get("stage", 0)) == 2 else ALONE
-    return "zero3-offload" if zero.get("offload_param") or zero.get("offload_optimizer") else "zero3"
-
-
-def check_fit(parsed: Parsed, *, processes: int) -> None:
-    """Raise UsageError if the run cannot fit on the GPUs here; nothing is checked without any."""
-    gb = available_gb(None)
-    if gb is None:
-        return
-    ref = resolve(parsed.arguments.model)
-    config = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
-    setup = setup_of(parsed, processes=processes)
-    refuse(per_setup(config, parsed, processes=processes), setup=setup, processes=processes, gb=gb, model=ref.name)
-
-
-def per_setup(model_config: Any, parsed: Parsed, *, processes: int) -> dict[str, float]:
-    """GB per process for weights, gradients and optimiser states, for each of `SETUPS` that the run could have."""
-    counts = count(model_config, parsed)
-    # Without DeepSpeed a full fine-tune keeps 32-bit weights, which the optimiser needs.
-    lean = parsed.arguments.dtype == "bfloat16" or (parsed.config.bf16 and parsed.arguments.lora_r > 0)
-    return {
-        name: states(counts, setup=name, processes=processes, lean=lean) / GB
-        for name in SETUPS
-        if goes_with(name) or not parsed.arguments.lora_4bit
-    }
-
-
-def available_gb(asked: float | None) -> float | None:
-    """Memory of a GPU in GB: as given, or of the smallest one here; None without either."""
-    if asked is not None:
-        return asked
-    found = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
-    return min(found) / GB if found else None
-
-
-def refuse(need: dict[str, float], *, setup: str, processes: int, gb: float, model: str) -> None:
-    """Raise UsageError if weights, gradients and optimiser states alone do not fit, and say what would."""
-    if need[setup] <= gb:
-        return
-    fitting = [name for name in SETUPS[1:] if name in need and need[name] <= gb]
-    ways = [f"--deepspeed {name} ({need[name]:.0f} GB)" for name in fitting]
-    if processes == 1 or not fitting:
-        # Sharded states shrink with the processes: how many would do?
-        ways += ["more GPUs (--gpus N shares the states out under zero2 and zero3)"]
-    ways += ["--lora_r 64, which trains adapters only", "a smaller model"]
-    raise UsageError(
-        f"{model} cannot be trained like this: weights, gradients and optimiser states take {need[setup]:.0f} GB per "
-        f"process ({setup}, {processes} process(es)) and a GPU has {gb:.0f} GB. What would fit: {'; '.join(ways)}"
-    )
+def _on(config: TrainConfig, arguments: VtrapArguments, name: str) -> bool:
+    """Whether `bf16` or `activation_checkpointing` is on: here, or on the GPUs that `--gpu_memory_gb` speaks of."""
+    elsewhere = config.use_cpu and arguments.gpu_memory_gb is not None
+    return bool(getattr(config, name)) or (elsewhere and name in config.left_to_machine)

@@ -14,7 +14,8 @@ from vtrap_train.batches import StepSampler, padding
 from vtrap_train.config import Parsed, mixture_of, origin
 from vtrap_train.data import Mixture
 from vtrap_train.lengths import ESTIMATED, ceiling, lengths, visual_lengths
-from vtrap_train.memory import GB, activations, available_gb, count, per_setup, refuse, setup_of
+from vtrap_train.memory import GB, SETUPS, activations, config_of, demand
+from vtrap_train.sharding import MARGIN, decide, gpu_gb, possible
 from vtrap_train.steps import steps
 
 
@@ -30,16 +31,15 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         epoch; `exact`: whether every sample was counted), `over_ceiling`, `against_fixed` (visual tokens at each fixed
         budget and the share saved), `padding` (its share with `--tokens_per_batch`, else null) and `memory`: GB per
         process for weights, gradients and optimiser states in each setup, a rough estimate of the activations on top,
-        the setup of this run, the memory of a GPU.
+        the setup of this run and why it is that, the memory of a GPU.
 
     Raises:
-        UsageError: Weights, gradients and optimiser states alone need more than a GPU has.
+        UsageError: As in `sharding.decide`: weights, gradients and optimiser states alone need more than a GPU has.
     """
     arguments, config = parsed.arguments, parsed.config
     ref = resolve(arguments.model)
     processor: Any = load_processor(ref)
     mixture = mixture_of(parsed)
-    model_config = _model_config(ref)
     most = ceiling(arguments.max_tokens, ref)
 
     kinds, frames = mixture.column("kind"), mixture.column("n_frames")
@@ -50,15 +50,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
     videos = kinds == "video"
     fixed = {str(f): visual_lengths(mixture, _at_budget(mixture, f), processor) for f in _budgets(mixture)}
     largest, largest_visual = _largest(parsed, tokens, visual)
-    needed = memory(model_config, parsed, processes=processes, tokens=largest, visual=largest_visual)
-    if needed["gpu_gb"] is not None:
-        refuse(
-            needed["gb"],
-            setup=needed["setup"],
-            processes=processes,
-            gb=needed["gpu_gb"],
-            model=arguments.model,
-        )
+    needed = memory(parsed, processes=processes, tokens=largest, visual=largest_visual)
     return {
         "model": arguments.model,
         "revision": ref.revision,
@@ -106,25 +98,28 @@ def histogram(tokens: Sequence[int]) -> list[dict[str, int]]:
     ]
 
 
-def memory(model_config: Any, parsed: Parsed, *, processes: int, tokens: int, visual: int) -> dict[str, Any]:
+def memory(parsed: Parsed, *, processes: int, tokens: int, visual: int) -> dict[str, Any]:
     """What each setup needs per process, and which one the run would use.
 
     Args:
-        model_config: Of the model.
         parsed: Settings.
         processes: That the run would have.
         tokens: Of the largest forward pass, padding included.
         visual: Visual tokens in it.
     """
-    counts = count(model_config, parsed)
-    gb = per_setup(model_config, parsed, processes=processes)
+    arguments, config = parsed.arguments, parsed.config
+    needed = demand(arguments, config)
+    sharding = decide(parsed.deepspeed, arguments, config, processes=processes, needed=needed)
+    names = [n for n in SETUPS if n == sharding.setup or n in possible(needed, processes=processes)]
+    room = activations(config_of(arguments), arguments, config, tokens=tokens, visual=visual)
     return {
-        "parameters": counts.total,
-        "trained": counts.trained,
-        "gb": {name: round(value, 3) for name, value in gb.items()},
-        "activations_gb": round(activations(model_config, parsed, tokens=tokens, visual=visual) / GB, 3),
-        "setup": setup_of(parsed, processes=processes),
-        "gpu_gb": available_gb(parsed.arguments.gpu_memory_gb),
+        "parameters": needed.counts.total,
+        "trained": needed.counts.trained,
+        "gb": {name: round(needed.states(name, processes) / GB, 3) for name in names},
+        "activations_gb": round(room / GB, 3),
+        "setup": sharding.setup,
+        "why": sharding.why,
+        "gpu_gb": gpu_gb(arguments.gpu_memory_gb),
     }
 
 
@@ -172,13 +167,13 @@ def memory_lines(facts: dict[str, Any]) -> list[str]:
         whole = gb + facts["activations_gb"]
         mark = "  <- this run" if name == facts["setup"] else ""
         if mark and facts["gpu_gb"] is not None:
-            mark += f", on {facts['gpu_gb']:.0f} GB" + (
-                ": tight; fewer --tokens_per_batch, a smaller batch or --deepspeed zero3"
-                if whole > facts["gpu_gb"]
-                else ""
-            )
+            mark += f", on {facts['gpu_gb']:.3g} GB"
+            if whole > (1 - MARGIN) * facts["gpu_gb"]:
+                lighter = [n for n, other in facts["gb"].items() if other < gb]
+                mark += ": tight; fewer --tokens_per_batch, a smaller batch"
+                mark += f" or --deepspeed {min(lighter, key=facts['gb'].get)}" if lighter else ""
         lines.append(f"  {name:<14} {gb:>9.2f} {whole:>9.2f}{mark}")
-    return lines
+    return [*lines, f"  {facts['why']}"]
 
 
 def _largest(parsed: Parsed, tokens: NDArray[np.int64], visual: NDArray[np.int64]) -> tuple[int, int]:
@@ -207,12 +202,6 @@ def _padding(parsed: Parsed, mixture: Mixture, tokens: NDArray[np.int64], *, pro
         order=mixture.order if mixture.streaming else None,
     )
     return padding(sampler).share
-
-
-def _model_config(ref: Any) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
 
 
 def _budgets(mixture: Mixture) -> list[int]:

@@ -22,7 +22,7 @@ from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
-from vtrap_train.config import Parsed, VtrapArguments, mixture_of, origin, settings_hash, settings_of
+from vtrap_train.config import Parsed, TrainConfig, VtrapArguments, mixture_of, origin, settings_hash, settings_of
 from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
@@ -57,6 +57,8 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     most = ceiling(arguments.max_tokens, ref)
     mixture = mixture_of(parsed)
     _say(config, f"model      {arguments.model}: {origin(recipe=parsed.recipe, revision=ref.revision)}")
+    agree(config)
+    _say(config, f"sharding   {config.sharding.why}")
     _say(config, shares(mixture))
     settings = settings_of(parsed, world_size=config.world_size, data=mixture.describe())
     if (summary := finished(out, settings)) is not None:
@@ -155,6 +157,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         "seed": config.seed,
         "model": arguments.model,
         "data": mixture.describe(),
+        "sharding": {"setup": config.sharding.setup, "why": config.sharding.why},
         "groups": {
             n: {"parameters": g.parameters, "trainable": g.trainable, "learning_rate": g.learning_rate}
             for n, g in groups.items()
@@ -230,6 +233,20 @@ def shares(mixture: Mixture) -> str:
     if len(parts) > 1 and abs(sum(p["weight"] for p in parts) - 1) < 1e-6 and not any(p.share for p in mixture.parts):
         told += "\n           (a weight is how often an epoch sees an item; for shares of an epoch write a:90%,b:10%)"
     return told
+
+
+def agree(config: TrainConfig) -> None:
+    """Raise UsageError where the processes of a run share out by different presets: they would wait for each other."""
+    if config.world_size == 1:
+        return
+    everywhere: list[Any] = [None] * config.world_size
+    torch.distributed.all_gather_object(everywhere, config.sharding)
+    if len({sharding.setup for sharding in everywhere}) > 1:
+        told = "; ".join(dict.fromkeys(f"{sharding.why}" for sharding in everywhere))
+        raise UsageError(
+            f"the GPUs of this run differ, and so do the DeepSpeed presets that fit them ({told}): say which one with "
+            "--deepspeed"
+        )
 
 
 def row_table(mixture: Mixture) -> Dataset:

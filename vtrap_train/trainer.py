@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
@@ -108,6 +108,13 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
     def planned(self) -> int:
         """Samples that the whole run was meant to see: as many as `--plan` says."""
         return steps(self.args, rows=len(self.train_dataset), processes=self.args.world_size).samples
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        args: dict[str, Any] = super()._build_accelerator_args(**kwargs)
+        for handler in args["kwargs_handlers"]:
+            if isinstance(handler, DistributedDataParallelKwargs):
+                handler.gradient_as_bucket_view = True  # or DDP keeps every gradient twice
+        return args
 
     # Batches by tokens.
 

@@ -18,7 +18,9 @@ import vtrap_train
 from vtrap_data.encoding import collate, encode, load_model, load_processor, resolve
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_train.config import parse
+from vtrap_train.memory import GB, demand
 from vtrap_train.run import run
+from vtrap_train.sharding import MARGIN
 
 STEPS = "--max_steps 9 --learning_rate 1e-3 --logging_steps 1 --save_steps 5 --train_sampling_strategy sequential"
 CELLS = list(product(("text", "images", "video"), repeat=2))  # (modality of rank 0, modality of rank 1), a step each
@@ -42,7 +44,7 @@ def alone(model_dir, nine, tmp_path_factory):
 ADAPTERS = "--lora_r 4 --lora_dropout 0.1 --lora_target language+projector+vision --learning_rate 1e-2"
 HOW = {
     "ddp": (),
-    "zero2": ("--deepspeed", "zero2"),
+    "zero2": ("--deepspeed", "zero2", "--gpu_memory_gb", "80"),  # what is asked for wins over what would fit
     "zero3": ("--deepspeed", "zero3", "--gradient_checkpointing", "true"),  # as in every recipe that uses it
 }
 
@@ -80,7 +82,10 @@ def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path)
     words = ["--model", model_dir, "--data", nine, "--output_dir", out, *STEPS.split(), "--json"]
     words += ["--gpus", "2", *HOW[how], "--per_device_train_batch_size", "1"]
     done = launch(words)
-    assert json.loads(done.stdout)["samples_by_modality"] == {"video": 6, "images": 6, "text": 6}
+    summary = json.loads(done.stdout)
+    assert summary["samples_by_modality"] == {"video": 6, "images": 6, "text": 6}
+    assert summary["sharding"]["setup"] == ("no sharding" if how == "ddp" else how)
+    assert f"sharding   {summary['sharding']['why']}" in done.stderr
     lines, expected = log(out), log(alone)
     assert len(lines) == len(CELLS)
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-4)
@@ -187,9 +192,15 @@ def test_batches_by_tokens_over_two_ranks_under_zero2(model_dir, nine, tmp_path)
     )
     words = ["--model", model_dir, "--data", nine, *steps.split()]
     run(parse([str(w) for w in [*words, "--output_dir", tmp_path / "one", "--per_device_train_batch_size", 6]]))
-    many = ["--deepspeed", "zero2", "--per_device_train_batch_size", "1"]
-    many += ["--gradient_accumulation_steps", "3", "--tokens_per_batch", "60"]
-    launch([*words, "--output_dir", out, *many], by=TORCHRUN)
+    many = ["--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "3", "--tokens_per_batch", "60"]
+    # On GPUs that small zero2 is what fits, and nobody has to say so.
+    needed = demand(*parse([str(w) for w in [*words, *many]])[:2])
+    gb = needed.whole("zero2", 2) / GB / (1 - MARGIN) * 1.01
+    assert gb * (1 - MARGIN) < needed.whole("no sharding", 2) / GB
+    launch([*words, "--output_dir", out, *many, "--gpu_memory_gb", gb], by=TORCHRUN)
+    settings, summary = (json.loads((out / n).read_text()) for n in ("settings.json", "training_summary.json"))
+    assert settings["deepspeed"]["zero_optimization"]["stage"] == 2
+    assert summary["sharding"]["setup"] == "zero2" and "no sharding would take" in summary["sharding"]["why"]
     lines, expected = log(out), log(tmp_path / "one")
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-3)
     assert [line["visual_tokens"] for line in lines] == [line["visual_tokens"] for line in expected]

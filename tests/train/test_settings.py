@@ -9,10 +9,11 @@ import torch
 from vtrap_data.errors import FatalSampleError, UsageError
 from vtrap_train import groups, ledger
 from vtrap_train.__main__ import main
-from vtrap_train.config import PRESETS, RECIPES, parse, settings_of
+from vtrap_train.config import RECIPES, parse, settings_of
 from vtrap_train.data import Mixture, Part, parse_data, parse_frames
 from vtrap_train.launch import command
 from vtrap_train.run import shares
+from vtrap_train.sharding import PRESETS
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 
@@ -23,18 +24,17 @@ def test_the_command_of_the_readme_gets_its_recipe():
     assert parsed.arguments.frames == "hybrid"
     assert parsed.arguments.freeze == ["vision"]
     assert parsed.config.learning_rate == 1e-5
-    assert parsed.config.deepspeed is None and parsed.put_aside is None  # alone, ZeRO saves nothing
+    assert parsed.config.deepspeed is None and parsed.deepspeed is None  # decided by size: test_sharding.py
     assert parsed.config.output_dir == "runs/qwen2.5-vl-7b-hybrid"
 
 
 def test_a_hub_id_gets_what_its_short_name_gets():
     short, by_id = (parse(["--model", m, "--output_dir", "out"]) for m in ("qwen2.5-vl-7b", SEVEN))
     assert short.recipe == by_id.recipe == parse(["--model", f"{SEVEN}@main"]).recipe == "qwen2.5-vl-7b"
-    assert short.sharding == by_id.sharding == PRESETS["zero3"]
     one, other = (settings_of(parsed, world_size=8, data=[]) for parsed in (short, by_id))
     assert other == one | {"model": SEVEN} and one["freeze"] == ["vision"]
     unknown = parse(["--model", "somebody/else"])
-    assert unknown.recipe is None and unknown.sharding is None and unknown.arguments.freeze == []
+    assert unknown.recipe is None and unknown.arguments.freeze == []
 
 
 def test_command_line_beats_config_beats_recipe(tmp_path):
@@ -225,7 +225,7 @@ def test_one_of_several_gpus_is_a_process_that_sees_one(packed, tmp_path, monkey
         raise SystemExit(count)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    monkeypatch.setattr("vtrap_train.memory.available_gb", lambda _: None)
+    monkeypatch.setattr("vtrap_train.sharding.gpu_gb", lambda _: None)
     monkeypatch.setattr("vtrap_train.launch.launch", launch)
     with pytest.raises(SystemExit, match="1"):
         main(["--model", "toy-vl", "--data", str(packed), "--output_dir", str(tmp_path / "out"), "--gpus", "1"])

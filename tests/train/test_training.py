@@ -19,9 +19,10 @@ from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_train import memory
 from vtrap_train.__main__ import main
-from vtrap_train.config import PRESETS, parse
+from vtrap_train.config import parse
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.run import finished, run
+from vtrap_train.sharding import PRESETS
 from vtrap_train.trainer import last_checkpoint, load_weights
 
 NO_FOUR_BITS = "QLoRA needs bitsandbytes, which has no build for this platform"
@@ -355,7 +356,7 @@ def test_four_bits_are_for_the_language_model(model_dir):
     linear = {n for n, m in stored.named_modules() if isinstance(m, torch.nn.Linear)}
     assert small == {n for n in linear if ".language_model." in n}
     # The plan counts what is really there: the small weights, two in a byte, and all others in 32 bits.
-    counts = memory.count(stored.config, parse(argv(model_dir, "data", "out", "--lora_r", 4, "--lora_4bit")))
+    counts = memory.count(stored.config, parse(argv(model_dir, "data", "out", "--lora_r", 4, "--lora_4bit")).arguments)
     weights = {id(p): p for p in stored.parameters()}.values()
     packed_two = [p for p in weights if p.dtype == torch.uint8]
     assert len(packed_two) == len(small) and counts.small == 2 * sum(p.numel() for p in packed_two)
