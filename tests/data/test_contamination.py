@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from shards_media import SMALL, write_clip, write_rows
 
 from vtrap_data.__main__ import main
-from vtrap_data.shards.contamination import contamination, picture_hash, plain_question
+from vtrap_data.shards import contamination as module
+from vtrap_data.shards.contamination import contamination, plain_question
 from vtrap_data.shards.index import read_index
+from vtrap_data.shards.looks import picture_hash
 
 LONG = "What does the white square do after it has crossed the middle?"
 
@@ -129,6 +133,56 @@ def test_what_cannot_be_looked_at_is_counted_and_compared_by_its_file(corpora, t
     }
     assert main(["contamination", str(corpus), str(tmp_path / "bench")]) == 1
     assert "2 media could not be read and were compared by their files only" in capsys.readouterr().out
+
+
+def test_a_cut_shard_is_read_as_far_as_it_goes(corpora, tmp_path):
+    corpus, bench, _ = corpora
+    shutil.copytree(bench, tmp_path / "bench")
+    rows = {row["item_id"]: row for row in read_index(bench).to_pylist()}
+    path = tmp_path / "bench" / rows["other"]["shard"]
+    with path.open("r+b") as file:
+        file.truncate(rows["other"]["json_offset"])
+    behind = [name for name, row in rows.items() if row["json_offset"] >= rows["other"]["json_offset"]]
+    assert "same-file" not in behind and len(behind) == 3
+    (one,) = contamination(corpus, [tmp_path / "bench"])
+    assert (one.media, one.items, one.unreadable, one.media_shared) == (6, 6, 3, 3)
+    assert {s.kind for s in one.shared} == {"file", "look"}, "the question was behind the cut"
+    path.unlink()
+    (none,) = contamination(corpus, [tmp_path / "bench"])
+    assert (none.unreadable, none.media_shared) == (6, 1), "files are still known by the index"
+    (back,) = contamination(tmp_path / "bench", [corpus])
+    assert back.media_shared == 1 and back.shared[0].kind == "file"
+
+
+@given(seed=st.integers(0, 10**6), distance=st.integers(0, 64))
+@settings(max_examples=40, deadline=None)
+def test_looks_are_those_of_comparing_every_pair(seed, distance):
+    chance = np.random.default_rng(seed)
+    bases = chance.integers(0, 2, (4, 256))
+
+    def medium(number):
+        bits = bases[chance.integers(4, size=chance.integers(0, 6))]
+        bits = bits ^ (chance.random(bits.shape) < chance.random((len(bits), 1)) * 0.15)
+        hashes = np.packbits(bits.astype(np.uint8), axis=1).view(np.uint64).reshape(-1, 4)
+        return module._Medium(str(number), (), (), None if chance.random() < 0.1 else hashes)
+
+    ours, theirs = ([medium(n) for n in range(chance.integers(0, 9))] for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_HELD", int(chance.integers(0, 9)))
+        found = module._same_looks(module._known(ours), theirs, distance)
+    for one, look in zip(theirs, found, strict=True):
+        best = (0, "", [])
+        for other in ours if one.pictures is not None else ():
+            nearest = [
+                min((int(np.bitwise_count(a ^ b).sum()) for b in other.pictures), default=256)
+                for a in (one.pictures if other.pictures is not None else ())
+            ]
+            near = [bits for bits in nearest if bits <= distance]
+            if len(near) > best[0]:
+                best = (len(near), other.id, near)
+        number, where, near = best
+        enough = number and number >= module.SHARE * len(one.pictures)
+        assert look == (module._Look(where, number, min(near), max(near)) if enough else None)
 
 
 def test_command_says_it_and_exits_with_1(corpora, capsys):

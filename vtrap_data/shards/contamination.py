@@ -1,9 +1,7 @@
 """Does a corpus hold what a benchmark asks about? Media by hash and by look, questions by their words.
 
-Equal files are found by their sha256. Files that were encoded, scaled or cut anew are found by looks: a difference
-hash of 256 bits (each pixel of a 17 x 16 grey miniature against its neighbour; Krawetz 2013) of every frame looked at.
-Two pictures are alike if few bits differ. A picture with hardly any contrast is like every other such one, so it is
-left out. Questions are compared as words, without case, punctuation and media marks.
+Equal files are found by their sha256. Files that were encoded, scaled or cut anew are found by how their pictures look
+(`looks`). Questions are compared as words, without case, punctuation and media marks.
 """
 
 from __future__ import annotations
@@ -14,36 +12,31 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.errors import VtrapError
 from vtrap_data.media import images, jpeg
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item
+from vtrap_data.shards.looks import DISTANCE, Numbers, Words, bits_apart, check_distance, near, picture_hash
 from vtrap_data.shards.manifest import read_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES
-from vtrap_data.shards.stored import StoredSample, read_stored
+from vtrap_data.shards.stored import StoredSample, Unread, read_what_can_be
 
-DISTANCE = 20
-"""Bits of 256 that may differ. Encoding anew moves a handful; unrelated pictures differ in about 128."""
 FRAMES_SEEN = 8
 """Stored frames looked at per video, evenly spread."""
 SHARE = 0.5
 """Share of a benchmark medium's pictures that must be found in one medium of the corpus."""
-MIN_CONTRAST = 6.0
-"""Standard deviation of the grey miniature (0 to 255) below which a picture looks like any other."""
 MIN_WORDS = 6
 """Words of a question below which many people would have written the same one."""
 
-_GRID = (17, 16)
-_CHUNK = 2_000
-
-Words = NDArray[np.uint64]
+_HELD = 1 << 20
+"""Alike pictures that are held before those that count are picked out."""
 _NO_PICTURES: Words = np.zeros((0, 4), np.uint64)
 
 EXAMPLES = """\
@@ -85,7 +78,8 @@ class Contamination:
         items_on_shared_media: Questions about shared media: the share of the score that is in doubt.
         questions_shared: Questions whose words are in the corpus.
         short_questions_shared: Those of them with fewer than MIN_WORDS words, which mean little.
-        unreadable: Media whose pictures could not be read.
+        unreadable: Media whose pictures could not be read: compared by their files only. Where a shard is cut off, the
+            questions of the samples behind the cut are not compared either.
         shared: Each of them.
     """
 
@@ -127,8 +121,17 @@ class _Corpus(NamedTuple):
     names: list[str]
     files: dict[str, str]
     pictures: Words
-    owners: NDArray[np.int64]
+    owners: Numbers
     questions: dict[str, str]
+
+
+class _Look(NamedTuple):
+    """The medium of the corpus that a medium looks like, and how many of its pictures do, how many bits apart."""
+
+    where: str
+    alike: int
+    least: int
+    most: int
 
 
 def contamination(corpus: Path, benchmarks: Sequence[Path], *, distance: int = DISTANCE) -> list[Contamination]:
@@ -142,21 +145,17 @@ def contamination(corpus: Path, benchmarks: Sequence[Path], *, distance: int = D
     Raises:
         UsageError: A folder holds no packed corpus, or the distance is out of range.
     """
-    if not 0 <= distance <= 64:
-        raise UsageError(f"--distance {distance} must be between 0 and 64 (of 256 bits)")
+    check_distance(distance)
     for root in (corpus, *benchmarks):
         read_manifest(root)  # a folder that is none of ours is said so before hours of looking
-    known = _read(corpus)
-    return [_compare(known, root, distance) for root in benchmarks]
-
-
-def picture_hash(image: Image.Image) -> Words | None:
-    """The difference hash of a picture: uint64 [4], or None if it has too little contrast to be told apart."""
-    grey = np.asarray(image.convert("L").resize(_GRID, Image.Resampling.BOX), dtype=np.int16)
-    if float(grey.std()) < MIN_CONTRAST:
-        return None
-    bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return bits.view(np.uint64)
+    known = _known(list(_media(corpus)))
+    asked = [list(_media(root)) for root in benchmarks]
+    # All benchmarks at once: what it takes is mostly the corpus.
+    looks = iter(_same_looks(known, [medium for media in asked for medium in media], distance))
+    return [
+        _compare(known, str(root), list(zip(media, islice(looks, len(media)), strict=True)))
+        for root, media in zip(benchmarks, asked, strict=True)
+    ]
 
 
 def plain_question(text: str) -> str:
@@ -210,8 +209,8 @@ def run(args: argparse.Namespace) -> int:
     return int(any(one.found for one in found))
 
 
-def _read(root: Path) -> _Corpus:
-    media = list(_media(root))
+def _known(media: Sequence[_Medium]) -> _Corpus:
+    """The media of a corpus, to be compared with."""
     files: dict[str, str] = {}
     questions: dict[str, str] = {}
     for medium in media:
@@ -230,13 +229,12 @@ def _read(root: Path) -> _Corpus:
     )
 
 
-def _compare(corpus: _Corpus, root: Path, distance: int) -> Contamination:
-    name = str(root)
+def _compare(corpus: _Corpus, name: str, media: Sequence[tuple[_Medium, _Look | None]]) -> Contamination:
+    """What is shared with one benchmark, whose media look like these of the corpus."""
     shared: list[Shared] = []
-    media = items = unreadable = on_shared = media_shared = asked = short = 0
-    for medium in _media(root):
-        media, items, unreadable = media + 1, items + len(medium.items), unreadable + (medium.pictures is None)
-        match = _match(corpus, medium, name, distance)
+    on_shared = media_shared = asked = short = 0
+    for medium, look in media:
+        match = _match(corpus, medium, name, look)
         if match is not None:
             shared.append(match)
             media_shared += 1
@@ -251,48 +249,77 @@ def _compare(corpus: _Corpus, root: Path, distance: int) -> Contamination:
                     shared.append(found)
     return Contamination(
         benchmark=name,
-        media=media,
+        media=len(media),
         media_shared=media_shared,
-        items=items,
+        items=sum(len(medium.items) for medium, _ in media),
         items_on_shared_media=on_shared,
         questions_shared=asked,
         short_questions_shared=short,
-        unreadable=unreadable,
+        unreadable=sum(medium.pictures is None for medium, _ in media),
         shared=tuple(shared),
     )
 
 
-def _match(corpus: _Corpus, medium: _Medium, name: str, distance: int) -> Shared | None:
+def _match(corpus: _Corpus, medium: _Medium, name: str, look: _Look | None) -> Shared | None:
     for file in medium.files:
         if file in corpus.files:
             where = corpus.files[file]
             return Shared(kind="file", benchmark=name, item=medium.id, corpus_item=where, detail=f"sha256 {file[:16]}")
-    pictures = medium.pictures
-    if pictures is None or not len(pictures) or not len(corpus.pictures):
+    if look is None or medium.pictures is None:
         return None
-    # For each picture of the medium and each medium of the corpus the nearest picture, chunk by chunk of the corpus.
-    nearest = np.full((len(pictures), len(corpus.names)), 256, np.int64)
-    for start in range(0, len(corpus.pictures), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        differ = np.bitwise_count(pictures[:, None, :] ^ corpus.pictures[None, some, :]).sum(-1, dtype=np.int64)
-        for picture, row in enumerate(differ):
-            np.minimum.at(nearest[picture], corpus.owners[some], row)
-    alike = (nearest <= distance).sum(0)
-    best = int(alike.argmax())
-    if alike[best] < max(1.0, SHARE * len(pictures)):
-        return None
-    apart = nearest[nearest[:, best] <= distance, best]
-    detail = f"{alike[best]} of {len(pictures)} pictures alike, {apart.min()} to {apart.max()} bits apart"
-    return Shared(kind="look", benchmark=name, item=medium.id, corpus_item=corpus.names[best], detail=detail)
+    detail = f"{look.alike} of {len(medium.pictures)} pictures alike, {look.least} to {look.most} bits apart"
+    return Shared(kind="look", benchmark=name, item=medium.id, corpus_item=look.where, detail=detail)
+
+
+def _same_looks(corpus: _Corpus, media: Sequence[_Medium], distance: int) -> list[_Look | None]:
+    """Of each medium the one of the corpus that shows most of its pictures, and enough; the first of several."""
+    pictures = [_NO_PICTURES if medium.pictures is None else medium.pictures for medium in media]
+    counts = np.array([len(some) for some in pictures], np.int64)
+    looks: list[_Look | None] = [None] * len(media)
+    n, names = len(corpus.pictures), len(corpus.names)
+    if not n or not counts.any():
+        return looks
+    keys = np.concatenate([corpus.pictures, *pictures])
+    # Of each picture and each medium of the corpus the nearest picture: both in one number, and bits apart.
+    found = np.zeros((2, 0), np.int64)
+    more: list[Numbers] = []
+    for a, b in near(keys, distance, of=n):
+        more.append(np.stack([(b - n) * names + corpus.owners[a], bits_apart(keys[a], keys[b])]))
+        if sum(one.shape[1] for one in more) > max(_HELD, found.shape[1]):
+            found, more = _nearest(found, *more), []
+    both, apart = _nearest(found, *more)
+    owners = np.repeat(np.arange(len(media)), counts)
+    pair = owners[both // names] * names + both % names
+    order = np.argsort(pair, kind="stable")
+    pair, apart = pair[order], apart[order]
+    starts = np.flatnonzero(np.diff(pair, prepend=-1))
+    alike = np.diff(starts, append=len(pair))
+    for start, number in sorted(zip(starts.tolist(), alike.tolist(), strict=True), key=lambda one: -one[1]):
+        medium, where = divmod(int(pair[start]), names)
+        if looks[medium] is None and number >= max(1.0, SHARE * counts[medium]):
+            some = apart[start : start + number]
+            looks[medium] = _Look(corpus.names[where], number, int(some.min()), int(some.max()))
+    return looks
+
+
+def _nearest(*found: Numbers) -> Numbers:
+    """Of each number in the first row the smallest in the second, int64 [2, found]."""
+    both, apart = np.concatenate(found, axis=1)
+    order = np.lexsort((apart, both))
+    order = order[np.diff(both[order], prepend=-1) > 0]
+    return np.stack([both[order], apart[order]])
 
 
 def _media(root: Path) -> Iterator[_Medium]:
     total = read_manifest(root).counts["samples"]
-    stored_samples = read_stored(root, members=True)
-    for stored in tqdm(stored_samples, f"looking at {root.name}", total, unit="media", delay=2, disable=None):
-        sample = stored.sample
+    found = read_what_can_be(root)
+    for one in tqdm(found, f"looking at {root.name}", total, unit="media", delay=2, disable=None):
+        if isinstance(one, Unread):
+            yield _Medium(one.id, tuple(_Asked(name, ()) for name in one.items), one.media, None)
+            continue
+        sample = one.sample
         items = tuple(_Asked(item.id, _questions(item)) for item in sample.items)
-        yield _Medium(sample.id, items, sample.media, _looks(stored))
+        yield _Medium(sample.id, items, sample.media, _looks(one))
 
 
 def _looks(stored: StoredSample) -> Words | None:

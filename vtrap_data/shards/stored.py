@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.compute as pc
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.index import FrameFacts, read_index
@@ -55,6 +58,30 @@ def read_stored(root: Path, *, members: bool) -> Iterator[StoredSample]:
     for batch in firsts.to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
             yield _read(reader, row, members)
+
+
+class Unread(NamedTuple):
+    """A sample that cannot be read out of its shard, as the index has it."""
+
+    id: str
+    items: tuple[str, ...]
+    media: tuple[str, ...]
+
+
+def read_what_can_be(root: Path) -> Iterator[StoredSample | Unread]:
+    """As `read_stored` with members, but damage ends nothing: members that cannot be read are missing."""
+    index = read_index(root, (*_COLUMNS, "item_id", "sample_id", "media_sha256"))
+    reader = ShardReader(root)
+    starts = np.flatnonzero(index["item_index"].to_numpy() == 0)
+    for start, end in pairwise([*starts.tolist(), len(index)]):
+        rows = index.slice(start, end - start).to_pylist()
+        for members in (True, False):
+            with suppress(VtrapError):
+                yield _read(reader, rows[0], members)
+                break
+        else:
+            ids = tuple(row["item_id"] for row in rows)
+            yield Unread(rows[0]["sample_id"], ids, tuple(rows[0]["media_sha256"]))
 
 
 def read_sample(reader: ShardReader, shard: str, span: Span) -> PackedSample:
