@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vtrap_data.encoding import ModelRef
 from vtrap_data.encoding.family import FamilyName
-from vtrap_data.encoding.positions import position_ids, steps
+from vtrap_data.encoding.positions import Rule, rule_of
 from vtrap_data.errors import UsageError
 
 PROVEN: tuple[FamilyName, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -32,14 +32,10 @@ class Packer:
     """Turns a padded batch of `encoding.collate` into one row.
 
     Attributes:
-        family: One of `PROVEN`.
-        merge_size: Patches per side that are merged into one token.
-        tokens_per_second: Of the vision config; 1 in the families that know no seconds.
+        rule: By which the model numbers positions.
     """
 
-    family: FamilyName
-    merge_size: int
-    tokens_per_second: float
+    rule: Rule
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pack.
@@ -54,16 +50,13 @@ class Packer:
         """
         real = batch["attention_mask"].bool()
         dummy = ~real & (batch["mm_token_type_ids"] > 0)
-        video_grids = batch.get("video_grid_thw")
-        found = position_ids(
+        found = self.rule.positions_of(
             batch["input_ids"],
             batch["mm_token_type_ids"],
             image_grids=batch.get("image_grid_thw"),
-            video_grids=steps(video_grids) if self.family == "qwen3_vl" and video_grids is not None else video_grids,
+            video_grids=batch.get("video_grid_thw"),
             seconds_per_grid=batch.get("second_per_grid_ts"),
             attention_mask=batch["attention_mask"],
-            merge_size=self.merge_size,
-            tokens_per_second=self.tokens_per_second,
         )
         counter = (real.cumsum(dim=1) - 1).masked_fill(dummy, 0) + (dummy.cumsum(dim=1) - 1).masked_fill(~dummy, 0)
         places = torch.cat([counter[None], found.ids.masked_fill(dummy, 0)])
@@ -85,9 +78,4 @@ def packer(ref: ModelRef, config: Any, *, attn_implementation: str) -> Packer:
         )
     if attn_implementation not in ATTENTION:
         raise UsageError(f"--pack needs --attn_implementation {', '.join(ATTENTION)}, not {attn_implementation!r}")
-    vision = config.vision_config
-    return Packer(
-        family=ref.family,
-        merge_size=int(vision.spatial_merge_size),
-        tokens_per_second=float(vision.tokens_per_second) if ref.family == "qwen2_5_vl" else 1.0,
-    )
+    return Packer(rule=rule_of(config))

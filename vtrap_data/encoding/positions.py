@@ -116,12 +116,57 @@ def position_ids(
     return Positions(ids=ids, deltas=deltas)
 
 
+class Rule(NamedTuple):
+    """The rule of one model: what its family and its configuration decide.
+
+    Attributes:
+        kind: `model_type` of a Qwen family.
+        merge_size: As for `position_ids`.
+        tokens_per_second: As for `position_ids`; 1 in the families that know no seconds.
+    """
+
+    kind: str
+    merge_size: int
+    tokens_per_second: float
+
+    def positions_of(
+        self,
+        input_ids: Tensor,
+        token_types: Tensor,
+        *,
+        image_grids: Tensor | None,
+        video_grids: Tensor | None,
+        seconds_per_grid: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> Positions:
+        """Position ids of a batch as the processor makes it. Arguments as for `position_ids`."""
+        return position_ids(
+            input_ids,
+            token_types,
+            image_grids=image_grids,
+            video_grids=steps(video_grids) if self.kind == "qwen3_vl" and video_grids is not None else video_grids,
+            seconds_per_grid=seconds_per_grid if self.kind == "qwen2_5_vl" else None,
+            attention_mask=attention_mask,
+            merge_size=self.merge_size,
+            tokens_per_second=self.tokens_per_second,
+        )
+
+
+def rule_of(config: Any) -> Rule:
+    """The rule that a model with this configuration (of any Qwen family) was trained with."""
+    vision = config.vision_config
+    kind = config.model_type
+    return Rule(
+        kind=kind,
+        merge_size=int(vision.spatial_merge_size),
+        tokens_per_second=float(vision.tokens_per_second) if kind == "qwen2_5_vl" else 1.0,
+    )
+
+
 def install_positions(model: Any) -> None:
     """Make `model` (of any Qwen family) number positions by the original rule, in training and in generation."""
     inner = model.model
-    kind = model.config.model_type
-    vision = inner.config.vision_config
-    tokens_per_second = vision.tokens_per_second if kind == "qwen2_5_vl" else 1
+    rule = rule_of(model.config)
 
     def get_rope_index(
         self: Any,
@@ -137,17 +182,13 @@ def install_positions(model: Any) -> None:
             raise ValueError(
                 "mm_token_type_ids is missing from the batch: build batches with vtrap_data.encoding.collate"
             )
-        if kind == "qwen3_vl" and video_grid_thw is not None:
-            video_grid_thw = steps(video_grid_thw)
-        return position_ids(
+        return rule.positions_of(
             input_ids,
             mm_token_type_ids,
             image_grids=image_grid_thw,
             video_grids=video_grid_thw,
-            seconds_per_grid=second_per_grid_ts if kind == "qwen2_5_vl" else None,
+            seconds_per_grid=second_per_grid_ts,
             attention_mask=attention_mask,
-            merge_size=vision.spatial_merge_size,
-            tokens_per_second=tokens_per_second,
         )
 
     inner.get_rope_index = MethodType(get_rope_index, inner)
