@@ -107,8 +107,10 @@ class VideoCollator:
         return batch
 
     def _skip(self, number: int, error: SampleError) -> Skip:
-        detail = error.detail
-        if error.reason is Reason.CORRUPT and (shard := self.mixture.shard_of(number)) not in detail:
-            detail += f", in {shard}"
-        source = str(self.mixture.source_of(number))
-        return Skip(sample=error.sample, source=source, reason=error.reason.value, detail=detail)
+        return Skip(
+            sample=error.sample,
+            source=str(self.mixture.source_of(number)),
+            shard=self.mixture.shard_of(number),
+            reason=error.reason.value,
+            detail=error.detail,
+        )

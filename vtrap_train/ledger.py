@@ -1,7 +1,7 @@
 """Which samples were left out of training, why, and is it too many?
 
 A sample that cannot be used is skipped and written down; nothing is put in its place. One line of JSON a skip:
-{"step", "sample", "source", "reason", "detail"}. `Lines` is also what the loss log is written with.
+{"step", "sample", "source", "shard", "reason", "detail"}. `Lines` is also what the loss log is written with.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Skip(TypedDict):
 
     sample: str
     source: str
+    shard: str
     reason: str
     detail: str
 
@@ -75,7 +76,9 @@ def allowance(planned: int, rate: float) -> int:
 def enforce(skipped: int, *, planned: int, rate: float, last: Skip | None) -> None:
     """Raise FatalSampleError as soon as more samples were skipped than the whole run may skip."""
     if skipped > allowance(planned, rate):
-        example = f" The last one: {last['sample']} ({last['reason']}: {last['detail']})." if last else ""
+        example = ""
+        if last:
+            example = f" The last one: {last['sample']} in {last['shard']} ({last['reason']}: {last['detail']})."
         raise FatalSampleError(
             f"{skipped} samples were skipped, more than --max_skip_rate {rate} of the {planned} planned.{example} "
             "All are listed in skipped.jsonl; mend the data, or raise --max_skip_rate."
