@@ -113,11 +113,11 @@ def anonymous(value: Any) -> Any:
 
 def _base(name: str) -> tuple[str, str | None]:
     """The base model's Hub id and the revision it was taken at; of one that is not on the Hub its name."""
-    from vtrap_data.encoding.models import named  # imports torch, which --help has no need of
+    from vtrap_data.encoding.models import named, split_revision  # imports torch, which --help has no need of
 
     ref = named(name)
     if ref is None:
-        base, _, revision = name.partition("@")
+        base, revision = split_revision(name)
         on_hub = revision and HUB_ID.fullmatch(base) and not Path(name).exists()  # what lies there is meant, as it is
         return (base, revision) if on_hub else (display_name(name), None)
     return (ref.path, ref.revision) if HUB_ID.fullmatch(ref.path) else (ref.name, None)

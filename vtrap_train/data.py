@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hub_cards.errors import redact
 from vtrap_data.encoding import Shown, Size, join
+from vtrap_data.encoding.models import split_revision
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
@@ -143,9 +144,9 @@ def _pinned(location: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    name, _, revision = location.partition("@")
+    name, revision = split_revision(location)
     try:
-        return f"hf://datasets/{name}@{HfApi().dataset_info(name, revision=revision or None).sha}"
+        return f"hf://datasets/{name}@{HfApi().dataset_info(name, revision=revision).sha}"
     except (HfHubHTTPError, OSError) as error:
         raise UsageError(
             f"--data {location!r} is not a local directory and was not found on the Hub ({type(error).__name__}): "

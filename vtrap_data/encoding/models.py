@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from hub_cards.errors import one_line
 from vtrap_data.encoding import llava_next_video
@@ -75,6 +75,23 @@ NAMED: dict[str, ModelRef] = {
 _NAME_OF = {path: name for name, _, path, _ in _HUB}
 
 
+class Place(NamedTuple):
+    """A name or Hub id, and the revision that was asked for with it."""
+
+    name: str
+    revision: str | None
+
+
+def split_revision(name: str) -> Place:
+    """Take `@REVISION` off a name or a Hub id.
+
+    >>> split_revision("Qwen/Qwen2-VL-2B-Instruct@main"), split_revision("toy-vl@")
+    (Place(name='Qwen/Qwen2-VL-2B-Instruct', revision='main'), Place(name='toy-vl', revision=None))
+    """
+    before, _, revision = name.partition("@")
+    return Place(before, revision or None)
+
+
 def named(name_or_path: str) -> ModelRef | None:
     """The entry of `NAMED` that is meant, if one is, by its short name or its Hub id; `@REVISION` takes another one.
 
@@ -85,7 +102,7 @@ def named(name_or_path: str) -> ModelRef | None:
     """
     if name_or_path in NAMED:
         return NAMED[name_or_path]
-    name, _, revision = name_or_path.partition("@")
+    name, revision = split_revision(name_or_path)
     name = _NAME_OF.get(name, name)
     if name not in _NAME_OF.values() or Path(name_or_path).exists():  # what lies there is meant, as it is
         return None
@@ -106,7 +123,7 @@ def resolve(name_or_path: str) -> ModelRef:
         model_type = read_json_object(config, "it is a model's: --model DIR").get("model_type")
     elif (
         Path(name_or_path).exists()
-        or name_or_path.partition("@")[0].count("/") != 1
+        or split_revision(name_or_path).name.count("/") != 1
         or name_or_path.startswith((".", "/", "~"))
     ):
         near = difflib.get_close_matches(name_or_path, NAMED, n=1)
@@ -118,8 +135,7 @@ def resolve(name_or_path: str) -> ModelRef:
     else:
         from transformers import AutoConfig
 
-        path, _, asked = name_or_path.partition("@")
-        revision = asked or None
+        path, revision = split_revision(name_or_path)
         try:
             # False, not the default: that would ask on a terminal whether code of the repository may run.
             model_type = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False).model_type
