@@ -11,9 +11,14 @@ import errno
 from enum import StrEnum
 
 
+def storage_full(error: BaseException) -> bool:
+    """Whether nothing more can be written: the disk is full, a quota used up, or a file too large for either."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def wrong_path(error: OSError) -> bool:
     """Whether a path that was given cannot be used, which is wrong use, rather than a disk that is full or broken."""
-    return error.filename is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return error.filename is not None and not storage_full(error) and error.errno != errno.EIO
 
 
 def printable(text: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError, printable
+from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError, printable, wrong_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         from vtrap_train.trainer import storage_failed
 
-        if isinstance(error, (PermissionError, NotADirectoryError)) or error.errno == errno.EROFS:
-            _complain(error)  # a folder that may not be written to is wrong use
+        if wrong_path(error):
+            _complain(error)
             return 2
         if not storage_failed(error):
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import shutil
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
-from vtrap_data.errors import UnreachableError, VtrapError
+from vtrap_data.errors import UnreachableError, VtrapError, storage_full
 from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
 from vtrap_train.groups import Group, optimizer_groups
@@ -393,9 +392,7 @@ _FULL = ("no space left", "file too large", "quota", "file write failed", "pytor
 
 def storage_failed(error: BaseException) -> bool:
     """Whether an error says that a disk is full (or a quota used up). Libraries wrap it, each in its own words."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        return True
-    return any(word in str(error).lower() for word in _FULL)
+    return storage_full(error) or any(word in str(error).lower() for word in _FULL)
 
 
 def load_weights(model: PreTrainedModel, checkpoint: Path) -> None:

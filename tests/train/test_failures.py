@@ -1,16 +1,13 @@
 """What goes wrong on the way: each a clear message, progress is kept, and the same command goes on."""
 
 import json
-import resource
 import shutil
 
 import pytest
 import torch
 from alike import log, same
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
-from vtrap_data.errors import VtrapError
 from vtrap_data.shards.index import read_index
 from vtrap_train import trainer
 from vtrap_train.__main__ import main
@@ -72,33 +69,6 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
     assert "the gradient of step 3 is inf although its loss is finite" in err and "checkpoint-2" in err
 
 
-class FullAfter(TrainerCallback):
-    """From a step on no file may grow beyond a megabyte: what a full disk does, for this process only."""
-
-    def __init__(self, step):
-        self.step, self.hard = step, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-
-    def on_step_begin(self, args, state, control, **_):
-        if state.global_step == self.step:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, self.hard))
-
-
-def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_later(straight, model_dir, packed, tmp_path):
-    out = tmp_path / "out"
-    words = argv(model_dir, packed, out, "--save_steps", 2)
-    full = FullAfter(3)
-    try:
-        with pytest.raises(
-            VtrapError, match=r"checkpoint-4 could not be written.*GB are free.*goes on from checkpoint-2"
-        ):
-            run(parse(words), callbacks=[full])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (full.hard, full.hard))
-    assert not (out / "checkpoint-4").exists()
-    assert main(words) == 0
-    assert log(out) == log(straight) and same(out, straight)
-
-
 def test_a_log_that_cannot_be_written_is_one_line(model_dir, packed, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -107,6 +77,12 @@ def test_a_log_that_cannot_be_written_is_one_line(model_dir, packed, tmp_path, m
     assert main(argv(model_dir, packed, tmp_path / "out")) == 1
     err = capsys.readouterr().err
     assert "No space left on device: make room" in err and "Traceback" not in err
+
+
+def test_an_output_folder_inside_a_file_is_wrong_use(model_dir, packed, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(argv(model_dir, packed, tmp_path / "file" / "out")) == 2
+    assert f"Not a directory: '{tmp_path / 'file' / 'out'}'" in capsys.readouterr().err.splitlines()[-1]
 
 
 def damage(corpus, kind):
@@ -155,7 +131,7 @@ def in_order(model_dir, packed, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", ["json", "cut"])  # "frames" through the command itself: test_whole_runs.py
 def test_a_damaged_shard_stops_a_run_that_goes_on_when_it_is_whole_again(
     kind, in_order, model_dir, packed, tmp_path, capsys
 ):
