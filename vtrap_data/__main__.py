@@ -332,8 +332,7 @@ def _workers(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from vtrap_data.shards.doctor import Fault, FaultKind, doctor
-    from vtrap_data.shards.manifest import INDEX
+    from vtrap_data.shards.doctor import doctor
 
     if args.deep is None:
         faults = doctor(args.dir, quick=args.quick)
@@ -341,15 +340,10 @@ def _doctor(args: argparse.Namespace) -> int:
         raise UsageError("--quick and --deep exclude each other")
     else:
         from vtrap_data.encoding import load_processor, resolve
-        from vtrap_data.encoding.check import check_tokens
+        from vtrap_data.encoding.check import deep_doctor
 
         processor = load_processor(resolve(args.deep))  # before the long part: a wrong name is said at once
-        faults = doctor(args.dir)
-        if faults:  # what cannot be read cannot be encoded
-            detail = "not counted: mend the other faults first"
-            faults.append(Fault(kind=FaultKind.TOKENS, where=INDEX, detail=detail))
-        else:
-            faults += check_tokens(args.dir, processor)
+        faults = deep_doctor(args.dir, processor)
     if args.json:
         print(json.dumps({"dir": str(args.dir), "quick": args.quick, "faults": [asdict(f) for f in faults]}, indent=1))
     else:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from shards_media import write_corpus
 from test_loading_corpus import fingerprint
@@ -19,6 +23,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.remote import open_remote
 from vtrap_data.loading.stream import Stream
+from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
@@ -215,6 +220,41 @@ def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:
         list(Stream(packed, frames=16, shuffle=False))
     with pytest.raises(UsageError, match="block 0"):
         Stream(packed, block=0)
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "said"),
+    [
+        ("json", None, "its json is missing"),
+        ("json", b'{"format": 1}', "'key': is None, not str"),
+        ("frames.mp", None, "its frames.mp is missing"),
+        ("frames.mp", b"\x90", "index out of range"),
+        ("images.mp", None, "its images.mp is missing"),
+        ("images.mp", b"\x90", "0 images of 1"),
+    ],
+)
+def test_a_damaged_sample_is_named(
+    packed: Path, tmp_path: Path, member: str, content: bytes | None, said: str
+) -> None:
+    shutil.copytree(packed, tmp_path / "c")
+    index = read_index(packed)
+    row = (
+        index.filter(pc.equal(index["kind"], "images" if member == "images.mp" else "video"))
+        .slice(0, 1)
+        .to_pylist()[0]
+    )
+    path, key = tmp_path / "c" / row["shard"], row["key"]
+    with tarfile.open(path) as tar:
+        found = [(info, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+    with tarfile.open(path, "w") as tar:
+        for info, data in found:
+            if info.name == f"{key}.{member}":
+                if content is None:
+                    continue
+                data, info.size = content, len(content)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(UsageError, match=rf"sample {key} of {path.name} is damaged \(.*{said}"):
+        list(Stream(tmp_path / "c", shuffle=False))
 
 
 def test_a_larger_budget_where_it_is_stored(packed: Path) -> None:

@@ -339,6 +339,8 @@ def test_a_crash_of_the_decoder_costs_one_sample(tmp_path: Path, monkeypatch: py
         ({"budgets": (3, 6)}, "16 slots"),
         ({"store": 5}, "5 frames"),
         ({"strategy": "magic"}, "magic"),
+        ({"budgets": ()}, "--budgets must be different, ascending and at least 1"),
+        ({"budgets": (0, 4)}, "--budgets must be different, ascending and at least 1"),
         ({"strategy": "fixed:3"}, "fixed:3"),
         ({"mean_frames": 40}, "--mean-frames"),
         ({"workers": -1}, "--workers"),

@@ -15,7 +15,21 @@ from vtrap_data.encoding.tokens import encode
 from vtrap_data.errors import SampleError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.size import Size
-from vtrap_data.shards.doctor import Fault, FaultKind
+from vtrap_data.shards.doctor import Fault, FaultKind, doctor
+from vtrap_data.shards.manifest import INDEX
+
+
+def deep_doctor(root: Path, processor: Any) -> list[Fault]:
+    """What `doctor` finds; and if that is nothing, what `check_tokens` does.
+
+    Raises:
+        UsageError: No packed corpus.
+    """
+    faults = doctor(root)
+    if faults:  # what cannot be read cannot be encoded
+        detail = "not counted: mend the other faults first"
+        return [*faults, Fault(kind=FaultKind.TOKENS, where=INDEX, detail=detail)]
+    return list(check_tokens(root, processor))
 
 
 def check_tokens(root: Path, processor: Any) -> Iterator[Fault]:
@@ -31,12 +45,13 @@ def check_tokens(root: Path, processor: Any) -> Iterator[Fault]:
     Raises:
         UsageError: No packed corpus, or one that is damaged.
     """
-    data = PackedDataset(root)
+    data = PackedDataset(root, keep_last=True)
     sizes = data.rows.select(["kind", "n_frames", "n_images", "width", "height"]).to_pylist()
     for number, facts in enumerate(tqdm(sizes, "encode", unit="item", disable=None)):
-        example = data[number]
+        sample = data.sample(number)
+        example = data.example(number, sample)
         item, size = example.item, Size(facts["width"], facts["height"])
-        images = tuple(Size(image.width, image.height) for image in data.sample(number).images)
+        images = tuple(Size(image.width, image.height) for image in sample.images)
         times = example.frames.times if example.frames else ()
         video = facts["kind"] == "video"
         train = any(message.role == "assistant" for message in item.messages)

@@ -92,13 +92,23 @@ class PackedDataset:
     def __getitem__(self, number: int) -> Example:
         """Item `number`, its media decoded: frames with their times, or images; nothing for text."""
         row = self._row(number)
-        sample = self._sample(row)
+        return self._example(row, self._sample(row))
+
+    def example(self, number: int, sample: PackedSample) -> Example:
+        """As `self[number]`, for whoever has read `self.sample(number)` already."""
+        return self._example(self._row(number), sample)
+
+    def _example(self, row: _Row, sample: PackedSample) -> Example:
         if row.item_index >= len(sample.items) or sample.items[row.item_index].id != row.item_id:
             raise UsageError(f"{self.root}: the index and {row.shard} are of different packs: run `doctor` on it")
         item = sample.items[row.item_index]
         if sample.video is not None and self.frames != "hybrid":
             item = replace(item, budget=self.frames, frame_ids=self._chosen(item, sample.video))
         media = self._media(row, sample.video, item.frame_ids)
+        if len(media.images) != len(sample.images):
+            raise UsageError(
+                f"{self.root}: {row.key} has {len(media.images)} images of {len(sample.images)}: run `doctor`"
+            )
         return Example(
             item=item,
             key=sample.key,

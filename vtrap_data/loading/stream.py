@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hub_cards.dataset_card import features
@@ -92,7 +92,8 @@ class Stream:
             held = list(islice(todo, self.block))
             if not held:
                 break
-            places = [(row, number) for row in held for number in range(len(row["json"]["items"]))]
+            samples = [(row, self._sample(row)) for row in held]
+            places = [(row, sample, number) for row, sample in samples for number in range(len(sample.items))]
             order = range(len(places))
             if self.shuffle:
                 order = permutation(len(places), self.seed, 4, self.epoch, self.rank, self._blocks).tolist()
@@ -156,25 +157,37 @@ class Stream:
             storage_options=self.storage_options or None,
         )
 
-    def _example(self, row: Mapping[str, Any], number: int) -> Example:
+    def _sample(self, row: Mapping[str, Any]) -> PackedSample:
         try:
-            return self._read(PackedSample.from_json(row["json"]), row, number)
+            return PackedSample.from_json(_member(row, "json"))
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    def _example(self, row: Mapping[str, Any], sample: PackedSample, number: int) -> Example:
+        try:
+            return self._read(sample, row, number)
         except (ValueError, IndexError) as error:
-            raise UsageError(f"{redact(self.location)}: a sample is damaged ({error}): run `doctor` on it") from error
+            raise self._damaged(row, error) from error
+
+    def _damaged(self, row: Mapping[str, Any], error: Exception) -> UsageError:
+        where = f"sample {row['__key__']} of {PurePosixPath(row['__url__'] or '').name}"
+        return UsageError(f"{redact(self.location)}: {where} is damaged ({error}): run `doctor` on it")
 
     def _read(self, sample: PackedSample, row: Mapping[str, Any], number: int) -> Example:
         item = sample.items[number]
         frames = None
         if sample.video is not None:
             item = self._budgeted(item, sample)
-            blobs = row[FRAMES] or ()  # `datasets` gives None for a member that is missing
+            blobs = _member(row, FRAMES)
             if min(item.frame_ids, default=0) < 0:
                 raise ValueError(f"item {item.id!r} has the frames {item.frame_ids}")
             frames = Frames(
                 images=[jpeg.decode(blobs[i]["bytes"], name=sample.key) for i in item.frame_ids],
                 times=tuple(sample.video.frame_times[i] for i in item.frame_ids),
             )
-        pictures = [blob["bytes"] for blob in row[IMAGES] or ()]
+        pictures = [blob["bytes"] for blob in _member(row, IMAGES)] if sample.images else []
+        if len(pictures) != len(sample.images):
+            raise ValueError(f"{len(pictures)} images of {len(sample.images)}")
         return Example(
             item=item,
             key=sample.key,
@@ -192,6 +205,12 @@ class Stream:
         except FramesNotStoredError as error:
             raise FramesNotStoredError(f"{redact(self.location)}: {item.id}: {error}") from None
         return replace(item, budget=self.frames, frame_ids=ids)
+
+
+def _member(row: Mapping[str, Any], name: str) -> Any:
+    if row[name] is None:  # as `datasets` gives a member that is missing
+        raise ValueError(f"its {name} is missing")
+    return row[name]
 
 
 def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:

@@ -143,11 +143,11 @@ def check_settings(settings: PackSettings) -> None:
     Raises:
         UsageError: With the setting to change.
     """
+    check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames)
     try:
         settings.check()
     except ValueError as error:
         raise UsageError(str(error)) from None
-    check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames)
     check_scorer(settings.scorer, needed=reads_questions(settings.strategy))
     for budget in settings.budgets:
         subset_slots(settings.slots, budget, smallest=settings.smallest)
