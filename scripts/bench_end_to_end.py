@@ -314,7 +314,6 @@ def train(words: Sequence[str], *, kill_after: int = 0) -> Marks | None:
     more = {"CLOCK": str(clock), "CLOCK_STEPS": str(steps), "PYTHONPATH": str(WORK)}
     if words[0] == str(peer()):
         more["LD_LIBRARY_PATH"] = peer_libraries()
-        more["THP_MEM_ALLOC_ENABLE"] = "0"  # which our package asks for, and it is imported there to mend torchvision
     with (WORK / "run.log").open("wb") as log:
         process = subprocess.Popen(words, env=environment(**more), stdout=log, stderr=log)
         while kill_after and process.poll() is None:

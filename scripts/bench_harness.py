@@ -307,8 +307,7 @@ def measured(
     target.mkdir(parents=True)
     argv = command(who, kind, paths, items=items, frames=frames, target=target, batch=batch)
     clock = out / "clock.json"
-    # Huge pages are what our package asks for, and it is imported there to mend torchvision.
-    kept = {"THP_MEM_ALLOC_ENABLE": "0"} if who == "lmms-eval" else {}
+    kept: dict[str, str] = {}
     if who == "lmms-eval" and kind == "video":
         shutil.rmtree(out / KEPT, ignore_errors=True)
         (out / KEPT).mkdir()
