@@ -27,6 +27,7 @@ from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.thumbnails import Thumbnails
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
+from vtrap_data.trained import SUMMARY
 
 REPORT_FORMAT = 1
 MODALITIES: tuple[Modality, ...] = ("image", "video")
@@ -518,5 +519,5 @@ def _score(found: Mapping[str, Any] | None) -> Json | None:
 
 
 def _training(model: Path) -> Json:
-    path = model / "training_summary.json"
+    path = model / SUMMARY
     return read_json_object(path, "train it again") if path.is_file() else {}

@@ -13,11 +13,12 @@ from vtrap_data.encoding.models import ModelRef, resolve
 from vtrap_data.errors import UsageError
 from vtrap_data.files import canonical_json
 from vtrap_data.json_object import read_json_object
+from vtrap_data.trained import PREPROCESSING, SUMMARY
 
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (".json", ".jinja", ".txt", ".model")
 # Says how a checkpoint was made, not what it answers.
-_NOT_THE_MODEL = frozenset({"trainer_state.json", "training_summary.json", "preprocessing.json", "all_results.json"})
+_NOT_THE_MODEL = frozenset({"trainer_state.json", SUMMARY, PREPROCESSING, "all_results.json"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

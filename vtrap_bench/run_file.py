@@ -26,10 +26,9 @@ from vtrap_data.files import canonical_json, write_bytes
 from vtrap_data.json_object import read_json_object
 from vtrap_data.media.select import FRAMES_VERSION
 from vtrap_data.parsing import parse_json
+from vtrap_data.trained import PREPROCESSING
 
 RUN_FORMAT = 1
-TRAINING_MANIFEST = "preprocessing.json"
-"""Beside a checkpoint that vtrap trained: the preprocessing it was trained with."""
 
 
 def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSettings) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def same_preprocessing(
         raise UsageError(
             f"--out {settings.out} was begun with other preprocessing ({'; '.join(other)}): choose another --out"
         )
-    trained = model.folder / TRAINING_MANIFEST
+    trained = model.folder / PREPROCESSING
     if trained.is_file() and (other := differences(read_json_object(trained, "train it again"), current)):
         note(f"warning: {settings.model} was trained with other preprocessing: {'; '.join(other)}")
     return current

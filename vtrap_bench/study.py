@@ -18,6 +18,7 @@ from vtrap_bench.steps import Step, plan, run_steps
 from vtrap_bench.study_file import BASE, STUDY_RECORD, Option, Setting, Study, read_study
 from vtrap_data.errors import UsageError
 from vtrap_data.files import write_bytes
+from vtrap_data.trained import SUMMARY
 
 STUDY_FORMAT = 1
 
@@ -109,7 +110,7 @@ def expand(study: Study, *, out: Path) -> Expanded:
                 kind="train",
                 argv=tuple(argv),
                 output=Path(checkpoint.model),
-                proof=Path(checkpoint.model) / "training_summary.json",
+                proof=Path(checkpoint.model) / SUMMARY,
                 inputs=(*model_inputs, study.corpus, *([mixed_in.data] if mixed_in is not None else [])),
                 after=tuple(after),
                 weight=120.0,

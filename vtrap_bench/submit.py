@@ -24,6 +24,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.parsing import parse_json
 from vtrap_data.push_command import explained, say_rendered
+from vtrap_data.trained import SUMMARY
 
 if TYPE_CHECKING:
     from hub_cards.repository import Repository
@@ -229,7 +230,7 @@ def _origin(repository: Repository) -> Json:
     from huggingface_hub import ModelCard
 
     try:
-        trained = parse_json(repository.read_text("training_summary.json") or "{}")
+        trained = parse_json(repository.read_text(SUMMARY) or "{}")
         card: Any = ModelCard(repository.read_text("README.md") or "").data
     except (Refused, Failed):
         raise

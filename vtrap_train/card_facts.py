@@ -14,6 +14,7 @@ from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
+from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
 
 # What a reader of the card asks about first; settings.json, which is published too, holds everything.
 RECIPE = (
@@ -47,9 +48,9 @@ def model_facts(folder: Path, model_id: str, *, licence: str) -> ModelFacts:
         UsageError: It is none, or is not finished.
     """
     remedy = "a finished training has one: run the same vtrap_train command again to go on with it"
-    summary = read_json_object(folder / "training_summary.json", remedy)
-    preprocessing = read_json_object(folder / "preprocessing.json", remedy)
-    settings = read_json_object(folder / "settings.json", remedy)
+    summary = read_json_object(folder / SUMMARY, remedy)
+    preprocessing = read_json_object(folder / PREPROCESSING, remedy)
+    settings = read_json_object(folder / SETTINGS, remedy)
     try:
         base, revision = _base(str(summary["model"]))
         if licence.lower() == "unknown":

@@ -14,6 +14,7 @@ from hub_cards.model_card import HUB_ID, ModelFacts, model_card
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.push_command import add_push_arguments, explained, say_rendered, send
+from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
 from vtrap_train.card_facts import anonymous, model_facts, trade_off
 
 EXAMPLES = """\
@@ -32,7 +33,6 @@ OWNED = ("*.safetensors", "*.safetensors.index.json", "adapter/*")
 # Pickles, which run code when they are loaded, and the state of the optimiser are nothing to publish.
 NEVER = (".bin", ".pt", ".pth", ".pkl")
 STATE = ("checkpoint-", "global_step", "trainer_state.json", "progress.json", "latest", "zero_to_fp32.py")
-MARKER = "training_summary.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,15 +98,14 @@ def _publish(
 
     files: dict[str, Content] = {upload.path: folder / upload.path for upload in _uploads(folder)}
     record = {
-        name: _json(anonymous(read_json_object(folder / name, "finish the training")))
-        for name in (MARKER, "settings.json")
+        name: _json(anonymous(read_json_object(folder / name, "finish the training"))) for name in (SUMMARY, SETTINGS)
     }
     shown = replace(facts, figure=figure.name) if figure is not None else facts
     if figure is not None:
         files[figure.name] = figure
     preprocessing = _json(dict(facts.preprocessing))
-    files |= {**record, "README.md": model_card(shown).encode(), "preprocessing.json": preprocessing}
-    common: Any = {"repo_id": facts.model_id, "repo_type": "model", "marker": MARKER, "private": private}
+    files |= {**record, "README.md": model_card(shown).encode(), PREPROCESSING: preprocessing}
+    common: Any = {"repo_id": facts.model_id, "repo_type": "model", "marker": SUMMARY, "private": private}
     send(
         Publication(
             **common,
@@ -120,7 +119,7 @@ def _publish(
         # No table: what was measured is the finished model.
         card = model_card(replace(facts, table=(), training={}, checkpoint=step.name, checkpoints=()))
         parts: dict[str, Content] = {upload.path: step / upload.path for upload in _uploads(step)}
-        parts |= {**record, "README.md": card.encode(), "preprocessing.json": preprocessing}
+        parts |= {**record, "README.md": card.encode(), PREPROCESSING: preprocessing}
         read_back = ReadBack("vtrap_train.readback", (), local=step)
         send(Publication(**common, files=parts, read_back=read_back, tag=step.name, aside=True))
     return 0
@@ -152,7 +151,7 @@ def _uploads(folder: Path, *, root: Path | None = None) -> list[Upload]:
         for upload in list_uploads(folder)
         if not upload.path.startswith(STATE)
         and not upload.path.endswith(NEVER)
-        and upload.path not in ("README.md", "preprocessing.json")
+        and upload.path not in ("README.md", PREPROCESSING)
     ]
 
 

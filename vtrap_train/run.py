@@ -20,6 +20,7 @@ from datasets import Dataset
 from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_data.json_object import read_json_object
+from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
 from vtrap_train.config import Parsed, TrainConfig, VtrapArguments, mixture_of, origin, settings_hash, settings_of
@@ -30,9 +31,6 @@ from vtrap_train.ledger import write_text
 from vtrap_train.lengths import ESTIMATED, ceiling, lengths
 from vtrap_train.packing import packer
 from vtrap_train.trainer import NotFiniteError, VideoSFTTrainer, complete, last_checkpoint, ours
-
-SETTINGS = "settings.json"
-SUMMARY = "training_summary.json"
 
 
 def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = ()) -> dict[str, Any]:
@@ -321,7 +319,7 @@ def merge_adapter(ref: ModelRef, adapter: Path, out: Path, *, processor: Any) ->
             deepspeed.set_hf_deepspeed_config(training)
     merged.save_pretrained(out)
     processor.save_pretrained(out)
-    shutil.copyfile(adapter / "preprocessing.json", out / "preprocessing.json")
+    shutil.copyfile(adapter / PREPROCESSING, out / PREPROCESSING)
     for file in out.glob("*.safetensors"):
         file.chmod(0o644)
 

@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
 from vtrap_data.errors import UnreachableError, VtrapError, storage_full
+from vtrap_data.trained import PREPROCESSING
 from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
 from vtrap_train.groups import Group, optimizer_groups
@@ -30,7 +31,6 @@ from vtrap_train.steps import steps
 from vtrap_train.totals import COUNTS, Totals
 
 PROGRESS = "progress.json"
-PREPROCESSING = "preprocessing.json"
 SKIPPED = COUNTS.index("skipped") - len(COUNTS)
 
 

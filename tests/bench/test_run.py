@@ -24,7 +24,6 @@ from vtrap_bench.metrics import Accuracy
 from vtrap_bench.models import local_model
 from vtrap_bench.records import RECORDS, RecordFile, read_records
 from vtrap_bench.run import parse_frames
-from vtrap_bench.run_file import TRAINING_MANIFEST
 from vtrap_bench.run_settings import RunSettings
 from vtrap_bench.score_run import score_model
 from vtrap_bench.scores import compute
@@ -37,6 +36,7 @@ from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.toyworld.generate import Recipe, generate
+from vtrap_data.trained import PREPROCESSING
 
 BOTH = select_tasks("image,video")
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "benchmarks"
@@ -421,12 +421,12 @@ def test_a_batch_too_large_for_the_device_is_split(settings, benchmarks, model_d
 
 
 def test_training_with_other_preprocessing_is_said(settings, model_dir, capsys):
-    (model_dir / TRAINING_MANIFEST).write_text(json.dumps({"family": "fake", "position_rule": 0}))
+    (model_dir / PREPROCESSING).write_text(json.dumps({"family": "fake", "position_rule": 0}))
     try:
         score(replace(settings, limit=2))
         assert "trained with other preprocessing: position_rule" in capsys.readouterr().err
     finally:
-        (model_dir / TRAINING_MANIFEST).unlink()
+        (model_dir / PREPROCESSING).unlink()
 
 
 @pytest.mark.parametrize(
