@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
+
+from vtrap_data.samples import Example
 
 SMALL = ["--scorer", "lexical", "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6", "--workers", "0"]
 
@@ -87,3 +91,14 @@ def write_corpus(folder: Path) -> Path:
 def tree(root: Path) -> dict[str, bytes]:
     """Every file below `root` with its bytes."""
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def fingerprint(batch: Iterable[Example]) -> list[list[str]]:
+    """Which items, and a hash of every pixel of them."""
+    found = []
+    for example in batch:
+        digest = hashlib.sha256()
+        for image in (*(example.frames.images if example.frames else ()), *example.images):
+            digest.update(image.tobytes())
+        found.append([example.item.id, digest.hexdigest()])
+    return found

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -14,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shards_media import write_corpus
+from shards_media import fingerprint, write_corpus
 
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.corpus import Corpus, Part
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.loader import Loader
 from vtrap_data.loading.order import Weight
-from vtrap_data.samples import Example
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
@@ -42,17 +40,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mixture(packed: Path, **more: Any) -> Corpus:
     parts = [Part(root=packed / "a", weight=Weight(repeat=2.5)), Part(root=packed / "b", weight=Weight(choose=7))]
     return Corpus(parts, **{"seed": 3, **more})
-
-
-def fingerprint(batch: list[Example]) -> list[list[str]]:
-    """Which items, and a hash of every pixel of them."""
-    found = []
-    for example in batch:
-        digest = hashlib.sha256()
-        for image in (*(example.frames.images if example.frames else ()), *example.images):
-            digest.update(image.tobytes())
-        found.append([example.item.id, digest.hexdigest()])
-    return found
 
 
 def ids(batches: Any) -> list[list[str]]:
@@ -160,7 +147,8 @@ CHILD = """
 import json, sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from test_loading_corpus import fingerprint, mixture
+from shards_media import fingerprint
+from test_loading_corpus import mixture
 from vtrap_data.loading.loader import Loader
 
 folder, workers = Path(sys.argv[1]), int(sys.argv[2])

@@ -14,8 +14,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from shards_media import chat, write_corpus, write_photo, write_rows
-from test_loading_corpus import fingerprint
+from shards_media import chat, fingerprint, write_corpus, write_photo, write_rows
 
 from vtrap_data.loading.corpus import Corpus
 from vtrap_data.loading.dataset import PackedDataset

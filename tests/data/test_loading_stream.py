@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from shards_media import write_corpus
-from test_loading_corpus import fingerprint
+from shards_media import fingerprint, write_corpus
 
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
@@ -86,7 +85,7 @@ CHILD = """
 import json, sys
 sys.path.insert(0, {tests!r})
 from itertools import islice
-from test_loading_corpus import fingerprint
+from shards_media import fingerprint
 from vtrap_data.loading.stream import Stream
 stream = Stream(sys.argv[1], seed=1, block=2, frames=4)
 state = json.loads(sys.argv[2])
