@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtrap_data.encoding import buffers
+
 
 class Patches(NamedTuple):
     """What a model takes.
@@ -91,7 +93,8 @@ def _patches(media: Sequence[Sequence[Tensor]], p: Any) -> Patches:
     mean, std = (torch.tensor(v)[:, None] * (1.0 / p.rescale_factor) for v in (p.image_mean, p.image_std))
     shapes = [steps[0].shape for steps in media]
     grid = [[len(steps), s[2] // p.patch_size, s[3] // p.patch_size] for steps, s in zip(media, shapes, strict=True)]
-    values = torch.empty(sum(t * h * w for t, h, w in grid), shapes[0][0] * shapes[0][1] * p.patch_size**2)
+    wide = shapes[0][0] * shapes[0][1] * p.patch_size**2
+    values = torch.from_numpy(buffers.empty((sum(t * h * w for t, h, w in grid), wide), np.float32))
     start = 0
     for steps in media:
         for step in steps:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtrap_data.encoding import buffers
 from vtrap_data.encoding.conversation import chat, write
 from vtrap_data.encoding.families import family_of
 from vtrap_data.encoding.family import Shown
@@ -186,7 +187,7 @@ def _video_of(frames: Sequence[Any]) -> Tensor:
 
     So torch resizes a clip in half the time, to the same bytes: planes it puts side by side itself first.
     """
-    out = np.empty((len(frames), frames[0].height, frames[0].width, 3), np.uint8)
+    out = buffers.empty((len(frames), frames[0].height, frames[0].width, 3), np.uint8)
     for pixels, frame in zip(out, frames, strict=True):
         pixels[:] = np.asarray(_plain(frame))
     return torch.from_numpy(out).permute(0, 3, 1, 2)

@@ -1,0 +1,53 @@
+"""Where do the pixels of a batch lie? In memory that those of an earlier one have left.
+
+Fresh memory comes from the system page by page, each of which it clears first: that takes longer than filling it with
+pixels. The C library keeps blocks of up to 32 MB for the next request; larger ones it gives back at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+SMALL = 16 << 20
+"""Bytes below which the C library does it by itself."""
+KEPT = 4
+"""Blocks that wait for the next request, at most."""
+
+_waiting: list[NDArray[np.uint8]] = []
+_taking = threading.Lock()
+
+
+class _Lease:
+    """A block while somebody holds an array in it."""
+
+    def __init__(self, block: NDArray[np.uint8]) -> None:
+        self._block = block
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._block.__array_interface__
+
+    def __del__(self, wait: Callable[[NDArray[np.uint8]], None] = _waiting.append) -> None:
+        # Without the lock: this may happen at any moment, also when the module is being taken down.
+        wait(self._block)
+
+
+def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """As `numpy.empty`, in a block that was used before where one of about the size waits.
+
+    The block waits again once the array, its views and the tensors made of it (`torch.from_numpy`) are gone.
+    """
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    if size < SMALL:
+        return np.empty(shape, kind)
+    with _taking:
+        fitting = [number for number, block in enumerate(_waiting) if size <= block.nbytes <= 2 * size]
+        block = _waiting.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
+        del _waiting[: max(0, len(_waiting) - KEPT)]
+    return np.asarray(_Lease(block))[:size].view(kind).reshape(shape)
