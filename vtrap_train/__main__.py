@@ -62,7 +62,8 @@ def _main(words: list[str]) -> int:
 
     parsed = parse(words, launched=launched())
     if not launched():
-        count = processes(parsed.arguments.gpus)
+        elsewhere = parsed.arguments.plan and parsed.arguments.gpu_memory_gb is not None
+        count = processes(parsed.arguments.gpus, elsewhere=elsewhere)
         if parsed.arguments.plan:
             facts = plan(parsed, processes=count)
             print(json.dumps(facts, indent=2) if parsed.arguments.json else plan_text(facts))

@@ -19,18 +19,19 @@ def launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def processes(gpus: int) -> int:
-    """How many processes a run on this machine has.
+def processes(gpus: int, *, elsewhere: bool = False) -> int:
+    """How many processes a run has.
 
     Args:
         gpus: As given; 0 means one per visible GPU, and one without any. Without a GPU a larger number starts that
             many CPU processes (slow; for tests).
+        elsewhere: It is planned for other machines, so those GPUs need not be here.
 
     Raises:
         UsageError: If there are fewer GPUs than asked for.
     """
     visible = torch.cuda.device_count()
-    if visible and gpus > visible:
+    if visible and gpus > visible and not elsewhere:
         raise UsageError(f"--gpus {gpus}: only {visible} visible here (CUDA_VISIBLE_DEVICES decides which)")
     return gpus or max(1, visible)
 

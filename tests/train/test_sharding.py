@@ -144,6 +144,15 @@ def test_a_tight_plan_names_no_preset_that_cannot_be_had(seven, packed, capsys):
     assert "tight" in out and "zero3" not in out and "--deepspeed" not in out
 
 
+def test_a_plan_for_other_machines_may_have_more_gpus_than_are_here(seven, packed, monkeypatch, capsys):
+    words = ["--model", str(seven), "--data", str(packed), "--gpus", "32", "--plan", "--json"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert main([*words, "--gpu_memory_gb", "40"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["processes"] == 32 and plan["memory"]["setup"] == "zero2"
+    assert main(words) == 2 and "only 2 visible here" in capsys.readouterr().err
+
+
 def on_gpus(monkeypatch, *sizes, main_gb):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
