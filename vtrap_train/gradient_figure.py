@@ -39,7 +39,7 @@ def figure_bytes(found: Mapping[str, Any]) -> bytes:
     """
     counts = [int(count) for count in found["frames"]]
     groups = [g for g in TITLES if g in found["frames"][str(counts[0])]["groups"]]
-    figure = Figure(figsize=(3.4 * len(groups) + 0.4, 8.6), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(groups) + 2.2, 8.6), layout="constrained")
     FigureCanvasAgg(figure)
     with mpl.rc_context({"font.size": 10, "text.parse_math": False}):
         axes = figure.subplots(3, len(groups), sharex=True, sharey="row", squeeze=False)
@@ -58,9 +58,11 @@ def figure_bytes(found: Mapping[str, Any]) -> bytes:
         axes[0][0].set_ylabel("cosine with the image gradient")
         axes[1][0].set_ylabel("length / video gradient's")
         axes[2][0].set_ylabel("signal in the squared length")
-        for row in (0, 1, 2):
-            if axes[row][0].get_legend_handles_labels()[0]:
-                axes[row][0].legend(fontsize=8, frameon=False)
+        for row in axes:
+            if row[0].get_legend_handles_labels()[0]:  # beside the row: lines may run anywhere in it
+                row[-1].legend(
+                    *row[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False
+                )
         figure.suptitle(
             f"Gradients of {_short(found['model'])}: {found['batches']} batches of {found['image_batch_size']} images "
             f"and {found['batch_size']} clips, "
