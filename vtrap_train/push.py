@@ -32,7 +32,10 @@ on when it is run again.
 OWNED = ("*.safetensors", "*.safetensors.index.json", "adapter/*")
 # Pickles, which run code when they are loaded, and the state of the optimiser are nothing to publish.
 NEVER = (".bin", ".pt", ".pth", ".pkl")
-STATE = ("checkpoint-", "global_step", "trainer_state.json", "progress.json", "latest", "zero_to_fp32.py")
+# What else a training leaves is about this machine: shards that were skipped, scores of checkpoints.
+STATE = ("trainer_state.json", "progress.json", "latest", "zero_to_fp32.py", "skipped.jsonl", "eval.jsonl")
+FOLDERS = ("adapter/", "additional_chat_templates/")
+"""Those that belong to a model. Others hold checkpoints, trackers' logs, and questions and answers of benchmarks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +152,8 @@ def _uploads(folder: Path, *, root: Path | None = None) -> list[Upload]:
     return [
         Upload(prefix + upload.path, upload.bytes)
         for upload in list_uploads(folder)
-        if not upload.path.startswith(STATE)
+        if ("/" not in upload.path or upload.path.startswith(FOLDERS))
+        and not upload.path.startswith(STATE)
         and not upload.path.endswith(NEVER)
         and upload.path not in ("README.md", PREPROCESSING)
     ]

@@ -12,6 +12,18 @@ from data.shards_media import SMALL, write_clip, write_photo, write_rows
 from standin.running import Running, running
 
 
+PRIVATE = (
+    "eval/step-0/records.jsonl",
+    "eval/step-0/run.json",
+    "eval/step-0.json",
+    "eval/step-0.log",
+    "eval.jsonl",
+    "skipped.jsonl",
+    "runs/Nov26_machine/events.out.tfevents.1.machine",
+)
+"""What a training leaves beside a model that is nothing to publish."""
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("hub")) as found:
@@ -76,6 +88,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "optimizer.pt").write_bytes(b"nothing to publish")
     (folder / "checkpoint-1").mkdir()
     (folder / "checkpoint-1/scheduler.json").write_text("{}")
+    # As with --eval_tasks and a tracker: questions and answers of benchmarks, and places of this machine.
+    for name in PRIVATE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("a secret")
+    (folder / "adapter").mkdir()
+    (folder / "adapter/adapter_config.json").write_text("{}")
     return folder
 
 
