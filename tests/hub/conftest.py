@@ -11,7 +11,6 @@ import pytest
 from data.shards_media import SMALL, write_clip, write_photo, write_rows
 from standin.running import Running, running
 
-
 PRIVATE = (
     "eval/step-0/records.jsonl",
     "eval/step-0/run.json",
