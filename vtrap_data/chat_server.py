@@ -48,21 +48,25 @@ class ChatServer:
         hints: What to do about an answer that has this in it, for messages.
 
     Raises:
-        UsageError: No such address can be, or it holds a password.
+        UsageError: No such address can be, or it holds a password; or the key cannot be sent.
         VtrapError: The server cannot be reached.
     """
 
     def __init__(
         self, base_url: str, *, concurrency: int, timeout: float = 600.0, hints: Mapping[str, str] | None = None
     ) -> None:
-        parts = urlsplit(base_url)
+        try:
+            parts = urlsplit(base_url)
+            _port = parts.port  # looked at only when it is asked for
+        except ValueError as error:
+            raise UsageError(f"--base-url is no address: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError("--base-url must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
             raise UsageError(f"--base-url must not hold a password: put the key into {KEY_VARIABLES[0]}")
         self.url = base_url.rstrip("/")
         self._timeout, self._hints = timeout, dict(hints or {})
-        self._key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
+        self._key = _key()
         self._session = requests.Session()
         self._session.mount("http", HTTPAdapter(pool_maxsize=concurrency))
         # As `auth`, so that no other password (of a .netrc, say) takes its place.
@@ -187,6 +191,17 @@ def first_answer(reply: Mapping[str, Any], *, what: str, where: str) -> Answer:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise VtrapError(f"{what}: {where} sent no answer in OpenAI's form") from None
     return Answer(choice, str(text), used)
+
+
+def _key() -> str | None:
+    """The key of the environment; None where there is none. No message shows it, nor a part of it."""
+    for name in KEY_VARIABLES:
+        key = os.environ.get(name, "").strip()  # lines of a .env file from Windows end in a carriage return
+        if key and not (key.isascii() and key.isprintable()):
+            raise UsageError(f"{name} holds characters that no key has, outside printable ASCII: set it anew")
+        if key:
+            return key
+    return None
 
 
 def _retry_after(reply: requests.Response) -> float | None:
