@@ -11,7 +11,6 @@ few shards at a time, and shards are fetched when they are needed.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -27,11 +26,13 @@ from vtrap_data.encoding import Shown, Size, join
 from vtrap_data.encoding.models import split_revision
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
+from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.order import stream_rows
 from vtrap_data.loading.remote import open_remote
 from vtrap_data.media.select import frame_ids
 from vtrap_data.samples import Example, Message, PackedSample
+from vtrap_data.shards.manifest import INDEX
 
 Frames = int | Literal["hybrid"]
 
@@ -103,23 +104,24 @@ def parse_data(text: str) -> tuple[Part, ...]:
 
 
 def locate(location: str, *, setting: str = "--data") -> Path:
-    """The directory of a packed dataset: a local one, or one that is downloaded from the Hub."""
+    """The directory of a packed dataset: a local one, or one that is downloaded from the Hub (`@REVISION` may follow)."""
     path = Path(location).expanduser()
-    if (path / "index.parquet").is_file():
+    if (path / INDEX).is_file():
         return path
     if "://" in location:
         raise UsageError(f"{setting} {location!r} is an address: read it with --streaming, or download it first")
-    if path.exists() or location.count("/") != 1 or location.startswith((".", "/", "~")):
+    name, revision = split_revision(location)
+    if path.exists() or name.count("/") != 1 or location.startswith((".", "/", "~")):
         raise UsageError(
-            f"{setting} {location!r} is no packed dataset (a directory with index.parquet, as `vtrap_data pack` "
+            f"{setting} {location!r} is no packed dataset (a directory with {INDEX}, as `vtrap_data pack` "
             "writes it) and no Hub id of the form owner/name"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(location, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(name, repo_type="dataset", revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise UsageError(
             f"{setting} {location!r} is not a local directory and could not be downloaded from the Hub "
             f"({type(error).__name__}): check the name, the network and `hf auth login`"
@@ -128,10 +130,11 @@ def locate(location: str, *, setting: str = "--data") -> Path:
 
 def opened(location: str, *, frames: Frames, streaming: Streaming | None) -> PackedDataset:
     """The dataset at a location; with `streaming`, one whose shards come when they are needed."""
-    if streaming is None or (Path(location).expanduser() / "index.parquet").is_file():
+    if streaming is None or (Path(location).expanduser() / INDEX).is_file():
         return PackedDataset(locate(location), frames=frames)
     if "://" not in location:
-        if Path(location).expanduser().exists() or location.count("/") != 1 or location.startswith((".", "/", "~")):
+        name = split_revision(location).name
+        if Path(location).expanduser().exists() or name.count("/") != 1 or location.startswith((".", "/", "~")):
             locate(location)  # says what is wrong
         location = _pinned(location)
     # What is in use, what the loader's workers read ahead, and some room to do so.
@@ -147,7 +150,7 @@ def _pinned(location: str) -> str:
     name, revision = split_revision(location)
     try:
         return f"hf://datasets/{name}@{HfApi().dataset_info(name, revision=revision).sha}"
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
             f"--data {location!r} is not a local directory and was not found on the Hub ({type(error).__name__}): "
             "check the name, the network and `hf auth login`"
@@ -301,7 +304,7 @@ class Mixture:
                 "weight": self.weights[number],
                 "items": len(dataset),
                 "per_epoch": seen[number],
-                "index_sha256": hashlib.sha256((dataset.root / "index.parquet").read_bytes()).hexdigest(),
+                "index_sha256": sha256_file(dataset.root / INDEX),
             }
             for number, (part, dataset) in enumerate(zip(self.parts, self.datasets, strict=True))
         ]

@@ -1,6 +1,7 @@
 """Command line, recipes, data mixtures, groups, ledger: everything that needs no training."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from vtrap_data.errors import FatalSampleError, UsageError
 from vtrap_train import groups, ledger
 from vtrap_train.__main__ import main
 from vtrap_train.config import RECIPES, parse, settings_of
-from vtrap_train.data import Mixture, Part, parse_data, parse_frames
+from vtrap_train.data import Mixture, Part, locate, parse_data, parse_frames
 from vtrap_train.launch import command
 from vtrap_train.run import shares
 from vtrap_train.sharding import PRESETS
@@ -69,6 +70,9 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--deepspeed", "zero9"], "zero2, zero3"),
         (["--model", "toy-vl", "--config", "no/such.yaml"], "no/such.yaml"),
         (["--model", "toy-vl", "--data", "no/such/place"], "no packed dataset"),
+        (["--model", "toy-vl", "--data", "no/such@v1"], "'no/such@v1' is not a local directory"),
+        (["--model", "toy-vl", "--data", "no/name--at-all"], "'no/name--at-all' is not a local directory"),
+        (["--model", "toy-vl", "--data", "no/name--at-all", "--streaming"], "was not found on the Hub"),
         (["--model", "toy-vll", "--data", "DATA"], "Did you mean 'toy-vl'"),
         (["--model", "toy-vl", "--data", "DATA", "--frames", "5"], "5"),
     ],
@@ -135,6 +139,17 @@ def test_parse_data_and_frames():
         Part(location="https://h/x", weight=2.0),
     )
     assert parse_frames("8") == 8 and parse_frames("hybrid") == "hybrid"
+
+
+def test_a_revision_of_a_dataset_on_the_hub_is_what_is_opened(packed, tmp_path, monkeypatch):
+    held = tmp_path / "datasets--ann--tiny"
+    for revision, commit in (("main", "0" * 40), ("v1", "1" * 40)):  # as the client leaves what it has downloaded
+        (held / "refs").mkdir(parents=True, exist_ok=True)
+        (held / "refs" / revision).write_text(commit)
+        shutil.copytree(packed, held / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert locate("ann/tiny@v1").name == "1" * 40
+    assert locate("ann/tiny").name == "0" * 40
 
 
 def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind):
