@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import gc
 import hashlib
 import io
 import json
@@ -114,6 +115,8 @@ def measure(models: Sequence[LocalModel], task: Task, data: PackedDataset, *, ar
         gazer = Gazer(model.ref, dtype=dtype, device=device)
         bar = tqdm(order, desc=f"looking, {model.ref.name}", unit="item", disable=not sys.stderr.isatty())
         looks.append([gazer.look(_asked(data[i], profile)) for i in bar])
+        del gazer  # its hooks refer to it, so only the collector frees the model before the next one is loaded
+        gc.collect()
     rows: list[dict[str, Any]] = []
     overlays: dict[str, bytes] = {}
     for place, number in enumerate(order):

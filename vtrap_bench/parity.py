@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from vtrap_bench.backends import Step
 from vtrap_bench.backends.tokens import TOKENS, read_tokens
@@ -19,6 +18,7 @@ from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import Record
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import finite
 
 PARITY_FORMAT = 1
 TOLERANCE = 1e-4
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     found = parity(args.a, args.b, tolerance=args.tolerance)
     if args.json:
         whole = {"format": PARITY_FORMAT, "agrees": found.agrees, **asdict(found)}
-        print(json.dumps(_finite(whole), indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(finite(whole), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         print(text(found, show=args.show))
     return 0 if found.agrees else 1
@@ -284,12 +284,3 @@ def _by_item(run: Run) -> dict[tuple[str, str], Record]:
 
 def _token(token: int | None) -> str:
     return "the end" if token is None else str(token)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value

@@ -10,7 +10,6 @@ import argparse
 import base64
 import hashlib
 import json
-import math
 import platform
 import shutil
 import sys
@@ -29,6 +28,7 @@ from vtrap_bench import changes, figures
 from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_data.errors import UsageError, cut
 from vtrap_data.files import write_bytes
+from vtrap_data.parsing import finite
 
 EXAMPLES = """\
 examples:
@@ -94,7 +94,7 @@ def write_report(paths: Sequence[Path], *, out: Path, benchmarks: Path | None = 
         material = changes.read_runs(paths)
     if benchmarks is not None:
         material = replace(material, benchmarks=benchmarks)
-    report = _finite(changes.build(material, versions=_versions()))
+    report = finite(changes.build(material, versions=_versions()))
     # Back through JSON: the page and the figures show exactly what the file holds.
     text = json.dumps(report, indent=1, allow_nan=False)
     report = dict(json.loads(text))
@@ -330,12 +330,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _finite(value: Any) -> Any:
-    """The value with every number that JSON cannot hold replaced by null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

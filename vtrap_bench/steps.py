@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file, write_bytes
+from vtrap_data.interruption import terminable
 from vtrap_data.parsing import parse_json
 
 MARKER_FORMAT = 1
@@ -152,18 +153,18 @@ def run_steps(steps: Sequence[Step], *, out: Path, jobs: int = 1) -> int:
 
     Args:
         steps: In an order in which each comes after the steps it names in `after`.
-        out: The working folder.
+        out: The working folder, `locked` by the caller.
         jobs: How many steps may run side by side. The results do not depend on it.
 
     Returns:
         0, or 1 when a step failed. Steps that were running beside it are left to finish, so their work is kept.
 
     Raises:
-        UsageError: An input does not exist, or another process works in `out`.
+        UsageError: An input does not exist.
     """
     for folder in (out / "steps", out / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(out), terminable():
+    with terminable():
         return _Runner(plan(steps, out=out), out=out, jobs=jobs).run()
 
 
@@ -365,29 +366,15 @@ def _write_marker(path: Path, data: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a second process out of the folder: two of them would write the same files."""
+def locked(out: Path) -> Iterator[None]:
+    """Keep a second process out of the folder: two of them would write the same files.
+
+    Raises:
+        UsageError: Another process works in it.
+    """
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(f"another study is running in {out}: wait for it, or use another --out") from error
         yield
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that `finally` blocks end the children."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # Not in the main thread: nothing to install.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

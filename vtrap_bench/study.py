@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtrap_bench import study_cost
-from vtrap_bench.steps import Step, plan, run_steps
+from vtrap_bench.steps import Step, locked, plan, run_steps
 from vtrap_bench.study_file import BASE, STUDY_RECORD, Option, Setting, Study, read_study
 from vtrap_data.errors import UsageError
 from vtrap_data.files import write_bytes
@@ -182,8 +182,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"{'done' if planned.state == 'done' else 'to do':5}  {planned.step.command}")
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / STUDY_RECORD, (json.dumps(record(study, expanded, out=out), indent=1) + "\n").encode())
-    code = run_steps(expanded.steps, out=out, jobs=args.jobs)
+    with locked(out):
+        write_bytes(out / STUDY_RECORD, (json.dumps(record(study, expanded, out=out), indent=1) + "\n").encode())
+        code = run_steps(expanded.steps, out=out, jobs=args.jobs)
     if code != 0:
         return code
     from vtrap_bench import report  # Draws figures: slow to load, and nothing above needs it.

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from vtrap_bench.steps import terminable
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.interruption import terminable
 
 _OURS = ("processes", "gpus", "json")
 

@@ -1,4 +1,4 @@
-"""What may Ctrl-C not cut in two?"""
+"""What may a signal not cut in two, or leave running?"""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ def no_interruption() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if kept:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that `finally` blocks end the children."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # Not in the main thread: nothing to install.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

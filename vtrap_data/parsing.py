@@ -7,6 +7,7 @@ The libraries raise half a dozen unrelated errors for hostile text (`RecursionEr
 from __future__ import annotations
 
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,15 @@ def parse_json(text: str | bytes, *, nan: bool = True) -> Any:
         return json.loads(text, parse_constant=None if nan else _no_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def finite(value: Any) -> Any:
+    """The value with every number that JSON cannot hold replaced by null."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _no_constant(name: str) -> float:

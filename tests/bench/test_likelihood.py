@@ -15,7 +15,7 @@ from vtrap_bench.backends.transformers_backend import TransformersBackend
 from vtrap_bench.records import RECORDS, read_records
 from vtrap_data.encoding import collate, encode
 from vtrap_data.encoding.models import resolve
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Item
 
@@ -53,6 +53,24 @@ def by_hand(backend, example, text):
             token_types=torch.cat([grown.token_types, torch.zeros_like(one)]),
         )
     return total
+
+
+def test_rows_that_are_too_many_for_the_device_are_split(backend, examples, monkeypatch):
+    words = [e.item.options for e in examples]
+    whole = backend.score_options(examples, words)
+    inner, room = backend._log_probabilities, 1
+
+    def limited(rows):
+        if len(rows) > room:
+            raise torch.OutOfMemoryError("full")
+        return inner(rows)
+
+    monkeypatch.setattr(backend, "_log_probabilities", limited)
+    for split, one in zip(backend.score_options(examples, words), whole, strict=True):
+        assert split.likelihoods == pytest.approx(one.likelihoods, abs=1e-4)
+    room = 0
+    with pytest.raises(VtrapError, match=f"{examples[0].item.id}: too little memory on cpu"):
+        backend.score_options(examples, words)
 
 
 def test_likelihoods_are_those_of_the_model_token_by_token(backend, examples):

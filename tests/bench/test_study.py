@@ -304,8 +304,11 @@ def test_two_at_once_and_missing_input_are_wrong_use(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yaml = write(tmp_path / "study.yaml", GOOD)
+        args = argparse.Namespace(study=yaml, out=tmp_path, plan=False, dry_run=False, jobs=1)
         with pytest.raises(UsageError, match="another study is running"):
-            steps.run_steps([counter(tmp_path, "a")], out=tmp_path)
+            study.run(args)
+        assert not (tmp_path / "study.json").exists()  # the report of the one that runs is made of its own
     with pytest.raises(UsageError, match="none does not exist"):
         steps.run_steps([counter(tmp_path, "a", inputs=(tmp_path / "none",))], out=tmp_path)
     with pytest.raises(UsageError, match="cannot start"):

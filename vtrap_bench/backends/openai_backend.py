@@ -84,7 +84,8 @@ class OpenAIBackend:
         """
         done: dict[int, Generation] = {}
         failure: VtrapError | None = None
-        with ThreadPoolExecutor(self._settings.serving.concurrency) as pool:
+        pool = ThreadPoolExecutor(self._settings.serving.concurrency)
+        try:
             asked = [pool.submit(self._answer, example, max_new_tokens) for example in examples]
             for number, answer in enumerate(asked):
                 if failure is not None and answer.cancel():
@@ -92,10 +93,11 @@ class OpenAIBackend:
                 try:
                     done[number] = answer.result()
                 except SampleError:
-                    pool.shutdown(cancel_futures=True)
                     raise
                 except VtrapError as error:
                     failure = failure or error
+        finally:  # after Ctrl-C, say: those that are not asked yet never are, and nobody waits for the others
+            pool.shutdown(wait=False, cancel_futures=True)
         if failure is not None:
             raise UnfinishedError(f"{failure}; what was answered is kept", done=done) from failure
         return [done[number] for number in range(len(examples))]

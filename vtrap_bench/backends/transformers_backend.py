@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,6 +12,9 @@ from vtrap_bench.backends import GENERATION, BackendSettings, Choice, Generation
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing
 from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -69,20 +72,27 @@ class TransformersBackend:
         """
         if not examples:
             return []
+        return self._as_fits(
+            examples, lambda some: self._batch(some, max_new_tokens=max_new_tokens), name=lambda one: one.item.id
+        )
+
+    def _as_fits(
+        self, rows: Sequence[A], do: Callable[[Sequence[A]], list[B]], *, name: Callable[[A], str]
+    ) -> list[B]:
+        """The rows at once, or by halves where the device has too little memory."""
         try:
-            return self._batch(examples, max_new_tokens=max_new_tokens)
+            return do(rows)
         except torch.OutOfMemoryError:
             pass  # dealt with below, where the traceback no longer keeps the tensors of the failed attempt alive
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(examples) == 1:
+        if len(rows) == 1:
             raise VtrapError(
-                f"{examples[0].item.id}: too little memory on {self.device} even for this item alone: use fewer "
+                f"{name(rows[0])}: too little memory on {self.device} even for this item alone: use fewer "
                 "--frames, a smaller --dtype or another --device"
             )
-        half = len(examples) // 2
-        first = self.generate(examples[:half], max_new_tokens=max_new_tokens)
-        return first + self.generate(examples[half:], max_new_tokens=max_new_tokens)
+        half = len(rows) // 2
+        return self._as_fits(rows[:half], do, name=name) + self._as_fits(rows[half:], do, name=name)
 
     def score_options(self, examples: Sequence[Example], candidates: Sequence[Sequence[str]]) -> list[Choice]:
         """How likely is each candidate as the whole answer?
@@ -93,6 +103,7 @@ class TransformersBackend:
 
         Raises:
             SampleError: An example cannot be encoded.
+            VtrapError: As in `generate`.
         """
         end = self._generation.eos_token_id
         end_id = end[0] if isinstance(end, list) else end
@@ -112,7 +123,8 @@ class TransformersBackend:
         found: list[float] = []
         # As many rows at a time as `generate` would be given: the memory it takes is the same.
         for start in range(0, len(rows), max(1, len(examples))):
-            found += self._log_probabilities(rows[start : start + max(1, len(examples))])
+            some = rows[start : start + max(1, len(examples))]
+            found += self._as_fits(some, self._log_probabilities, name=lambda row: str(row[0].id))
         scores = iter(found)
         return [
             Choice(tuple(next(scores) for _ in texts), prompt.visual_tokens, len(prompt.input_ids))
