@@ -280,6 +280,23 @@ def test_a_busy_server_is_asked_again(serve, asked):
     assert len(server.seen) == 3 and asked.waits[1] == 7 and 0.25 <= asked.waits[0] <= 0.5
 
 
+def test_an_interruption_asks_nothing_more(serve, asked, monkeypatch):
+    backend = asked(serve(lambda n, body: (200, said("x"), {})))
+    begun = []
+
+    def answer(example, max_new_tokens):
+        begun.append(example)
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+        threading.Event().wait(0.2)
+
+    monkeypatch.setattr(backend, "_answer", answer)
+    with pytest.raises(KeyboardInterrupt):
+        backend.generate([EXAMPLES[0]] * 60, max_new_tokens=1)
+    threading.Event().wait(0.6)
+    assert len(begun) <= 12
+
+
 def test_what_a_server_refuses_is_said_without_the_key(serve, asked, monkeypatch):
     monkeypatch.setenv("VTRAP_API_KEY", "sk-very-secret")
     server = serve(lambda n, body: (401, {"error": {"message": "wrong key: sk-very-secret"}}, {}))
