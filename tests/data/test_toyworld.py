@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections import Counter
 
 import av
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 
 from vtrap_data.__main__ import main
+from vtrap_data.errors import UsageError
 from vtrap_data.media.select import subset_slots
 from vtrap_data.shards.allocation import compare_strategies
+from vtrap_data.sources.toyworld import generate as generating
 from vtrap_data.sources.toyworld.draw import draw
 from vtrap_data.sources.toyworld.generate import Recipe, encode_clip, generate
 from vtrap_data.sources.toyworld.questions import (
@@ -173,6 +176,41 @@ def test_a_benchmark_keeps_its_answers_out_of_the_conversation(tmp_path):
         assert [m["role"] for m in row["messages"]] == ["user"]
         assert row["answer"] in row["options"]
         assert row["answer"] not in row["messages"][0]["content"].split()
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["videos", "--seed", "1"],
+        ["videos", "--purpose", "bench"],
+        ["videos", "--slots", "32"],
+        ["images"],
+    ],
+    ids=" ".join,
+)
+def test_media_of_another_recipe_are_not_taken_for_this_one(made, tmp_path, capsys, noted, other):
+    shutil.copytree(made, out := tmp_path / "out")
+    if not noted:
+        (out / "recipe.json").unlink()  # as in folders of before
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert main(["toyworld", *other, "--count", "2", "--out", str(out)]) == 2
+    assert "has media of another recipe" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert main(["toyworld", "videos", "--count", "3", "--out", str(out)]) == 0
+    assert (out / "train.jsonl").read_bytes() == (made / "train.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return generate(Recipe(kind="videos", purpose="train", count=3), tmp_path_factory.mktemp("made")).parent
+
+
+def test_a_new_version_of_the_world_is_another_recipe(made, tmp_path, monkeypatch):
+    shutil.copytree(made, out := tmp_path / "out")
+    monkeypatch.setattr(generating, "TOYWORLD_VERSION", 4)
+    with pytest.raises(UsageError, match=r'"version": 3}\).*"version": 4'):
+        generate(Recipe(kind="videos", purpose="train", count=3), out)
 
 
 def test_wrong_use_is_one_line_and_exit_2(tmp_path, capsys):

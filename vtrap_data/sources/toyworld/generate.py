@@ -7,12 +7,12 @@ training and benchmark scenes are drawn from streams that never meet.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,8 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from vtrap_data.errors import UsageError
+from vtrap_data.files import write_bytes
 from vtrap_data.interruption import no_interruption
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.toyworld.draw import draw
@@ -37,6 +39,8 @@ from vtrap_data.sources.toyworld.scene import SIDE, Scene
 
 TOYWORLD_VERSION = 3
 JPEG_QUALITY = 92
+RECIPE = "recipe.json"
+"""Of which recipe the media in a folder are: of every one of them but its count, and of which version of this."""
 
 _ID = re.compile(
     r"toy-(?P<kind>images|videos)(-(?P<slots>\d+))?-(?P<purpose>bench|train)-(?P<seed>\d+)-(?P<index>\d{6})-(?P<number>\d+)"
@@ -99,9 +103,13 @@ def generate(recipe: Recipe, out: Path, *, workers: int = 0) -> Path:
 
     Returns:
         Path of the JSONL.
+
+    Raises:
+        UsageError: Media of another recipe are there.
     """
     media = out / "media"
     media.mkdir(parents=True, exist_ok=True)
+    _check_recipe(recipe, out, media)
     jobs = [(recipe, index, media) for index in range(recipe.count)]
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(jobs), desc=f"toyworld {recipe.kind}", unit="file", mininterval=0.5) as bar:
@@ -109,8 +117,35 @@ def generate(recipe: Recipe, out: Path, *, workers: int = 0) -> Path:
             rows += made
             bar.update()
     path = out / f"{recipe.purpose}.jsonl"
-    _replace(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+    write_bytes(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
     return path
+
+
+def _check_recipe(recipe: Recipe, out: Path, media: Path) -> None:
+    """Refuse a folder whose media are of another recipe: they would be kept, under questions about other scenes."""
+    facts = {name: value for name, value in asdict(recipe).items() if name != "count"}
+    data = json.dumps({"version": TOYWORLD_VERSION, **facts}, sort_keys=True).encode() + b"\n"
+    path = out / RECIPE
+    if path.exists():
+        same, found = path.read_bytes() == data, path.read_text(encoding="utf-8", errors="replace").strip()[:200]
+    else:  # made before recipes were written: the first and the last are compared
+        there = sorted(media.glob("[0-9]" * 6 + ".*"))
+        same, found = all(_is_of(recipe, one) for one in {*there[:1], *there[-1:]}), "not noted, and other pictures"
+    if not same:
+        raise UsageError(
+            f"--out {out} has media of another recipe ({found}), not of {data.decode().strip()}: choose another"
+        )
+    write_bytes(path, data)
+
+
+def _is_of(recipe: Recipe, path: Path) -> bool:
+    """Whether a medium is the one that the recipe gives for its number."""
+    if path.name != _name(recipe, int(path.stem)):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / path.name
+        _draw(recipe, recipe.scene(int(path.stem))[0], again)
+        return again.read_bytes() == path.read_bytes()
 
 
 def _each(jobs: list[tuple[Recipe, int, Path]], workers: int) -> Iterator[list[dict[str, Any]]]:
@@ -126,27 +161,33 @@ def _each(jobs: list[tuple[Recipe, int, Path]], workers: int) -> Iterator[list[d
 def _make(job: tuple[Recipe, int, Path]) -> list[dict[str, Any]]:
     recipe, index, media = job
     scene, questions = recipe.scene(index)
-    still = recipe.kind == "images"
-    path = media / f"{index:06d}.{'jpg' if still else 'mp4'}"
+    path = media / _name(recipe, index)
     if not path.exists():
         partial = path.with_name(f".{path.name}")  # keeps the extension: the muxer is chosen by it
-        if still:
-            draw(scene).save(partial, quality=JPEG_QUALITY)
-        else:
-            encode_clip(scene, partial)
+        _draw(recipe, scene, partial)
         partial.replace(path)
     return [_row(recipe, index, number, question, scene) for number, question in enumerate(questions)]
 
 
+def _name(recipe: Recipe, index: int) -> str:
+    return f"{index:06d}.{'jpg' if recipe.kind == 'images' else 'mp4'}"
+
+
+def _draw(recipe: Recipe, scene: Scene, path: Path) -> None:
+    if recipe.kind == "images":
+        draw(scene).save(path, quality=JPEG_QUALITY)
+    else:
+        encode_clip(scene, path)
+
+
 def _row(recipe: Recipe, index: int, number: int, question: Question, scene: Scene) -> dict[str, Any]:
     still = recipe.kind == "images"
-    mark, name = (IMAGE_MARK, f"{index:06d}.jpg") if still else (VIDEO_MARK, f"{index:06d}.mp4")
-    messages = [{"role": "user", "content": f"{mark}{question.text}"}]
+    messages = [{"role": "user", "content": f"{IMAGE_MARK if still else VIDEO_MARK}{question.text}"}]
     if recipe.purpose == "train":
         messages.append({"role": "assistant", "content": question.answer})
     return {
         "id": recipe.item_id(index, number),
-        "images" if still else "videos": [f"media/{name}"],
+        "images" if still else "videos": [f"media/{_name(recipe, index)}"],
         "messages": messages,
         "question": question.text,
         "options": list(question.options),
@@ -171,12 +212,3 @@ def encode_clip(scene: Scene, path: Path) -> None:
             frame = av.VideoFrame.from_ndarray(np.asarray(draw(scene, i / scene.frames)), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
