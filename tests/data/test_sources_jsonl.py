@@ -114,6 +114,7 @@ def test_marks_are_put_in_and_renamed(tmp_path: Path) -> None:
         ({"conversations": chat("q"), "options": "ab"}, "options"),
         ({"conversations": chat("q"), "options": ["a", "b"], "answer": "c"}, "none of the 2 options"),
         ({"conversations": chat("q"), "licence": 3}, "licence must be text"),
+        ({"conversations": chat("q"), "source": 3}, "source must be text"),
         ({"conversations": chat("\ud800")}, "surrogates"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "'audio'"),
     ],

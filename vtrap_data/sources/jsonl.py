@@ -156,6 +156,7 @@ def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
         names = media["video"] or media["image"]
         turns = _with_marks(turns, kind, len(names))
         item = _item(row, turns, default_id=place)
+        source = _text(row, "source") or source
         licence = _text(row, "licence") or _text(row, "license") or "unknown"
         free = row.get("redistributable")
         if free is not None and not isinstance(free, bool):
@@ -172,7 +173,7 @@ def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
             raise bad(str(error)) from None
         except SampleError as error:
             raise bad(error.detail, error.reason) from None
-    return _Row(_Origin(kind, tuple(paths), _text(row, "source") or source, licence, free), item)
+    return _Row(_Origin(kind, tuple(paths), source, licence, free), item)
 
 
 def _turns(row: Mapping[str, Any]) -> tuple[list[Message], dict[str, list[str]]]:
