@@ -104,7 +104,7 @@ def parse_data(text: str) -> tuple[Part, ...]:
 
 
 def locate(location: str, *, setting: str = "--data") -> Path:
-    """The directory of a packed dataset: a local one, or one that is downloaded from the Hub (`@REVISION` may follow)."""
+    """The directory of a packed dataset: a local one, or one downloaded from the Hub (`@REVISION` may follow)."""
     path = Path(location).expanduser()
     if (path / INDEX).is_file():
         return path
@@ -247,7 +247,7 @@ class Mixture:
         """File that a row is stored in."""
         part, items = self._items(row)
         dataset = self.datasets[part]
-        return str(dataset.root / dataset.column("shard")[items[0]])
+        return str(dataset.root / dataset.rows["shard"][items[0]].as_py())  # one cell: a column has as many as items
 
     def outline(self, row: int) -> Outline:
         """The conversation of a row and what it shows, without opening its media."""

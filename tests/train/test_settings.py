@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vtrap_data.errors import FatalSampleError, UsageError
+from vtrap_data.loading.dataset import PackedDataset
 from vtrap_train import groups, ledger
 from vtrap_train.__main__ import main
 from vtrap_train.config import RECIPES, parse, settings_of
@@ -152,7 +153,7 @@ def test_a_revision_of_a_dataset_on_the_hub_is_what_is_opened(packed, tmp_path, 
     assert locate("ann/tiny").name == "0" * 40
 
 
-def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind):
+def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind, monkeypatch):
     video, images = str(packed_by_kind["video"]), str(packed_by_kind["images"])
     parts = [Part(location=video, weight=2), Part(location=images, weight=0.5)]
     mixture = Mixture(parts, frames=2, seed=3)
@@ -163,6 +164,9 @@ def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind):
     again = Mixture(parts, frames=2, seed=3)
     assert (again.rows == mixture.rows).all()
     assert all(mixture[row].item.messages == mixture.outline(row).messages for row in (0, 13, 25))
+    shard = mixture.datasets[1].column("shard")[0]
+    monkeypatch.setattr(PackedDataset, "column", None)  # a skipped sample must not cost the names of all shards
+    assert mixture.shard_of(24) == f"{images}/{shard}"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
