@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -10,15 +9,15 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError, printable, wrong_path
+from vtrap_train.command_line import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0 done, 1 stopped, 2 wrong use, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     warnings.simplefilter("ignore", FutureWarning)
     # Where it is installed it is imported, and misses a kernel for CPUs that nobody asked for.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -87,10 +86,6 @@ def _main(words: list[str]) -> int:
 
 def _push(words: list[str]) -> int:
     from vtrap_train import push
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UsageError(f"{message} (see --help)")
 
     parser = Parser(prog="python -m vtrap_train push")
     push.add_arguments(parser)

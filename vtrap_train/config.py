@@ -16,7 +16,7 @@ from dataclasses import InitVar, asdict, dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from trl import SFTConfig, TrlParser
@@ -25,6 +25,7 @@ from vtrap_data.encoding.models import named
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json, parse_yaml
+from vtrap_train.command_line import Parser
 from vtrap_train.data import Mixture, Streaming, parse_data, parse_frames
 from vtrap_train.groups import check_groups
 from vtrap_train.sharding import AUTO, NONE, PRESETS, UNSHARDED, Sharding, decide, preset
@@ -337,17 +338,15 @@ class Parsed(NamedTuple):
     recipe: str | None = None
 
 
-class _Parser(TrlParser):  # type: ignore[misc]
-    def error(self, message: str) -> NoReturn:
-        # argparse would print the usage of 200 flags first.
-        raise UsageError(f"{message} (see --help)")
+class _Parser(Parser, TrlParser):  # type: ignore[misc]
+    pass
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     pass
 
 
-class _Peek(argparse.ArgumentParser):
+class _Peek(Parser):
     """Finds the flags that decide about the rest."""
 
     def __init__(self) -> None:
@@ -356,9 +355,6 @@ class _Peek(argparse.ArgumentParser):
         self.add_argument("--config")
         self.add_argument("--deepspeed")
         self.add_argument("--lora_r", "--lora-r")
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
 
 
 def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:

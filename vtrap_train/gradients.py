@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,11 @@ from tqdm import tqdm
 
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import SampleError, UsageError, VtrapError, printable
+from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example, Frames
+from vtrap_data.shards.manifest import INDEX
+from vtrap_train.command_line import Parser
 from vtrap_train.cosines import PARTS, VARIANTS, Estimate, Matrix, draw_weights, measure
 from vtrap_train.data import locate
 from vtrap_train.groups import GROUPS, group_of
@@ -65,13 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m vtrap_train.gradients",
         description="Do image and video gradients of a checkpoint agree, per module group and frame count?",
         epilog=EPILOG,
@@ -170,9 +168,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     write_text(out / "gradients.json", json.dumps(found, indent=2) + "\n")
     from vtrap_train.gradient_figure import figure_bytes
 
-    temporary = out / ".gradients.png.tmp"
-    temporary.write_bytes(figure_bytes(found))
-    temporary.replace(out / "gradients.png")
+    write_bytes(out / "gradients.png", figure_bytes(found))
     return found
 
 
@@ -332,8 +328,8 @@ def _frame_counts(text: str) -> list[int]:
 def _key(args: argparse.Namespace, ref: Any, manifest: Mapping[str, Any], roots: Sequence[Path]) -> str:
     """What an earlier result must have in common to be used again: weights, data, how it is shown, which batches."""
     folder = Path(ref.path)
-    weights = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*.safetensors"))]
-    data = [hashlib.sha256((root / "index.parquet").read_bytes()).hexdigest() for root in roots]
+    weights = [sha256_file(p) for p in sorted(folder.glob("*.safetensors"))]
+    data = [sha256_file(root / INDEX) for root in roots]
     settings = [args.batches, args.batch_size, args.image_batch_size, args.seed, args.dtype, args.attn_implementation]
     parts = [FORMAT, PARTS, weights or ref.path, ref.revision, data, settings, manifest]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
