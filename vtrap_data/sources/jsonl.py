@@ -30,6 +30,7 @@ from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.media.tars import MediaRoot
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item, Kind, Message, Role, SourceSample
+from vtrap_data.sources.store import unique
 
 _ROLES: dict[str, Role] = {
     "human": "user",
@@ -101,7 +102,7 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
         except SampleError as error:
             rejected.append(error)
             continue
-        read = read._replace(item=replace(read.item, id=_unique(read.item.id, used)))
+        read = read._replace(item=replace(read.item, id=unique(read.item.id, used)))
         # Text rows have no medium in common: each stays a sample of its own.
         groups.setdefault(read.origin if read.origin.paths else read.item.id, []).append(read)
     if not groups and not rejected:
@@ -315,7 +316,7 @@ def _sample(rows: Sequence[_Row], root: MediaRoot, ids: dict[str, int]) -> Sourc
         # Several images: the first name, and a hash of all of them that does not depend on the order of the rows.
         name = f"{names[0]}+{len(names) - 1}-{hashlib.sha256('|'.join(names).encode()).hexdigest()[:8]}"
     return SourceSample(
-        id=_unique(name, ids),
+        id=unique(name, ids),
         kind=origin.kind,
         paths=origin.paths,
         items=tuple(row.item for row in rows),
@@ -323,13 +324,3 @@ def _sample(rows: Sequence[_Row], root: MediaRoot, ids: dict[str, int]) -> Sourc
         licence=origin.licence,
         redistributable=origin.redistributable,
     )
-
-
-def _unique(name: str, used: dict[str, int]) -> str:
-    """`name`, or `name#2` and on where it is taken: LLaVA files repeat ids."""
-    unique = name
-    while unique in used:
-        used[name] += 1
-        unique = f"{name}#{used[name]}"
-    used[unique] = 1
-    return unique

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -18,13 +17,13 @@ from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.benchmarks.rows import read_rows
 from vtrap_data.sources.benchmarks.spec import Benchmark, Question, lettered, write_facts
 from vtrap_data.sources.counts import Known, agrees, marked, verdict
+from vtrap_data.sources.store import store_image, unique
 
 BENCH = "bench.jsonl"
 REPORT = "benchmark.json"
 CONVERSION_VERSION = 3
 """A change that alters what is written bumps it (CHANGELOG label FORMAT)."""
 MOST_BAD = 0.1
-_ENDINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +123,8 @@ def convert(
             raise UsageError(f"{benchmark.name} is about video files: give their folder with --media")
         if not media.is_dir():
             raise UsageError(f"--media {media} is not a folder")
-    counts, bad, ids = [], [], Counter[str]()
+    counts, bad = [], []
+    ids: dict[str, int] = {}
     unknown: Counter[str] = Counter()
     missing: dict[str, None] = {}
     with atomic_file(out / BENCH) as file:
@@ -142,7 +142,7 @@ def convert(
                         continue
                     names = [_image(value, out, Path(rows)) for value in question.images]
                     video = _video(question, media, missing)
-                    name = _unique(f"{benchmark.name}/{question.id or f'{part.config}/{number:06d}'}", ids)
+                    name = unique(f"{benchmark.name}/{question.id or f'{part.config}/{number:06d}'}", ids)
                     copies = rotations(question, name) if circular else [(name, question)]
                     data = b"".join(_line(benchmark, one, names, id=i, video=video) for i, one in copies)
                 except (ValueError, KeyError, TypeError) as error:
@@ -274,11 +274,7 @@ def _image(value: Any, out: Path, rows: Path) -> str:
         if not file.is_relative_to(rows.resolve()) or not file.is_file():
             raise ValueError(f"its image {path[:80]!r} is not a file in the folder of the rows")
         data = file.read_bytes()
-    ending = next((end for start, end in _ENDINGS.items() if data.startswith(start)), "img")
-    name = f"media/{hashlib.sha256(data).hexdigest()[:32]}.{ending}"
-    if not (out / name).is_file():
-        write_bytes(out / name, data, sync=False)
-    return name
+    return store_image(data, out, "media")
 
 
 def _video(question: Question, media: Path | None, missing: dict[str, None]) -> str | None:
@@ -291,13 +287,3 @@ def _video(question: Question, media: Path | None, missing: dict[str, None]) -> 
             return name
     missing[question.video[0]] = None
     return question.video[0]
-
-
-def _unique(name: str, used: Counter[str]) -> str:
-    """`name`, or `name#2` and on where it is taken: MME gives both questions of a picture one id."""
-    unique = name
-    while used[unique]:
-        used[name] += 1
-        unique = f"{name}#{used[name]}"
-    used[unique] += 1
-    return unique

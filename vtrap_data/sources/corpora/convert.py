@@ -9,7 +9,6 @@ Three shapes of rows:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.corpora.rows import find_files, read_rows
 from vtrap_data.sources.corpora.table import NamedCorpus, Shape, Subset
 from vtrap_data.sources.counts import Known, agrees, marked, verdict
+from vtrap_data.sources.store import store_image
 
 QUESTIONS = "questions.jsonl"
 REPORT = "corpus.json"
@@ -342,17 +342,8 @@ def _video(
     return places[0]
 
 
-_ENDINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"II*\0": "tif"}
-
-
 def _image(value: Any, out: Path) -> str:
-    """Write one image under the hash of its bytes; equal images are one file, so their rows share a medium."""
     data = value.get("bytes") if isinstance(value, Mapping) else None
     if not isinstance(data, bytes) or not data:
         raise ValueError("its image has no bytes")
-    ending = next((end for start, end in _ENDINGS.items() if data.startswith(start)), "img")
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"{IMAGES}/{digest[:2]}/{digest[:32]}.{ending}"  # two levels: a million files in one folder are slow
-    if not (out / name).is_file():
-        write_bytes(out / name, data, sync=False)
-    return name
+    return store_image(data, out, IMAGES, spread=True)
