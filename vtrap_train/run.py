@@ -69,6 +69,11 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
             if not complete(leftover):
                 _say(config, f"{leftover} was not written to its end: removed")
                 shutil.rmtree(leftover)
+                continue
+            # Trainer removes what was changed longest ago. Where that was cut short, the folder is younger than its
+            # files, and would outlive a whole checkpoint.
+            written = (leftover / "trainer_state.json").stat().st_mtime
+            os.utime(leftover, (written, written))
     checkpoint = last_checkpoint(out)
 
     processor = load_processor(ref)

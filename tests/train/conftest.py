@@ -60,6 +60,31 @@ def singles(sources, tmp_path_factory):
     return found
 
 
+@pytest.fixture(scope="session")
+def whole_runs(model_dir, sources, tmp_path_factory):
+    """Trainings by the real command, which run in the background: see whole_runs.py."""
+    from test_streaming import Server
+    from whole_runs import KINDS, WholeRuns
+
+    root = tmp_path_factory.mktemp("whole runs")
+    samples = [*sources, *(text_sample(n) for n in range(2, 4))]
+    for kind in KINDS:
+        found = [s for s in samples if s.kind == kind][: 2 if kind == "video" else 4]  # a clip has two questions
+        pack_into(found, root / "corpora" / kind, samples_per_shard=2)
+    with Server(root / "corpora") as server:
+        runs = WholeRuns(model_dir, root / "corpora", server, root)
+        yield runs
+        runs.pool.shutdown(cancel_futures=True)
+        server.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begin(request):
+    """What takes long is begun early."""
+    if any("whole_runs" in item.fixturenames for item in request.session.items):
+        request.getfixturevalue("whole_runs")
+
+
 def pack_into(samples, out: Path, **changes) -> Path:
     settings = {"budgets": (2, 4, 8, 16), "slots": 16, "mean_frames": 4, "store": 16, "short_side": 64, **changes}
     pack(samples, out, settings=PackSettings(name="tiny", **settings))

@@ -1,18 +1,20 @@
-"""Several processes (gloo, on the CPU): any mix of modalities on any rank, under ZeRO, with the same result."""
+"""Several processes (gloo, on the CPU): they stop together, adapters, batches by tokens, and dummies.
+
+The nine pairs of modalities under DDP, ZeRO-2 and ZeRO-3 are in test_whole_runs.py.
+"""
 
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from alike import TORCHRUN, assert_alike, launch, log, same, start
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from whole_runs import CELLS, HOW, STEPS
 
 import vtrap_train
 from vtrap_data.encoding import collate, encode, load_model, load_processor, resolve
@@ -22,99 +24,19 @@ from vtrap_train.memory import GB, demand
 from vtrap_train.run import run
 from vtrap_train.sharding import MARGIN
 
-STEPS = "--max_steps 9 --learning_rate 1e-3 --logging_steps 1 --save_steps 5 --train_sampling_strategy sequential"
-CELLS = list(product(("text", "images", "video"), repeat=2))  # (modality of rank 0, modality of rank 1), a step each
-
 
 @pytest.fixture(scope="module")
 def nine(singles):
-    """--data whose epoch is the nine pairs of `CELLS`, one after the other."""
+    """--data whose epoch is the nine pairs of `CELLS`, one after the other, each of one sample."""
     return ",".join(str(singles[kind]) for cell in CELLS for kind in cell)
 
 
-@pytest.fixture(scope="module")
-def alone(model_dir, nine, tmp_path_factory):
-    """The same nine steps in one process, where nothing can hang."""
-    out = tmp_path_factory.mktemp("alone") / "out"
-    words = ["--model", model_dir, "--data", nine, "--output_dir", out, *STEPS.split()]
-    run(parse([str(w) for w in [*words, "--per_device_train_batch_size", 2]]))
-    return out
-
-
 ADAPTERS = "--lora_r 4 --lora_dropout 0.1 --lora_target language+projector+vision --learning_rate 1e-2"
-HOW = {
-    "ddp": (),
-    "zero2": ("--deepspeed", "zero2", "--gpu_memory_gb", "80"),  # what is asked for wins over what would fit
-    "zero3": ("--deepspeed", "zero3", "--gradient_checkpointing", "true"),  # as in every recipe that uses it
-}
-
-# Python reads this before the command.
-NO_NUMBER = """
-import os
-if os.environ.get("RANK") == "1":
-    import vtrap_data
-    from trl import SFTTrainer
-    stock = SFTTrainer.compute_loss
-    def broken(self, *args, **kwargs):
-        loss = stock(self, *args, **kwargs)
-        return loss * float("nan") if self.state.global_step == 7 else loss
-    SFTTrainer.compute_loss = broken
-"""
 
 
 def assert_like(out, alone, model_dir):
     weights, reference, start = (load_file(folder / "model.safetensors") for folder in (out, alone, model_dir))
     assert_alike(weights, reference, start, way=5e-3, each=1e-3)
-
-
-def assert_stock(folder, model_dir):
-    """An ordinary checkpoint, as the base model is: names and shapes of the Hub, whole for stock transformers."""
-    found, base = (load_file(f / "model.safetensors") for f in (folder, model_dir))
-    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in base.items()}
-    _, report = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", HOW)
-def test_every_rank_may_have_any_modality(how, model_dir, nine, alone, tmp_path):
-    out = tmp_path / how
-    words = ["--model", model_dir, "--data", nine, "--output_dir", out, *STEPS.split(), "--json"]
-    words += ["--gpus", "2", *HOW[how], "--per_device_train_batch_size", "1"]
-    done = launch(words)
-    summary = json.loads(done.stdout)
-    assert summary["samples_by_modality"] == {"video": 6, "images": 6, "text": 6}
-    assert summary["sharding"]["setup"] == ("no sharding" if how == "ddp" else how)
-    assert f"sharding   {summary['sharding']['why']}" in done.stderr
-    lines, expected = log(out), log(alone)
-    assert len(lines) == len(CELLS)
-    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-4)
-    for line, other, cell in zip(lines, expected, CELLS, strict=True):
-        modalities = {k: v for k, v in line.items() if k.startswith("loss/modality/")}
-        assert set(modalities) == {f"loss/modality/{kind}" for kind in cell}
-        assert modalities == pytest.approx({k: other[k] for k in modalities}, rel=1e-4)
-        assert line["visual_tokens"] == other["visual_tokens"]
-    assert_like(out, alone, model_dir)
-    for folder in (out / "checkpoint-5", out):
-        assert_stock(folder, model_dir)
-    kept = shutil.copy(out / "model.safetensors", tmp_path / "kept.safetensors")
-    if how == "ddp":  # the loss of one rank is no number: both stop, and what was learned is kept
-        shutil.rmtree(out)
-        (tmp_path / "sitecustomize.py").write_text(NO_NUMBER)
-        done = start(words, PYTHONPATH=str(tmp_path))
-        assert done.returncode == 1
-        assert done.stderr.count("vtrap-train: ") == 1 and "Traceback" not in done.stderr
-        assert "the loss of step 8 is nan (items: " in done.stderr
-        assert f"What was learned before is in {out / 'checkpoint-7'}" in done.stderr
-        assert log(out) == lines[:7] and not (out / "training_summary.json").exists()
-    else:
-        for name in ("checkpoint-9", "training_summary.json", "model.safetensors"):
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()  # as if killed after the checkpoint of step 5
-    done = launch(words, by=TORCHRUN)
-    assert f"going on from {out / ('checkpoint-7' if how == 'ddp' else 'checkpoint-5')}" in done.stderr
-    assert log(out) == lines
-    assert same(out, kept)
 
 
 @pytest.mark.slow
@@ -125,7 +47,7 @@ def test_ranks_stop_together_when_one_has_a_reason_and_adapters_go_on_under_zero
     processor = load_processor(resolve(str(model_dir)))
     longest = {k: len(encode(PackedDataset(singles[k])[0], processor, train=True).input_ids) for k in singles}
     words = ["--model", model_dir, "--data", data, "--output_dir", out, *STEPS.split(), "--max_steps", "5"]
-    words += [*HOW["zero3"], *ADAPTERS.split(), "--per_device_train_batch_size", "1", "--save_steps", "2"]
+    words += [*HOW["zero3"].split(), *ADAPTERS.split(), "--per_device_train_batch_size", "1", "--save_steps", "2"]
     words += ["--max_tokens", longest["video"] - 1]
     assert longest["video"] > max(longest["text"], longest["images"])
     done = start([*words, "--gpus", "2"])
@@ -145,7 +67,7 @@ def test_ranks_stop_together_when_one_has_a_reason_and_adapters_go_on_under_zero
 def test_adapters_go_on_exactly_under_zero2_and_the_best_ones_come_out(model_dir, nine, tmp_path):
     out = tmp_path / "out"
     words = ["--model", model_dir, "--data", nine, "--output_dir", out, *ADAPTERS.split(), "--max_steps", "6"]
-    words += ["--logging_steps", "1", "--save_steps", "2", *HOW["zero2"], "--per_device_train_batch_size", "1"]
+    words += ["--logging_steps", "1", "--save_steps", "2", *HOW["zero2"].split(), "--per_device_train_batch_size", "1"]
     words += ["--gradient_accumulation_steps", "3", "--tokens_per_batch", "60"]
     words += ["--eval_tasks", "image,video", "--load_best_model_at_end", "true", "--save_total_limit", "3"]
     (out / "eval").mkdir(parents=True)

@@ -103,7 +103,8 @@ class Seen(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("more", [(), ("--tokens_per_batch", "200"), ("--turns", "joined")])
+# ... and without either through the command itself: test_whole_runs.py.
+@pytest.mark.parametrize("more", [("--tokens_per_batch", "200"), ("--turns", "joined")])
 def test_map_style_and_streaming_are_bit_equal(more, model_dir, corpus, server, tmp_path):
     words = (*SEQUENTIAL, *more)
     assert main(argv(model_dir, corpus, tmp_path / "map", *words)) == 0
