@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bench.benchmark_rows import png
+from bench.benchmark_rows import fixture, png
+from PIL import Image
 
+from vtrap_data.sources.benchmarks import BENCHMARKS
+from vtrap_data.sources.benchmarks.convert import BENCH, convert
 from vtrap_data.sources.store import store_image, unique
 
 
@@ -26,3 +34,30 @@ def test_a_picture_that_a_power_cut_tore_is_written_again(tmp_path: Path, spread
 def test_names_that_are_taken_get_a_number() -> None:
     used: dict[str, int] = {}
     assert [unique(name, used) for name in ("a", "a", "a#2", "a", "b")] == ["a", "a#2", "a#2#2", "a#3", "b"]
+
+
+def written(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / BENCH).read_text("utf-8").splitlines()]
+
+
+def test_a_table_of_text_holds_its_pictures_in_base64(tmp_path: Path) -> None:
+    """MMBench's own files: long cells, and one row in eleven whose picture is no picture."""
+    rows = [row for row in fixture("mmbench_en") for _ in range(6)][:11]
+    pictures = [png(row["image"]) for row in rows]
+    Image.effect_noise((40, 30), 60).save(noise := io.BytesIO(), "PNG")
+    pictures[2] = noise.getvalue()
+    cells = [base64.b64encode(picture).decode() for picture in pictures]
+    cells[1] = "data:image/png;base64," + cells[1]
+    cells[3] = "A" * 400  # more than a file's name can have
+    path = tmp_path / "rows" / "en" / "dev.tsv"
+    path.parent.mkdir(parents=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), delimiter="\t")
+        table.writeheader()
+        table.writerows({**row, "image": cell} for row, cell in zip(rows, cells, strict=True))
+    done = convert(BENCHMARKS["mmbench_en"], rows=str(tmp_path / "rows"), out=tmp_path / "out")
+    assert done.questions == 10
+    assert [bad.row for bad in done.bad] == ["en/dev[3]"] and "nor a picture in base64" in done.bad[0].detail
+    del pictures[3]
+    for picture, line in zip(pictures, written(tmp_path / "out"), strict=True):
+        assert (tmp_path / "out" / line["images"][0]).read_bytes() == picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.benchmarks.rows import read_rows
 from vtrap_data.sources.benchmarks.spec import Benchmark, Question, lettered, write_facts
 from vtrap_data.sources.counts import Known, agrees, marked, verdict
-from vtrap_data.sources.store import store_image, unique
+from vtrap_data.sources.store import ending, store_image, unique
 
 BENCH = "bench.jsonl"
 REPORT = "benchmark.json"
@@ -258,10 +259,11 @@ def _line(benchmark: Benchmark, question: Question, names: list[str], *, id: str
 
 
 def _image(value: Any, out: Path, rows: Path) -> str:
-    """Write one image under the hash of its bytes; equal images are one file, so their questions share a medium.
+    """Store one image.
 
     Args:
-        value: `{"bytes", "path"}` as `datasets` gives it, or the path of a file beside the rows.
+        value: `{"bytes", "path"}` as `datasets` gives it; the path of a file beside the rows; or its bytes in base64,
+            as tables of text hold them.
         out: Folder of `media/`.
         rows: Folder of the rows.
     """
@@ -270,11 +272,26 @@ def _image(value: Any, out: Path, rows: Path) -> str:
     if data is None:
         if not isinstance(path, str) or not path:
             raise ValueError("it has no image")
-        file = (rows / path).resolve()
-        if not file.is_relative_to(rows.resolve()) or not file.is_file():
-            raise ValueError(f"its image {path[:80]!r} is not a file in the folder of the rows")
-        data = file.read_bytes()
+        data = _beside(path, rows) or _in_base64(path)
+        if data is None:
+            raise ValueError(f"its image {path[:80]!r} is no file in the folder of the rows, nor a picture in base64")
     return store_image(data, out, "media")
+
+
+def _beside(path: str, rows: Path) -> bytes | None:
+    try:
+        file = (rows / path).resolve()
+        return file.read_bytes() if file.is_relative_to(rows.resolve()) and file.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, a circle of links, a NUL
+        return None
+
+
+def _in_base64(cell: str) -> bytes | None:
+    try:
+        data = base64.b64decode("".join(cell.rpartition("base64,")[2].split()), validate=True)
+    except ValueError:
+        return None
+    return data if ending(data) else None
 
 
 def _video(question: Question, media: Path | None, missing: dict[str, None]) -> str | None:
