@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vtrap_train.collate import VideoCollator
 
-ORDER_VERSION = 1
 MICRO = "micro_batches"
 """Key under which a step of `step_loader` holds its batches."""
 
@@ -201,13 +200,6 @@ def padding(sampler: StepSampler, *, epoch: int = 0) -> Padding:
             for lengths in (sampler.lengths[list(b)] for b in rank if b):
                 computed += int(lengths.sum() if sampler.packed else len(lengths) * lengths.max())
     return Padding(int(sampler.lengths.sum()), computed, batches)
-
-
-def plain_padding(sampler: StepSampler, *, rows_per_batch: int, epoch: int = 0) -> Padding:
-    """Padding of the same epoch when every `rows_per_batch` rows are padded to their longest."""
-    lengths = sampler.lengths[sampler.order(epoch)]
-    groups = [lengths[at : at + rows_per_batch] for at in range(0, len(lengths), rows_per_batch)]
-    return Padding(int(lengths.sum()), sum(len(g) * int(g.max()) for g in groups), len(groups))
 
 
 class _Rows(Dataset[list[dict[str, int]]]):

@@ -27,16 +27,15 @@ View = Callable[[int], Example]
 """From a budget to the item with the frames of that budget."""
 
 
-def load_judge(model: str, *, strategy: Literal["loss", "vlm"], device: str | None = None) -> Judge:
+def load_judge(model: str, *, strategy: Literal["loss", "vlm"]) -> Judge:
     """Load a model that says how many frames an item needs.
 
     Args:
         model: A named model, a folder or a Hub id.
         strategy: What it is asked: its loss on the answer at each budget, or which budget it prefers.
-        device: Where it runs; None: the GPU if there is one.
     """
     ref = resolve(model)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = "cuda" if torch.cuda.is_available() else "cpu"
     processor = load_processor(ref)
     loaded: Any = load_model(ref, dtype=None if where != "cpu" else torch.float32)
     loaded = loaded.to(where).eval()
