@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vtrap_data.encoding import Cost, ModelRef, Shown, Size, token_cost, visual_tokens
+from vtrap_data.encoding import Cost, ModelRef, Shown, Size, load_config, token_cost, visual_tokens
 from vtrap_data.errors import UnreachableError, UsageError, VtrapError
 from vtrap_train.data import Mixture
 
@@ -22,10 +22,7 @@ def ceiling(asked: int | None, ref: ModelRef) -> int:
     Raises:
         UsageError: More is asked than the model allows.
     """
-    from transformers import AutoConfig
-
-    config: Any = AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
-    most = int(config.get_text_config().max_position_embeddings)
+    most = int(load_config(ref).get_text_config().max_position_embeddings)
     if asked is not None and asked > most:
         raise UsageError(
             f"--max_tokens {asked} is more than the {most} positions that {ref.name} has: leave it out, or use a "

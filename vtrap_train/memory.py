@@ -10,11 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
-from hub_cards.errors import one_line
-from vtrap_data.encoding import resolve
-from vtrap_data.errors import UsageError
+from vtrap_data.encoding import load_config, resolve
 from vtrap_train.four_bits import in_four_bits
 from vtrap_train.groups import check_groups, group_of
 
@@ -109,11 +107,7 @@ def demand(arguments: VtrapArguments, config: TrainConfig, *, model_config: Any 
 
 def config_of(arguments: VtrapArguments) -> Any:
     """The model's own configuration. Raises UsageError if there is no such model."""
-    ref = resolve(arguments.model)
-    try:
-        return AutoConfig.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--model {arguments.model!r} cannot be used: {one_line(error)}") from error
+    return load_config(resolve(arguments.model))
 
 
 def count(model_config: Any, arguments: VtrapArguments) -> Counts:

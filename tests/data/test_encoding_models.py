@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from encoding_families import NAMES, ONEVISION, VICUNA, VICUNA_VIDEOS, _llama_tokenizer, _qwen_parts, _tokenizer
 
-from vtrap_data.encoding import Shown, Size, load_processor, resolve, visual_tokens
+from vtrap_data.encoding import Shown, Size, load_config, load_model, load_processor, resolve, visual_tokens
 from vtrap_data.encoding.models import NAMED
 from vtrap_data.errors import UsageError
 
@@ -48,6 +48,23 @@ def test_a_hub_id_is_its_named_model_unless_a_revision_or_a_folder_is_meant(tmp_
     monkeypatch.chdir(tmp_path)
     found = resolve("Qwen/Qwen2.5-VL-7B-Instruct")
     assert (found.family, found.revision) == ("qwen2_vl", None)
+
+
+def test_what_is_not_there_is_wrong_use_that_says_what_to_do(tmp_path):
+    """Offline, as these tests are, and with folders that lack a part or hold a damaged one."""
+    for name in ("qwen2.5-vl-7b", "llava-next-video-7b"):
+        for load in (load_config, load_processor, load_model):
+            with pytest.raises(UsageError, match=f"--model '{name}' cannot be used .*hf download {NAMED[name].path}"):
+                load(NAMED[name])
+    with pytest.raises(UsageError, match=r"--model 'somebody/else@v1' cannot be used .*hf download somebody/else$"):
+        resolve("somebody/else@v1")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    for load in (load_processor, load_model):  # a config.json alone, as of a run that was cut short
+        with pytest.raises(UsageError, match="a folder must hold what save_pretrained writes"):
+            load(resolve(str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl", "text_config": 3}')
+    with pytest.raises(UsageError, match="text_config"):
+        load_config(resolve(str(tmp_path)))
 
 
 # --- the settings of the released checkpoints -----------------------------------------------------------------------

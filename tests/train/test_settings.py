@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vtrap_data.encoding.models import TOY_VL
 from vtrap_data.errors import FatalSampleError, UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_train import groups, ledger
@@ -75,11 +76,15 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--data", "no/name--at-all"], "'no/name--at-all' is not a local directory"),
         (["--model", "toy-vl", "--data", "no/name--at-all", "--streaming"], "was not found on the Hub"),
         (["--model", "toy-vll", "--data", "DATA"], "Did you mean 'toy-vl'"),
+        (["--model", "qwen2.5-vl-7b", "--data", "DATA"], "'qwen2.5-vl-7b' cannot be used"),
+        (["--model", "BARE", "--data", "DATA", "--plan"], "a folder must hold what save_pretrained writes"),
         (["--model", "toy-vl", "--data", "DATA", "--frames", "5"], "5"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(argv, says, capsys, packed, tmp_path):
-    argv = [str(packed) if a == "DATA" else a for a in argv]
+    places = {"DATA": packed, "BARE": tmp_path}  # a model of which only config.json is there
+    shutil.copy(TOY_VL / "config.json", tmp_path)
+    argv = [str(places.get(a, a)) for a in argv]
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and says in err and err.startswith("vtrap-train: ")

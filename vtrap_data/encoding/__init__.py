@@ -14,7 +14,7 @@ from vtrap_data.encoding.families import family_of, install
 from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.fit import fit_of
 from vtrap_data.encoding.manifest import preprocessing
-from vtrap_data.encoding.models import ModelRef, load_model, load_processor, resolve
+from vtrap_data.encoding.models import ModelRef, load_config, load_model, load_processor, resolve
 from vtrap_data.encoding.positions import install_positions
 from vtrap_data.encoding.tokens import Encoded, blank, encode, shown
 from vtrap_data.encoding.turns import join
@@ -34,6 +34,7 @@ __all__ = [
     "install",
     "install_positions",
     "join",
+    "load_config",
     "load_model",
     "load_processor",
     "preprocessing",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from huggingface_hub.errors import StrictDataclassError
 
 from hub_cards.errors import one_line
 from vtrap_data.encoding import llava_next_video
 from vtrap_data.encoding.families import FAMILIES, family_of
 from vtrap_data.encoding.family import FamilyName
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, storage_full
 from vtrap_data.json_object import read_json_object
 
 if TYPE_CHECKING:
@@ -133,14 +137,8 @@ def resolve(name_or_path: str) -> ModelRef:
             f"and no Hub id of the form owner/name.{hint}"
         )
     else:
-        from transformers import AutoConfig
-
         path, revision = split_revision(name_or_path)
-        try:
-            # False, not the default: that would ask on a terminal whether code of the repository may run.
-            model_type = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False).model_type
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--model {name_or_path!r} cannot be used: {one_line(error)}") from error
+        model_type = _config(path, revision=revision, name=name_or_path).model_type
     if model_type not in FAMILIES:
         raise UsageError(
             f"--model {name_or_path!r} has model_type {model_type!r}; families with an encoding: {', '.join(FAMILIES)}"
@@ -148,15 +146,51 @@ def resolve(name_or_path: str) -> ModelRef:
     return ModelRef(name=name_or_path, path=path, family=model_type, revision=revision)
 
 
+def load_config(ref: ModelRef) -> Any:
+    """The configuration of a model (a `PretrainedConfig` of transformers).
+
+    Raises:
+        UsageError: It cannot be had, or is none.
+    """
+    return _config(ref.path, revision=ref.revision, name=ref.name)
+
+
+def _config(path: str, *, revision: str | None, name: str) -> Any:
+    from transformers import AutoConfig
+
+    with _explained(name, path):
+        # False, not the default: that would ask on a terminal whether code of the repository may run.
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+
+
+@contextmanager
+def _explained(name: str, path: str) -> Iterator[None]:
+    """What the libraries say where files of a model are missing or damaged, as a UsageError that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, StrictDataclassError) as error:
+        if storage_full(error):
+            raise
+        advice = f"where there is no network it must be there already: hf download {path}"
+        if Path(path).is_dir():
+            advice = "a folder must hold what save_pretrained writes, of the model and of its processor"
+        raise UsageError(f"--model {name!r} cannot be used ({one_line(error)}): {advice}") from error
+
+
 def load_processor(ref: ModelRef) -> ProcessorMixin:
-    """The processor (tokenizer, image and video processor) of a model, with the settings it was saved with."""
+    """The processor (tokenizer, image and video processor) of a model, with the settings it was saved with.
+
+    Raises:
+        UsageError: It cannot be had, or is that of another family.
+    """
     from transformers import AutoProcessor
 
     processor: Any
-    if ref.family == "llava_next_video":
-        processor = llava_next_video.load_processor(ref.path, revision=ref.revision)
-    else:
-        processor = AutoProcessor.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
+    with _explained(ref.name, ref.path):
+        if ref.family == "llava_next_video":
+            processor = llava_next_video.load_processor(ref.path, revision=ref.revision)
+        else:
+            processor = AutoProcessor.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
     family = family_of(processor)
     if family.name != ref.family:
         raise UsageError(
@@ -183,16 +217,21 @@ def load_model(
         ref: From `resolve`.
         dtype: Of the weights; None keeps the dtype they were saved in.
         attn_implementation: As in transformers.
+
+    Raises:
+        UsageError: Its weights cannot be had.
     """
     from transformers import AutoModelForImageTextToText
 
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        ref.path,
-        revision=ref.revision,
-        dtype="auto" if dtype is None else dtype,
-        attn_implementation=attn_implementation,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    model: Any
+    with _explained(ref.name, ref.path):
+        model = AutoModelForImageTextToText.from_pretrained(
+            ref.path,
+            revision=ref.revision,
+            dtype="auto" if dtype is None else dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
     FAMILIES[ref.family].install(model)
     return cast("PreTrainedModel", model)
