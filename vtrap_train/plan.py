@@ -169,9 +169,10 @@ def memory_lines(facts: dict[str, Any]) -> list[str]:
         if mark and facts["gpu_gb"] is not None:
             mark += f", on {facts['gpu_gb']:.3g} GB"
             if whole > (1 - MARGIN) * facts["gpu_gb"]:
-                lighter = [n for n, other in facts["gb"].items() if other < gb]
+                room = (1 - MARGIN) * facts["gpu_gb"] - facts["activations_gb"]
+                fitting = [n for n, other in facts["gb"].items() if other <= room]
                 mark += ": tight; fewer --tokens_per_batch, a smaller batch"
-                mark += f" or --deepspeed {min(lighter, key=facts['gb'].get)}" if lighter else ""
+                mark += f" or --deepspeed {fitting[0]}" if fitting else ""
         lines.append(f"  {name:<14} {gb:>9.2f} {whole:>9.2f}{mark}")
     return [*lines, f"  {facts['why']}"]
 

@@ -80,7 +80,8 @@ def decide(
     if gb is None:
         return Sharding(ALONE, None, f"{ALONE}: there is no GPU here (and no --gpu_memory_gb) to fit into")
     needed = needed or demand(arguments, config)
-    main = main_gb(processes)
+    elsewhere = arguments.plan and arguments.gpu_memory_gb is not None
+    main = None if elsewhere else main_memory_gb(processes)
     setup = lightest(needed, processes=processes, gb=gb, main_gb=main)
     if needed.states(setup, processes) > gb * GB:
         told = refusal(needed, setup=setup, processes=processes, gb=gb, model=arguments.model, main_gb=main)
@@ -169,8 +170,8 @@ def gpu_gb(asked: float | None) -> float | None:
     return min(found) / GB if found else None
 
 
-def main_gb(processes: int) -> float | None:
-    """Main memory in GB of all nodes of this run, taken to be like this one; None where the GPUs are elsewhere."""
+def main_memory_gb(processes: int) -> float | None:
+    """Main memory in GB of all nodes of this run, taken to be like this one; None where there is no GPU."""
     if not torch.cuda.is_available():
         return None
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -180,7 +181,7 @@ def main_gb(processes: int) -> float | None:
 def _why(needed: Demand, setup: str, *, processes: int, gb: float) -> str:
     whole = needed.whole(setup, processes) / GB
     where = "one GPU" if processes == 1 else f"each of {processes} GPUs"
-    told = f"{setup}: about {whole:.3g} of {gb:.3g} GB on {where}"
+    told = f"{setup}: about {whole:.3g} of {gb:.3g} GB on {where} for passes of {needed.tokens:,} tokens"
     if setup == "zero3-offload":
         told += f", and {needed.beside() / GB:.3g} GB of main memory in all"
     if setup != ALONE:

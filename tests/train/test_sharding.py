@@ -94,7 +94,7 @@ LORA, QLORA = ("--lora_r", "64"), ("--lora_r", "64", "--lora_4bit", "true")
     ("gpus", "more", "gb", "setup", "why"),
     [
         (1, (), 80, "zero3-offload", "139 GB of main memory in all; no sharding would take"),
-        (8, (), 80, "zero2", "of 80 GB on each of 8 GPUs; no sharding would take"),
+        (8, (), 80, "zero2", "of 80 GB on each of 8 GPUs for passes of 16,384 tokens; no sharding would take"),
         (1, LORA, 80, ALONE, "of 80 GB"),
         (8, LORA, 80, ALONE, "of 80 GB"),
         (8, LORA, 24, "zero3", "zero2 would take"),
@@ -135,6 +135,12 @@ def test_what_cannot_fit_is_told_what_would(gpus, more, gb, says, never, seven, 
     plan, run = capsys.readouterr().err.splitlines()
     helps = plan.partition("What helps: ")[2]
     assert plan == run and all(word in plan for word in says) and not any(word in helps for word in never)
+
+
+def test_a_tight_plan_names_the_preset_that_is_not(seven, packed, capsys):
+    words = ["--model", str(seven), "--data", str(packed), "--gpus", "4", "--gpu_memory_gb", "50", "--plan"]
+    assert main([*words, "--deepspeed", "zero2"]) == 0
+    assert "tight; fewer --tokens_per_batch, a smaller batch or --deepspeed zero3\n" in capsys.readouterr().out
 
 
 def test_a_tight_plan_names_no_preset_that_cannot_be_had(seven, packed, capsys):
