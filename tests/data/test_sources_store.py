@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.benchmark_rows import fixture, png
+from bench.benchmark_rows import fixture, png, write_rows
 from PIL import Image
+from shards_media import write_clip
+from test_media_tars import write_tar
 
+from vtrap_data.media.tars import marks
 from vtrap_data.sources.benchmarks import BENCHMARKS
 from vtrap_data.sources.benchmarks.convert import BENCH, convert
+from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.store import store_image, unique
 
 
@@ -61,3 +65,18 @@ def test_a_table_of_text_holds_its_pictures_in_base64(tmp_path: Path) -> None:
     del pictures[3]
     for picture, line in zip(pictures, written(tmp_path / "out"), strict=True):
         assert (tmp_path / "out" / line["images"][0]).read_bytes() == picture
+
+
+@pytest.mark.parametrize("place", ["media", "media/NExTVideo", "."])
+def test_videos_are_found_in_tars_as_pack_finds_them(tmp_path: Path, place: str) -> None:
+    benchmark = write_rows("nextqa", tmp_path / "rows")
+    for name in ("10", "11"):
+        write_clip(tmp_path / f"files/NExTVideo/{name}.mp4", frames=4)
+    (tmp_path / place).mkdir(exist_ok=True, parents=True)
+    tar = write_tar(tmp_path / place / "videos.tar", tmp_path / "files" / ("NExTVideo" if "/" in place else ""))
+    media = tar if place == "." else tmp_path / "media"
+    done = convert(benchmark, rows=str(tmp_path / "rows"), out=tmp_path / "out", media=media)
+    assert done.missing_videos == () and done.bad == ()
+    assert {row["video"] for row in written(tmp_path / "out")} == {"NExTVideo/10.mp4", "NExTVideo/11.mp4"}
+    found = read_jsonl(tmp_path / "out" / BENCH, media_root=media)
+    assert all(marks(path) for sample in found.samples for path in sample.paths) and not found.rejected

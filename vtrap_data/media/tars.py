@@ -182,19 +182,21 @@ class MediaRoot:
 
     Args:
         root: The folder or tar.
+        setting: What it was given by, for messages.
 
     Raises:
         UsageError: It is neither.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, setting: str = "--media-root") -> None:
+        self._setting = setting
         self.root = root.resolve()
         if self.root.is_file():
             tar_names(self.root)  # fails now rather than for every row
             if self.root.suffix != ".tar":
-                raise UsageError(f"--media-root {root} is a file that is not called .tar: give a folder or a tar")
+                raise UsageError(f"{setting} {root} is a file that is not called .tar: give a folder or a tar")
         elif not self.root.is_dir():
-            raise UsageError(f"--media-root {root} is not a folder, nor a tar")
+            raise UsageError(f"{setting} {root} is not a folder, nor a tar")
         self._tars: dict[Path, list[Path]] = {}
 
     def locate(self, name: str) -> Path:
@@ -212,7 +214,7 @@ class MediaRoot:
         except (OSError, RuntimeError):  # their messages name folders of this machine
             raise SampleError(name, Reason.UNREADABLE, f"{name[:80]!r} is a link that leads in a circle") from None
         if not path.is_relative_to(self.root):
-            raise SampleError(name, Reason.OUTSIDE_ROOT, f"{name[:80]!r} leaves the media root (--media-root)")
+            raise SampleError(name, Reason.OUTSIDE_ROOT, f"{name[:80]!r} leaves the media root ({self._setting})")
         # os.path, not pathlib: a name that is too long is no file, and no reason to stop.
         if self.root.is_file() or os.path.isfile(path):  # noqa: PTH113
             return path

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rows", required=True, metavar="DIR_OR_HUB_ID", help="parquet or JSON files, or a data set")
     parser.add_argument("--revision", help="commit of the data set on the Hub; default: the known one")
-    parser.add_argument("--media", type=Path, metavar="DIR", help="folder of the video files")
+    parser.add_argument("--media", type=Path, metavar="DIR_OR_TAR", help="where the video files are")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets bench.jsonl and media/")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N rows per part, for a look")
     parser.add_argument(

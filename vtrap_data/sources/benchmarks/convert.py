@@ -12,8 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vtrap_data.errors import FatalSampleError, UsageError
+from vtrap_data.errors import FatalSampleError, SampleError, UsageError
 from vtrap_data.files import atomic_file, write_bytes
+from vtrap_data.media.tars import MediaRoot, marks
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
 from vtrap_data.sources.benchmarks.rows import read_rows
 from vtrap_data.sources.benchmarks.spec import Benchmark, Question, lettered, write_facts
@@ -110,7 +111,7 @@ def convert(
         benchmark: Which.
         rows: Folder of the rows, or an id on the Hub.
         out: Folder to write.
-        media: Folder of the video files; paths in `bench.jsonl` start there. Image benchmarks need none.
+        media: Folder or tar of the video files; paths in `bench.jsonl` start there. Image benchmarks need none.
         revision: Commit on the Hub.
         limit: At most this many rows per part, the first ones; for a look.
         circular: Ask every multiple-choice question once per rotation of its options, unless the rows do so already.
@@ -119,11 +120,9 @@ def convert(
         UsageError: Rows or media cannot be read, or columns are missing.
         FatalSampleError: More than a tenth of the rows are bad.
     """
-    if benchmark.media == "video":
-        if media is None:
-            raise UsageError(f"{benchmark.name} is about video files: give their folder with --media")
-        if not media.is_dir():
-            raise UsageError(f"--media {media} is not a folder")
+    if benchmark.media == "video" and media is None:
+        raise UsageError(f"{benchmark.name} is about video files: give their folder or tar with --media")
+    root = MediaRoot(media, setting="--media") if benchmark.media == "video" and media is not None else None
     counts, bad = [], []
     ids: dict[str, int] = {}
     unknown: Counter[str] = Counter()
@@ -142,11 +141,11 @@ def convert(
                         others += 1
                         continue
                     names = [_image(value, out, Path(rows)) for value in question.images]
-                    video = _video(question, media, missing)
+                    video = _video(question, root, missing)
                     name = unique(f"{benchmark.name}/{question.id or f'{part.config}/{number:06d}'}", ids)
                     copies = rotations(question, name) if circular else [(name, question)]
                     data = b"".join(_line(benchmark, one, names, id=i, video=video) for i, one in copies)
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, SampleError) as error:
                     bad.append(Bad(row=f"{part.config}/{part.split}[{number}]", detail=str(error)))
                     continue
                 file.write(data)
@@ -294,13 +293,13 @@ def _in_base64(cell: str) -> bytes | None:
     return data if ending(data) else None
 
 
-def _video(question: Question, media: Path | None, missing: dict[str, None]) -> str | None:
+def _video(question: Question, root: MediaRoot | None, missing: dict[str, None]) -> str | None:
     """The first of the names the video may have that is there; the first of all if none is."""
     if not question.video:
         return None
-    assert media is not None
+    assert root is not None
     for name in question.video:
-        if (media / name).is_file():
+        if marks(root.locate(name)) is not None:
             return name
     missing[question.video[0]] = None
     return question.video[0]

@@ -129,7 +129,7 @@ def convert(
         raise UsageError(f"{corpus.name} has no subset {unknown[0]!r}; there are {', '.join(corpus.subsets)}")
     if corpus.media == "video" and media is None:
         raise UsageError(f"{corpus.name} is about video files: give their folder or tar with --media")
-    root = MediaRoot(media) if corpus.media == "video" and media is not None else None
+    root = MediaRoot(media, setting="--media") if corpus.media == "video" and media is not None else None
     counts = []
     bad: list[tuple[str, str]] = []
     missing: dict[str, None] = {}
