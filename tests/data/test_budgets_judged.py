@@ -323,6 +323,12 @@ def test_wrong_use_is_refused(packed: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(UsageError, match=r"7 items .*--store .*ids.txt"):
         reallocate(small, tmp_path / "new", strategy="loss", judge=judge_by({}, []), missing=ids)
     assert ids.read_text().split() == PackedDataset(small).column("item_id")[:7]
+    asked: list[tuple[str, int, int]] = []
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(UsageError, match="--delta must be 0 or more"):
+            reallocate(packed, tmp_path / "new", strategy="loss", judge=judge_by({}, asked), delta=wrong)
+    assert not asked, "an hour of answers would be for nothing"
+    reallocate(packed, tmp_path / "new", strategy="loss", judge=judge_by({}, asked), mean_frames=99)  # it has no use
     with pytest.raises(UsageError, match="what a model says about every item"):
         allocate("loss", [Need(demand=None, residuals=(), distinct=1)], budgets=BUDGETS, mean_frames=0, seed=0)
     with pytest.raises(UsageError, match="--delta"):

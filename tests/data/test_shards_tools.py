@@ -3,8 +3,10 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -93,6 +95,25 @@ def test_reallocating_says_what_is_not_stored(source: Path, packed: Path, tmp_pa
         reallocate(packed, packed, strategy="fixed:2")
     with pytest.raises(UsageError, match="fixed:3"):
         reallocate(packed, tmp_path / "new", strategy="fixed:3")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"strategy": "hybird"}, "--strategy 'hybird' is not known"),
+        ({"strategy": "hybrid", "mean_frames": 40}, "--mean-frames must lie between"),
+        ({"strategy": "random", "seed": -1}, "--seed must be 0 or more"),
+        ({"strategy": "hybrid", "scorer": "guess"}, "scorer"),
+        ({"strategy": "fixed:3"}, "fixed:3"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_corpus_is_read(
+    packed: Path, tmp_path: Path, wrong: dict[str, Any], said: str
+) -> None:
+    shutil.copytree(packed, tmp_path / "corpus")
+    shutil.rmtree(tmp_path / "corpus/data")  # who reads it ends with another error
+    with pytest.raises(UsageError, match=said):
+        reallocate(tmp_path / "corpus", tmp_path / "new", **wrong)
 
 
 def test_a_killed_reallocation_can_be_run_again(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

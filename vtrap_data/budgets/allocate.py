@@ -143,6 +143,12 @@ def check_strategy(strategy: str, *, budgets: Sequence[int], mean_frames: float,
         )
 
 
+def check_delta(delta: float) -> None:
+    """Check how much worse than the best an answer may be under `loss` (UsageError)."""
+    if not (math.isfinite(delta) and delta >= 0):
+        raise UsageError(f"--delta must be 0 or more, not {delta}")
+
+
 def fixed_budget(strategy: str) -> int | None:
     """N of "fixed:N"; None for every other strategy and for what is no number."""
     name, _, number = strategy.partition(":")
@@ -182,8 +188,7 @@ def quality(allocation: Allocation, truth: Sequence[int]) -> Quality:
 
 
 def _judged(strategy: str, needs: Sequence[Need], budgets: Sequence[int], delta: float) -> Allocation:
-    if not (math.isfinite(delta) and delta >= 0):
-        raise UsageError(f"--delta must be 0 or more, not {delta}")
+    check_delta(delta)
     scores = np.array([need.scores or (np.nan,) * len(budgets) for need in needs], dtype=np.float64)
     scores = scores.reshape(len(needs), len(budgets))
     if not np.isfinite(scores).all():

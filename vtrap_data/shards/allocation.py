@@ -13,6 +13,7 @@ from vtrap_data.budgets.allocate import (
     Allocation,
     Need,
     allocate,
+    check_delta,
     check_strategy,
     reads_questions,
     reads_videos,
@@ -68,6 +69,19 @@ def asked_items(root: Path) -> list[Asked]:
     return asked
 
 
+def check_again(settings: PackSettings, *, delta: float = DELTA) -> None:
+    """Find settings that cannot work before a corpus is read and a model is asked.
+
+    Raises:
+        UsageError: With the setting to change.
+    """
+    check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames, judged=True)
+    # Where a model decides, no mean is reached and no question is read.
+    judged = settings.strategy in JUDGED
+    check_settings(replace(settings, strategy=f"fixed:{settings.budgets[0]}") if judged else settings)
+    check_delta(delta)
+
+
 def allocate_again(
     asked: Sequence[Asked], scores: Sequence[float | None], settings: PackSettings, *, delta: float = DELTA
 ) -> Allocation:
@@ -76,11 +90,7 @@ def allocate_again(
     Raises:
         UsageError: The strategy needs residuals and the corpus was packed without them.
     """
-    if settings.strategy in JUDGED:
-        check_settings(replace(settings, strategy="hybrid"))
-        check_strategy(settings.strategy, budgets=settings.budgets, mean_frames=settings.mean_frames, judged=True)
-    else:
-        check_settings(settings)
+    check_again(settings, delta=delta)
     if reads_videos(settings.strategy) and any(not one.residuals for one in asked):
         raise UsageError(
             f"strategy {settings.strategy!r} needs coverage, which was not measured for this corpus: pack the media "

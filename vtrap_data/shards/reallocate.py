@@ -19,7 +19,7 @@ from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.media.select import frame_ids
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
-from vtrap_data.shards.allocation import Asked, allocate_again, asked_items, demand_scores
+from vtrap_data.shards.allocation import Asked, allocate_again, asked_items, check_again, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
@@ -96,6 +96,7 @@ def reallocate(
         raise UsageError(
             f"--model goes with --strategy {' and '.join(JUDGED)}, and they with it, not with {strategy!r}"
         )
+    check_again(settings, delta=delta)
     asked = asked_items(source)
     if judge is not None:
         for budget in judge.looks_at(settings.budgets):
