@@ -177,6 +177,23 @@ def test_embedding_scores_are_kept_by_the_hash_of_the_text(monkeypatch, tmp_path
 
 
 @pytest.mark.skipif(not embedding_available(), reason="its package is not installed")
+def test_embedding_scores_do_not_depend_on_the_threads(monkeypatch):
+    import torch
+
+    monkeypatch.setenv("VTRAP_CACHE", "")
+    questions = [row["question"] for row in ROWS[::5]]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            demand_module._anchors.cache_clear()
+            found.append(demands(questions, scorer="embedding"))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+@pytest.mark.skipif(not embedding_available(), reason="its package is not installed")
 def test_embedding_is_the_mean_of_cues_and_prototypes_in_hundredths(monkeypatch):
     questions = ["How many times does the bell ring?", "What colour is it?", "Hmm?"]
     monkeypatch.setattr(demand_module, "prototype_scores", lambda texts: [0.123456] * len(texts))
