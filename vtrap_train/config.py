@@ -339,7 +339,8 @@ class Parsed(NamedTuple):
 
 
 class _Parser(Parser, TrlParser):  # type: ignore[misc]
-    pass
+    def __init__(self, kinds: Sequence[type], **settings: Any) -> None:
+        super().__init__(kinds, **settings)  # type: ignore[arg-type]  # TrlParser's, which has no types
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
