@@ -100,10 +100,18 @@ def test_a_killed_run_asks_only_what_it_has_not_heard(packed: Path, tmp_path: Pa
             raise KeyboardInterrupt
         return patient.scores(at, budgets)
 
+    def later(at: Any, budgets: Any) -> Any:
+        if len(asked) >= 4 * 4:
+            raise KeyboardInterrupt
+        return patient.scores(at, budgets)
+
     with pytest.raises(KeyboardInterrupt):
         reallocate(packed, tmp_path / "new", strategy="loss", judge=replace(patient, scores=tire))
     (notes,) = tmp_path.iterdir()
     notes.write_text(notes.read_text() + '["q2-ord')  # a kill in the middle of a line
+    with pytest.raises(KeyboardInterrupt):
+        reallocate(packed, tmp_path / "new", strategy="loss", judge=replace(patient, scores=later))
+    assert len(asked) == 4 * 4
     reallocate(packed, tmp_path / "new", strategy="loss", judge=patient)
     assert len(asked) == 7 * 4
     with pytest.raises(KeyboardInterrupt):
@@ -113,6 +121,18 @@ def test_a_killed_run_asks_only_what_it_has_not_heard(packed: Path, tmp_path: Pa
     asked.clear()
     reallocate(packed, tmp_path / "next", strategy="loss", judge=other)
     assert len(asked) == 7 * 4, "what another model said does not count"
+
+
+def test_the_new_corpus_may_lie_anywhere(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reallocate(packed, tmp_path / "not/yet/there", strategy="loss", judge=judge_by({}, []))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    reallocate(packed, Path(), strategy="fixed:2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "not"]
+    assert {read_manifest(tmp_path / place).settings.strategy for place in ("here", "not/yet/there")} == {
+        "fixed:2",
+        "loss",
+    }
 
 
 @pytest.mark.parametrize("strategy", ["loss", "vlm"])

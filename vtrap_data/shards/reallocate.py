@@ -92,6 +92,8 @@ def reallocate(
     )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is not an empty folder: choose another")
+    out = out.resolve()  # `.` has no name to which neighbours could be called alike
+    notes = out.with_name(f".{out.name}.scores.jsonl")
     if (strategy in JUDGED) != (judge is not None):
         raise UsageError(
             f"--model goes with --strategy {' and '.join(JUDGED)}, and they with it, not with {strategy!r}"
@@ -101,7 +103,7 @@ def reallocate(
     if judge is not None:
         for budget in judge.looks_at(settings.budgets):
             _check_stored(source, dict.fromkeys((one.id for one in asked), budget), settings, missing)
-        asked = _ask(source, asked, judge, settings, notes=out.with_name(f".{out.name}.scores.jsonl"))
+        asked = _ask(source, asked, judge, settings, notes=notes)
     scores = demand_scores(asked, settings)
     allocation = allocate_again(asked, scores, settings, delta=delta) if asked else None
     granted = dict(zip((one.id for one in asked), allocation.budgets if allocation else (), strict=True))
@@ -132,7 +134,7 @@ def reallocate(
     write_card(half, manifest, written.index)
     write_manifest(half, manifest)
     half.replace(out)
-    out.with_name(f".{out.name}.scores.jsonl").unlink(missing_ok=True)
+    notes.unlink(missing_ok=True)
     return manifest
 
 
@@ -142,10 +144,13 @@ def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSetti
     place = {name: row for row, name in enumerate(read_index(source, ("item_id",))["item_id"].to_pylist())}
     head = {"corpus": read_manifest(source).index_sha256, "budgets": list(settings.budgets), **judge.facts}
     known = _noted(notes, head)
+    notes.parent.mkdir(parents=True, exist_ok=True)
     with notes.open("a", encoding="utf-8") as file:
         if not known:
             file.truncate(0)
-            file.write(json.dumps(head) + "\n")
+            file.write(json.dumps(head))
+        # Of its own whatever stands before it: a kill may have cut off the last line.
+        file.write("\n")
 
         def scores(one: Asked) -> Sequence[float]:
             return judge.scores(lambda budget: at_budget[budget](place[one.id]), settings.budgets)
