@@ -465,12 +465,17 @@ def _embed(texts: Sequence[str]) -> NDArray[np.float64]:
 
     tokenizer, model = _encoder()
     rows = []
-    # One text at a time pads nothing, so a question's score cannot depend on what stands beside it.
-    for text in tqdm(texts, desc="demand", unit="question", delay=2, leave=False):
-        tokens = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = model(**tokens).last_hidden_state[0]
-        rows.append(hidden.mean(dim=0).double().numpy())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # texts are short: more of them are no faster, and change the last digits
+    try:
+        # One text at a time pads nothing, so a question's score cannot depend on what stands beside it.
+        for text in tqdm(texts, desc="demand", unit="question", delay=2, leave=False):
+            tokens = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+            with torch.inference_mode():
+                hidden = model(**tokens).last_hidden_state[0]
+            rows.append(hidden.mean(dim=0).double().numpy())
+    finally:
+        torch.set_num_threads(threads)
     found = np.stack(rows)
     unit: NDArray[np.float64] = found / np.linalg.norm(found, axis=1, keepdims=True)
     return unit
