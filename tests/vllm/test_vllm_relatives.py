@@ -6,7 +6,7 @@ import transformers
 from test_vllm import SHOWN, example
 
 from vtrap_bench.backends import BACKENDS, BackendSettings
-from vtrap_data.encoding import load_processor, resolve
+from vtrap_data.encoding import collate, encode, load_processor, resolve
 from vtrap_data.errors import VtrapError
 
 pytestmark = pytest.mark.vllm
@@ -69,3 +69,26 @@ def test_same_tokens_and_log_probabilities(family, tmp_path):
         for x, y in zip(a.steps, b.steps, strict=True):
             assert abs(x.logprob - y.logprob) < 1e-4, one.item.id
             assert abs(x.runner_up_logprob - y.runner_up_logprob) < 1e-4, one.item.id
+
+
+@pytest.mark.parametrize(("frames", "spacing"), [(2, 0.5), (7, 1 / 3), (12, 0.4), (9, 1001 / 30000), (64, 2.5)])
+def test_videos_of_qwen3_vl_are_written_as_vllm_writes_them(frames, spacing, tmp_path):
+    """Token by token: the times of the steps, and the marks and tokens of each."""
+    from vllm.model_executor.models.qwen3_vl import Qwen3VLMultiModalProcessor, Qwen3VLProcessingInfo
+
+    processor = load_processor(build("qwen3_vl", tmp_path))
+    encoded = encode(example("v", frames=frames, spacing=spacing), processor, train=False)
+    steps, rows, columns = collate([encoded], processor)["video_grid_thw"][0].tolist()
+    written = Qwen3VLMultiModalProcessor.get_video_repl(
+        tokens_per_frame=[rows * columns // 4] * steps,
+        timestamps=Qwen3VLProcessingInfo._calculate_timestamps(None, list(range(frames)), 1 / spacing, 2),
+        tokenizer=processor.tokenizer,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+        video_token_id=processor.video_token_id,
+        select_token_id=True,
+    ).full
+    ids = encoded.input_ids.tolist()
+    start = ids.index(written[0])
+    assert ids[start : start + len(written)] == written
+    assert processor.video_token_id not in ids[:start] + ids[start + len(written) :]
