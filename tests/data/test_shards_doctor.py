@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +16,13 @@ from shards_media import tree, write_corpus
 
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file
+from vtrap_data.shards.allocation import compare_strategies
 from vtrap_data.shards.doctor import FaultKind, doctor
 from vtrap_data.shards.index import count_rows, frame_counts, read_index
 from vtrap_data.shards.manifest import PackSettings, read_manifest, write_manifest
 from vtrap_data.shards.members import pack_list, unpack_list
 from vtrap_data.shards.pack import pack
+from vtrap_data.shards.reallocate import reallocate
 from vtrap_data.sources.jsonl import read_jsonl
 
 SETTINGS = PackSettings(name="tiny", budgets=(2, 4, 8, 16), slots=16, mean_frames=6)
@@ -124,6 +127,7 @@ def test_a_broken_jpeg_is_found_unless_quick(corpus: Path) -> None:
         (lambda s: s["items"][0]["frame_ids"].__setitem__(-1, 99), FaultKind.BUDGET),
         (lambda s: s["items"][0]["frame_ids"].pop(), FaultKind.BUDGET),
         (lambda s: s["items"][0].update(budget=3), FaultKind.BUDGET),
+        (lambda s: s["items"][0].update(demand=2), FaultKind.BUDGET),
         (lambda s: s["items"][0].update(needs=1.5), FaultKind.SAMPLE),
         (lambda s: s["items"][0].pop("ability"), FaultKind.SAMPLE),
         (lambda s: s.update(kind="text"), FaultKind.SAMPLE),
@@ -135,6 +139,23 @@ def test_a_broken_jpeg_is_found_unless_quick(corpus: Path) -> None:
 def test_a_wrong_fact_is_found(corpus: Path, edit: Callable[[dict[str, Any]], object], kind: FaultKind) -> None:
     edit_json(corpus, edit)
     assert kind in kinds(corpus)
+
+
+@pytest.mark.parametrize(
+    ("residuals", "said"),
+    [
+        ([1, 2, 0, 0], "residuals must|residuals that are not from 0 to 1"),
+        ([0, 0, 1, 0], "residuals must not increase|residuals that rise with the budget"),
+        ([0], "residuals must have 4 numbers|1 residuals for 4 candidate budgets"),
+    ],
+)
+def test_residuals_that_no_video_has_are_found_and_refused(corpus: Path, residuals: list[float], said: str) -> None:
+    edit_json(corpus, lambda s: s["video"].update(residuals=residuals))
+    assert any(fault.kind is FaultKind.BUDGET and re.search(said, fault.detail) for fault in doctor(corpus))
+    with pytest.raises(UsageError, match=f"(?:{said}).*run `doctor` on it"):
+        reallocate(corpus, corpus / "new", strategy="hybrid")
+    hybrid, *_, fixed = compare_strategies(corpus)
+    assert re.search(said, hybrid.error or "") and fixed.error is None
 
 
 def test_wrong_images_are_found(corpus: Path) -> None:

@@ -157,6 +157,11 @@ def test_strategies_are_compared_against_the_truth(packed: Path) -> None:
     assert "hybrid" in allocation_text(list(outcomes.values()))
 
 
+def test_a_mean_of_zero_frames_is_refused(packed: Path) -> None:
+    outcomes = {one.strategy: one for one in compare_strategies(packed, mean_frames=0)}
+    assert "from 2 to 16, not 0" in (outcomes["hybrid"].error or "") and outcomes["fixed:4"].error is None
+
+
 def test_strategies_that_cannot_be_used_say_why(source: Path, tmp_path: Path) -> None:
     pack(read_jsonl(source).samples, tmp_path / "small", settings=replace(SETTINGS, strategy="fixed:2", store=None))
     outcomes = {one.strategy: one for one in compare_strategies(tmp_path / "small")}

@@ -88,7 +88,7 @@ def allocate_again(
     """Allocate from what is stored.
 
     Raises:
-        UsageError: The strategy needs residuals and the corpus was packed without them.
+        UsageError: The strategy needs residuals and the corpus was packed without them, or they are none.
     """
     check_again(settings, delta=delta)
     if reads_videos(settings.strategy) and any(not one.residuals for one in asked):
@@ -100,14 +100,17 @@ def allocate_again(
         Need(demand=score, residuals=one.residuals, distinct=one.distinct, scores=one.scores)
         for one, score in zip(asked, scores, strict=True)
     ]
-    return allocate(
-        settings.strategy,
-        needs,
-        budgets=settings.budgets,
-        mean_frames=settings.mean_frames,
-        seed=settings.seed,
-        delta=delta,
-    )
+    try:
+        return allocate(
+            settings.strategy,
+            needs,
+            budgets=settings.budgets,
+            mean_frames=settings.mean_frames,
+            seed=settings.seed,
+            delta=delta,
+        )
+    except ValueError as error:
+        raise UsageError(f"the corpus holds what pack does not write ({error}): run `doctor` on it") from None
 
 
 def demand_scores(asked: Sequence[Asked], settings: PackSettings) -> list[float | None]:
@@ -131,7 +134,10 @@ def compare_strategies(root: Path, *, mean_frames: float | None = None, scorer: 
     manifest: Manifest = read_manifest(root)
     settings = manifest.settings
     settings = replace(
-        settings, mean_frames=mean_frames or settings.mean_frames, scorer=scorer or settings.scorer, strategy="hybrid"
+        settings,
+        mean_frames=settings.mean_frames if mean_frames is None else mean_frames,
+        scorer=scorer or settings.scorer,
+        strategy="hybrid",
     )
     asked = asked_items(root)
     if not asked:

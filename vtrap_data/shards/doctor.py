@@ -241,6 +241,8 @@ def _check_sample(
         yield from _check_frames(key, sample, parts[FRAMES], quick=quick)
     if sample.images and IMAGES in parts:
         yield from _check_images(key, sample, parts[IMAGES], quick=quick)
+    if sample.video is not None:
+        yield from _check_residuals(key, sample.video.residuals, manifest.settings.budgets)
     for item in sample.items:
         yield from _check_budget(key, item, sample, manifest)
         marks = "".join(message.content for message in item.messages)
@@ -305,10 +307,26 @@ def _check_images(key: str, sample: PackedSample, member: bytes, *, quick: bool)
             yield fault(f"{facts.name} is {size[0]}x{size[1]}, described as {facts.width}x{facts.height}")
 
 
+def _check_residuals(key: str, residuals: Sequence[float], budgets: Sequence[int]) -> Iterator[Fault]:
+    """What `budget` will take, see `allocate.Need`."""
+
+    def fault(detail: str) -> Fault:
+        return Fault(kind=FaultKind.BUDGET, where=key, detail=detail)
+
+    if residuals and len(residuals) != len(budgets):
+        yield fault(f"has {len(residuals)} residuals for {len(budgets)} candidate budgets")
+    if not all(0 <= one <= 1 for one in residuals):
+        yield fault("has residuals that are not from 0 to 1")
+    if any(a < b for a, b in pairwise(residuals)):
+        yield fault("has residuals that rise with the budget")
+
+
 def _check_budget(key: str, item: PackedItem, sample: PackedSample, manifest: Manifest) -> Iterator[Fault]:
     def fault(detail: str) -> Fault:
         return Fault(kind=FaultKind.BUDGET, where=key, detail=f"item {item.id} {detail}")
 
+    if item.demand is not None and not 0 <= item.demand <= 1:
+        yield fault(f"has a demand of {item.demand:g}: it must be from 0 to 1")
     if sample.video is None:
         if item.budget or item.frame_ids:
             yield fault(f"has a budget of {item.budget} frames and no video")
