@@ -3,7 +3,7 @@
 `--eval_tasks image,video` scores the model before training (step 0) and every checkpoint as it is saved. Rank 0 runs
 `python -m vtrap_bench run` in a process of its own; the others wait for its file, not in a collective, which would
 time out. A benchmark that fails is written down and training goes on. Scores are kept: a resumed run does not repeat
-them.
+them, unless it asks for others (tasks, frames, arguments).
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json
 from vtrap_train.ledger import Lines, write_text
 
 EVALUATIONS = "eval.jsonl"
+ASKED = "asked.json"
 MEASURES = ("mean", "image", "video")
 """What `--metric_for_best_model` may be beside the names of tasks; mean: of the image and the video score."""
 
@@ -67,6 +70,7 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
         self.metric = metric
         self.export = export
         self.log = log
+        self.asked = {"tasks": tasks, "frames": frames, "arguments": self.more}
         self.lines = Lines(out / EVALUATIONS)
         self.scores: dict[int, dict[str, Any]] = {}
 
@@ -74,6 +78,10 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
         """Score the base, or take up the scores of the part of the run that is being continued."""
         if state.is_world_process_zero:
             self.lines.rewind(state.global_step)
+            for result in (self.out / "eval").glob("step-*.json"):
+                if not self._good(result):
+                    result.unlink()
+        PartialState().wait_for_everyone()  # or a rank could take up one that the first is about to remove
         steps = [0, *sorted(_step(p) for p in self.out.glob("checkpoint-*") if _step(p) <= state.global_step)]
         for step in steps:
             self._score(step, state)
@@ -84,13 +92,14 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
 
     def _score(self, step: int, state: Any) -> None:
         result = self.out / "eval" / f"step-{step}.json"
-        if state.is_world_process_zero and not _good(result):
-            result.unlink(missing_ok=True)
-            write_text(result, json.dumps(self._run(step)) + "\n")
+        if state.is_world_process_zero and not result.is_file():
+            write_text(result, json.dumps({"asked": self.asked, **self._run(step)}) + "\n")
         while not result.is_file():
             time.sleep(_POLL)
         self.scores[step] = json.loads(result.read_text(encoding="utf-8"))
-        if state.is_world_process_zero and step not in {line["step"] for line in self.lines.read()}:
+        if state.is_world_process_zero and not any(
+            line["step"] == step and line.items() >= self.scores[step].items() for line in self.lines.read()
+        ):
             self._tell(step)
         best = self.best()
         if best is not None and step:
@@ -112,6 +121,11 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
             change = line.get(f"{kind}_change")
             shown.append(f"{kind} {line[kind]:.1f}" + (f" ({change:+.1f})" if step and change is not None else ""))
         tqdm.write(f"step {step}  scores: {', '.join(shown)}", file=sys.stderr)
+
+    def _good(self, result: Path) -> bool:
+        """Whether these are scores, and of what this run asks for."""
+        kept = _read(result)
+        return isinstance(kept, dict) and "error" not in kept and kept.get("asked") == self.asked
 
     def changes(self, step: int) -> dict[str, float]:
         """Points gained or lost against step 0, for images and for video, where both are known."""
@@ -142,7 +156,9 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
     def _run(self, step: int) -> dict[str, Any]:
         """Scores of one checkpoint, or what went wrong."""
         folder = self.out / "eval" / f"step-{step}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        if _read(folder / ASKED) != self.asked:  # half of it may be there, to go on with if the same is asked
+            shutil.rmtree(folder, ignore_errors=True)
+            write_text(folder / ASKED, json.dumps(self.asked) + "\n")
         model, merged = self.base, folder.with_name(f"step-{step}-model")
         if step:
             model = str(self.out / f"checkpoint-{step}")
@@ -184,8 +200,9 @@ def _step(checkpoint: Path) -> int:
     return int(tail) if tail.isdecimal() else sys.maxsize
 
 
-def _good(result: Path) -> bool:
+def _read(file: Path) -> Any:
+    """The JSON value in a file; None if there is none."""
     try:
-        return "error" not in json.loads(result.read_text(encoding="utf-8"))
+        return parse_json(file.read_bytes())
     except (OSError, ValueError):
-        return False
+        return None

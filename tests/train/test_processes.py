@@ -73,6 +73,7 @@ def test_adapters_go_on_exactly_under_zero2_and_the_best_ones_come_out(model_dir
     (out / "eval").mkdir(parents=True)
     for step, score in ((0, 10.0), (2, 20.0), (4, 40.0), (6, 30.0)):  # those that are there are not worked out again
         scores = {"image": score, "video": score, "tasks": {"toy-image": score}}
+        scores["asked"] = {"tasks": "image,video", "frames": "budget", "arguments": []}
         (out / "eval" / f"step-{step}.json").write_text(json.dumps(scores))
     launch(words, by=TORCHRUN)
     lines, whole = log(out), tmp_path / "whole"
