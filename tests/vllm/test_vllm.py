@@ -21,6 +21,7 @@ from vtrap_bench.backends import BACKENDS, BackendSettings
 from vtrap_bench.parity import parity
 from vtrap_bench.records import RECORDS, read_records
 from vtrap_data.encoding import resolve
+from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example, Frames, Message, PackedItem
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
@@ -147,6 +148,21 @@ def server(tmp_path_factory):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # the group that was started here
         process.wait()
+
+
+def test_a_served_model_says_how_many_frames_it_needs(benchmarks, tmp_path, server):
+    words = ["budget", benchmarks / "toy-video", "--out", tmp_path / "asked", "--strategy", "vlm"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vtrap_data", *map(str, words), "--base-url", server.url],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    items = [one.item for one in PackedDataset(tmp_path / "asked")]
+    for item in items:
+        assert np.exp(item.scores).sum() == pytest.approx(1, abs=1e-3), "it was held to the four letters"
+        assert item.scores[(2, 4, 8, 16).index(item.budget)] == max(item.scores)
 
 
 def test_three_backends_through_the_command(benchmarks, tmp_path, server):
