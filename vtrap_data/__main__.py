@@ -370,13 +370,17 @@ def _duplicates(args: argparse.Namespace) -> int:
 
     from vtrap_data.shards.duplicates import near_duplicates
 
-    groups = near_duplicates(args.dir, distance=args.distance)
+    found = near_duplicates(args.dir, distance=args.distance)
+    if found.unreadable:
+        listed = ", ".join(found.unreadable[:3])
+        said = f"{len(found.unreadable)} media could not be read and were compared by their files only ({listed})"
+        print(printable(f"{said}: run `doctor`"), file=sys.stderr)
     if args.json:
-        print(json.dumps([asdict(group) for group in groups], indent=1))
+        print(json.dumps([asdict(group) for group in found.groups], indent=1))
         return 0
-    for group in groups:
+    for group in found.groups:
         print(printable(f"{'same file' if group.exact else 'alike'}: {', '.join(group.samples)}"))
-    print(f"{args.dir}: {len(groups)} groups of media that look alike")
+    print(f"{args.dir}: {len(found.groups)} groups of media that look alike")
     return 0
 
 

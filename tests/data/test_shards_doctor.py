@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from shards_media import tree, write_corpus
 
+from vtrap_data.__main__ import main
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file
 from vtrap_data.shards.allocation import compare_strategies
@@ -156,6 +157,30 @@ def test_residuals_that_no_video_has_are_found_and_refused(corpus: Path, residua
         reallocate(corpus, corpus / "new", strategy="hybrid")
     hybrid, *_, fixed = compare_strategies(corpus)
     assert re.search(said, hybrid.error or "") and fixed.error is None
+
+
+@pytest.mark.parametrize("damage", ["fewer frames than times", "no times", "a broken frame", "no JSON"])
+def test_duplicates_goes_on_past_damage(corpus: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def change(members: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        (name, data), (frames, jpegs), *others = members
+        kept = unpack_list(jpegs)
+        if damage == "fewer frames than times":
+            kept = kept[:1]
+        elif damage == "a broken frame":
+            kept = [b"\xff\xd8", *kept[1:]]
+        elif damage == "no times":
+            data = re.sub(rb'("frame_times":\[)[^]]*', rb"\1", data)
+        else:
+            data = b"{"
+        while lacking := len(jpegs) - len(pack_list(kept).data):  # offsets in the index stay right
+            kept[-1] = (kept[-1] + bytes(max(lacking, 0)))[: len(kept[-1]) + lacking]
+        return [(name, data.ljust(len(members[0][1]))), (frames, pack_list(kept).data), *others]
+
+    assert main(["duplicates", str(corpus)]) == 0
+    assert "could not be read" not in capsys.readouterr().err
+    rewrite(corpus, change)
+    assert main(["duplicates", str(corpus)]) == 0
+    assert "1 media could not be read and were compared by their files only" in capsys.readouterr().err
 
 
 def test_wrong_images_are_found(corpus: Path) -> None:

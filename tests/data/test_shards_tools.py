@@ -336,8 +336,9 @@ def test_media_that_look_alike_are_reported(tmp_path: Path, capsys: pytest.Captu
         tmp_path / "out",
         settings=replace(SETTINGS, strategy="fixed:8", store=None),
     )
-    groups = near_duplicates(tmp_path / "out")
-    assert [(group.samples, group.exact) for group in groups] == [
+    found = near_duplicates(tmp_path / "out")
+    assert found.unreadable == ()
+    assert [(group.samples, group.exact) for group in found.groups] == [
         (("a.mp4", "a-small.mp4"), False),
         (("p.png", "p.jpg", "p.png#2"), False),
     ], "the beginning of a film is another film, and two black ones are no pair"

@@ -8,20 +8,19 @@ and at least half of all (`looks` says what a picture looks like).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from vtrap_data.errors import SampleError
+from vtrap_data.errors import VtrapError
 from vtrap_data.media import images, jpeg
 from vtrap_data.shards.looks import DISTANCE, Numbers, Words, bits_apart, check_distance, near, picture_hash
 from vtrap_data.shards.manifest import read_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES
-from vtrap_data.shards.stored import StoredSample, read_stored
+from vtrap_data.shards.stored import StoredSample, Unread, read_what_can_be
 
 PICTURES = 8
 """Pictures looked at per medium."""
@@ -40,8 +39,21 @@ class Alike:
     exact: bool
 
 
-def near_duplicates(root: Path, *, distance: int = DISTANCE) -> list[Alike]:
-    """Groups of media that look alike, in the order of the corpus.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearDuplicates:
+    """What was found.
+
+    Attributes:
+        groups: Media that look alike, in the order of the corpus.
+        unreadable: Ids of media whose pictures cannot be read: they are compared by their files only.
+    """
+
+    groups: tuple[Alike, ...]
+    unreadable: tuple[str, ...]
+
+
+def near_duplicates(root: Path, *, distance: int = DISTANCE) -> NearDuplicates:
+    """Find media that look alike. Damage ends nothing.
 
     Args:
         root: A packed corpus.
@@ -55,45 +67,50 @@ def near_duplicates(root: Path, *, distance: int = DISTANCE) -> list[Alike]:
     names: list[str] = []
     files: list[tuple[str, ...]] = []
     looks: list[list[Words | None]] = []
-    for stored in tqdm(read_stored(root, members=True), "look", total, unit="sample", disable=None):
-        sample = stored.sample
-        if sample.kind == "text":
+    unreadable: list[str] = []
+    for one in tqdm(read_what_can_be(root), "look", total, unit="sample", disable=None):
+        name, media = (one.id, one.media) if isinstance(one, Unread) else (one.sample.id, one.sample.media)
+        if not media:  # text
             continue
-        names.append(sample.id)
-        files.append(sample.media)
-        looks.append(_looks(stored))
+        seen = None if isinstance(one, Unread) else _looks(one)
+        if seen is None:
+            unreadable.append(name)
+        names.append(name)
+        files.append(media)
+        looks.append(seen or [])
     first: dict[tuple[str, ...], int] = {}
     leader = np.array([first.setdefault(file, number) for number, file in enumerate(files)], np.int64)
     _join(leader, looks, distance)
     groups: dict[int, list[int]] = defaultdict(list)
     for number, lead in enumerate(leader.tolist()):
         groups[lead].append(number)
-    return [
+    alike = [
         Alike(samples=tuple(names[n] for n in group), exact=len({files[n] for n in group}) == 1)
         for group in sorted(groups.values())
         if len(group) > 1
     ]
+    return NearDuplicates(groups=tuple(alike), unreadable=tuple(unreadable))
 
 
-def _looks(stored: StoredSample) -> list[Words | None]:
-    """Hashes of a medium's pictures; None for one with too little contrast or that cannot be read."""
+def _looks(stored: StoredSample) -> list[Words | None] | None:
+    """Hashes of a medium's pictures, each None where it has too little contrast; None where one cannot be read."""
+    try:
+        return _hashes(stored)
+    except (VtrapError, ValueError, IndexError):  # also more times than frames, or none
+        return None
+
+
+def _hashes(stored: StoredSample) -> list[Words | None]:
     video = stored.sample.video
     if video is None:
-        return [_look(data, images.load_image) for data in stored.blobs(IMAGES)[:PICTURES]]
+        return [picture_hash(images.load_image(data)) for data in stored.blobs(IMAGES)[:PICTURES]]
     frames = stored.blobs(FRAMES)
     times = np.asarray(video.frame_times)
     # By time: copies of one film may be stored with different numbers of frames.
     wanted = (np.arange(PICTURES) + 0.5) / PICTURES * video.duration
     nearest = np.abs(times[None, :] - wanted[:, None]).argmin(axis=1)
-    seen = {number: _look(frames[number], jpeg.decode) for number in set(nearest.tolist())}
+    seen = {number: picture_hash(jpeg.decode(frames[number])) for number in set(nearest.tolist())}
     return [seen[number] for number in nearest.tolist()]
-
-
-def _look(data: bytes, decode: Callable[[bytes], Image.Image]) -> Words | None:
-    try:
-        return picture_hash(decode(data))
-    except SampleError:
-        return None
 
 
 def _join(leader: Numbers, looks: Sequence[Sequence[Words | None]], distance: int) -> None:
