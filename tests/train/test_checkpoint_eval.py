@@ -1,13 +1,14 @@
 """Scores of checkpoints while training: the real benchmark on a tiny model; which checkpoint is best; what is kept."""
 
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
 from vtrap_data.shards.manifest import PackSettings
@@ -15,7 +16,7 @@ from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 from vtrap_train.__main__ import main
-from vtrap_train.checkpoint_eval import alone
+from vtrap_train.checkpoint_eval import CheckpointEval, alone
 from vtrap_train.config import parse
 from vtrap_train.run import run
 
@@ -108,47 +109,44 @@ def test_a_metric_that_no_task_gives_is_named(model_dir, packed, tmp_path, capsy
     assert "'beauty' is no score that --eval_tasks gives: mean, image, video, toy-image" in capsys.readouterr().err
 
 
-RANK = """
-import json, sys, types
-from pathlib import Path
-from accelerate import PartialState
-from vtrap_train.checkpoint_eval import CheckpointEval
-state = PartialState(cpu=True)
-how = {"tasks": "no-such-task", "frames": "budget", "more": "--limit 2", "metric": None, "export": None}
-scored = CheckpointEval(base="toy-vl", out=Path(sys.argv[1]), log=print, **how)
-now = types.SimpleNamespace(is_world_process_zero=state.is_main_process, global_step=2)
-scored.on_train_begin(None, now, None)
-print(json.dumps(scored.scores))
-"""
+def rank(number, port, out, pipe):
+    """One of two processes that begin a training."""
+    many = {"WORLD_SIZE": "2", "RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(many, LOCAL_RANK=str(number))
+    PartialState._reset_state()
+    state = PartialState(cpu=True)
+    how = {"tasks": "no-such-task", "frames": "budget", "more": "--limit 2", "metric": None, "export": None}
+    scored = CheckpointEval(base="toy-vl", out=out, log=print, **how)
+    now = SimpleNamespace(is_world_process_zero=state.is_main_process, global_step=0)
+    scored.on_train_begin(None, now, None)
+    pipe.send(scored.scores)
+    state.destroy_process_group()
 
 
 def test_kept_scores_of_something_else_are_worked_out_again_and_every_rank_has_the_same(tmp_path):
     """Of other items they would be compared with new ones; and a rank that took up what is being replaced would choose
-    another best checkpoint. (The benchmark fails here, which is quick; what it says tells its age.)"""
-    (tmp_path / "checkpoint-2").mkdir()
+    another best checkpoint. (The benchmark fails here, which is quick; that it was asked tells.)"""
     write_score(tmp_path, 0, 50.0, 50.0, tasks="no-such-task")  # without --limit
     answers = tmp_path / "eval" / "step-0" / "records.jsonl"
     answers.parent.mkdir()
     answers.write_text("of other items")
-    write_score(tmp_path, 2, 1.0, 1.0)
-    (tmp_path / "eval" / "step-2.json").write_text('{"error": "of the time before"}')
-    (tmp_path / "eval.jsonl").write_text('{"step": 0, "image": 50.0}\n{"step": 2, "error": "of the time before"}\n')
+    (tmp_path / "eval.jsonl").write_text('{"step": 0, "error": "of the time before"}\n')
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    many = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "DS_ACCELERATOR": "cpu"}
-    words = [sys.executable, "-c", RANK, str(tmp_path)]
-    ranks = [
-        subprocess.Popen(
-            words, env={**os.environ, **many, "RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True
-        )
-        for rank in "01"
-    ]
-    one, other = (json.loads(rank.communicate(timeout=300)[0].splitlines()[-1]) for rank in ranks)
-    assert one == other and set(one) == {"0", "2"}
-    assert all("exit code 2" in scores["error"] for scores in one.values())
-    assert one["0"]["asked"] == {"tasks": "no-such-task", "frames": "budget", "arguments": ["--limit", "2"]}
+    fork = multiprocessing.get_context("fork")
+    pipes, told = zip(*(fork.Pipe(duplex=False) for _ in range(2)), strict=True)
+    ranks = [fork.Process(target=rank, args=(n, port, tmp_path, told[n])) for n in range(2)]
+    for process in ranks:
+        process.start()
+    found = [pipe.recv() if pipe.poll(200) else None for pipe in pipes]
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    assert found[0] == found[1] and set(found[0]) == {0}
+    assert "exit code 2" in found[0][0]["error"]
+    assert found[0][0]["asked"] == {"tasks": "no-such-task", "frames": "budget", "arguments": ["--limit", "2"]}
     assert not answers.exists()
-    assert [line["step"] for line in lines(tmp_path) if "asked" in line] == [0, 2]  # and the new ones are told
+    assert len(lines(tmp_path)) == 2 and "exit code 2" in lines(tmp_path)[1]["error"]  # the new ones are told
 
 
 def test_a_child_is_not_taken_for_a_rank():
