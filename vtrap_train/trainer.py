@@ -26,7 +26,7 @@ from vtrap_data.trained import PREPROCESSING
 from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
 from vtrap_train.groups import Group, optimizer_groups
-from vtrap_train.ledger import Lines, Skip, enforce, write_text
+from vtrap_train.ledger import Lines, Skip, allowance, enforce, write_text
 from vtrap_train.steps import steps
 from vtrap_train.totals import COUNTS, Totals
 
@@ -188,9 +188,11 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         lost = loss.new_tensor(facts["unreachable"] is not None, dtype=torch.float64)
         mine = torch.stack([(~torch.isfinite(loss.detach())).double().sum(), self._here.vector[SKIPPED], lost])
         broken, skipped, unreachable = self.accelerator.reduce(mine, reduction="sum").tolist()
-        # Files are shared by the ranks; who skipped something has written it down by now.
-        last = self.skips.read()[-1] if skipped else None
         known = self._before.skipped + int(skipped)
+        last = None
+        if known > allowance(self.planned, self.max_skip_rate):
+            # Who skipped something has written it down by now; whether it can be seen from another node is its disk's.
+            last = next(reversed(self.skips.read()), None)
         enforce(known, planned=self.planned, rate=self.max_skip_rate, last=cast("Skip | None", last))
         if unreachable:
             why = [reason for reason in gather_object([facts["unreachable"]]) if reason]
@@ -413,9 +415,9 @@ def complete(checkpoint: Path) -> bool:
     try:
         progress = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return len(list(checkpoint.glob("rng_state*.pth"))) >= int(progress["world_size"])
     except (OSError, ValueError):
         return False
-    return len(list(checkpoint.glob("rng_state*.pth"))) >= int(progress["world_size"])
 
 
 def ours(checkpoint: Path) -> bool:
