@@ -149,6 +149,10 @@ class VtrapArguments:
             raise UsageError(f"--max_skip_rate {self.max_skip_rate} is not in 0 to 1")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"--max_tokens {self.max_tokens} is not positive")
+        for name in ("vision_learning_rate", "projector_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < float("inf"):
+                raise UsageError(f"--{name} {rate} is not 0 or above; leave it out for --learning_rate")
         if self.streaming_shards < 1:
             raise UsageError(f"--streaming_shards {self.streaming_shards} is not positive")
         if self.lora_r < 0 or self.gpus < 0:

@@ -206,8 +206,9 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         raise UsageError(f"--output_dir {str(out)!r} is not a directory")
     for checkpoint in out.glob("checkpoint-*"):
         # Training would rotate them away, so they must be ours: the first file that goes in is `progress.json`. Where
-        # that was interrupted while one was rotated away, it may be the first that went: then `SETTINGS` says so.
-        if not (complete(checkpoint) or ours(checkpoint) or (out / SETTINGS).is_file()):
+        # that was interrupted while one was rotated away, it may be the first that went: then `SETTINGS` says so. It
+        # is asked first: the first rank may be removing the checkpoint already.
+        if not ((out / SETTINGS).is_file() or complete(checkpoint) or ours(checkpoint)):
             raise UsageError(
                 f"--output_dir {str(out)!r} holds {checkpoint.name} of another program: choose another one"
             )
@@ -266,7 +267,7 @@ def _area(mixture: Mixture) -> Any:
 def learning_rates(arguments: VtrapArguments, base: float) -> dict[Group, float]:
     """Peak learning rate per module group."""
     own = {"vision": arguments.vision_learning_rate, "projector": arguments.projector_learning_rate}
-    return {group: own.get(group) or base for group in GROUPS}
+    return {group: base if (rate := own.get(group)) is None else rate for group in GROUPS}
 
 
 def weights_dtype(parsed: Parsed) -> torch.dtype:

@@ -15,7 +15,7 @@ from vtrap_train.__main__ import main
 from vtrap_train.config import RECIPES, parse, settings_of
 from vtrap_train.data import Mixture, Part, locate, parse_data, parse_frames
 from vtrap_train.launch import command
-from vtrap_train.run import shares
+from vtrap_train.run import learning_rates, shares
 from vtrap_train.sharding import PRESETS
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -68,6 +68,7 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--load_best_model_at_end", "true"], "--eval_tasks"),
         (["--model", "toy-vl", "--eval_strategy", "steps"], "--eval_tasks"),
         (["--model", "toy-vl", "--freeze", "eyes"], "vision, projector, language"),
+        (["--model", "toy-vl", "--vision_learning_rate=-1e-6"], "--vision_learning_rate -1e-06 is not 0 or above"),
         (["--model", "toy-vl", "--freeze", "vision", "--lora_r", "4"], "--lora_target"),
         (["--model", "toy-vl", "--deepspeed", "zero9"], "zero2, zero3"),
         (["--model", "toy-vl", "--config", "no/such.yaml"], "no/such.yaml"),
@@ -217,6 +218,13 @@ def test_optimizer_groups_hold_every_trained_parameter_once(model_dir):
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert {g["lr"] for g in made} == {2.0, 3.0}
     assert all((g["weight_decay"] > 0) == (p.ndim > 1) for g in made for p in g["params"])
+
+
+def test_a_rate_of_zero_is_zero():
+    words = ["--model", "toy-vl", "--learning_rate", "1e-5", "--vision_learning_rate", "0"]
+    parsed = parse(words)
+    rates = learning_rates(parsed.arguments, parsed.config.learning_rate)
+    assert rates == {"vision": 0.0, "projector": 1e-5, "language": 1e-5}
 
 
 def test_ledger_forgets_what_came_after_a_step_and_survives_a_cut_line(tmp_path):

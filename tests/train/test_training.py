@@ -5,6 +5,7 @@ import shutil
 from collections import Counter, defaultdict
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from vtrap_train import memory
 from vtrap_train.__main__ import main
 from vtrap_train.config import parse
 from vtrap_train.four_bits import load_in_four_bits
+from vtrap_train.ledger import Lines
 from vtrap_train.run import finished, run
 from vtrap_train.sharding import PRESETS
 from vtrap_train.trainer import last_checkpoint, load_weights
@@ -150,13 +152,15 @@ def test_checkpoints_of_another_program_are_left_alone(model_dir, packed, tmp_pa
     assert foreign.read_bytes() == b"precious"
 
 
-def test_a_checkpoint_that_was_being_removed_is_known_as_ours(tmp_path):
+def test_a_checkpoint_that_was_being_removed_is_known_as_ours(tmp_path, monkeypatch):
     # Ctrl-C in the middle of the removal of an old one: what is left may be anything of it.
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UsageError, match="of another program"):
         finished(tmp_path, {"seed": 0})
     (tmp_path / "settings.json").write_text('{"seed": 0}')
+    assert finished(tmp_path, {"seed": 0}) is None
+    monkeypatch.setattr("vtrap_train.run.ours", Path.rmdir)  # another rank removes it while this one looks
     assert finished(tmp_path, {"seed": 0}) is None
 
 
@@ -198,8 +202,9 @@ def test_frozen_groups_do_not_move_and_rates_differ(model_dir, packed, tmp_path)
     assert rates == {"vision": None, "projector": 0.01, "language": 0.001}
 
 
-def test_samples_over_the_ceiling_are_skipped_and_listed(model_dir, packed, tmp_path):
+def test_samples_over_the_ceiling_are_skipped_and_listed(model_dir, packed, tmp_path, monkeypatch):
     out = tmp_path / "out"
+    monkeypatch.setattr(Lines, "read", None)  # as long as it is not too many, nobody looks at what was skipped before
     more = ["--max_tokens", 60, "--frames", 16, "--max_skip_rate", 1, "--per_device_train_batch_size", 2]
     summary = run(parse(argv(model_dir, packed, out, *more)))
     listed = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
@@ -220,11 +225,15 @@ def test_batches_without_a_single_good_sample_train_nothing_and_end_well(model_d
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_too_many_bad_samples_stop_training_with_exit_code_1(model_dir, packed, tmp_path, capsys):
+@pytest.mark.parametrize("seen", [True, False])
+def test_too_many_bad_samples_stop_training_with_exit_code_1(seen, model_dir, packed, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
+    if not seen:  # another node wrote it down, and the file has not come yet
+        monkeypatch.setattr(Lines, "append", lambda self, records: None)
     assert main(argv(model_dir, packed, out, "--max_tokens", 60, "--frames", 16)) == 1
     err = capsys.readouterr().err
     assert "vtrap-train: 1 samples were skipped" in err and "--max_skip_rate" in err and "Traceback" not in err
+    assert ("The last one: " in err) == seen
     assert not (out / "training_summary.json").exists()
 
 
