@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from tqdm import tqdm
 from transformers import TrainerCallback
@@ -163,7 +164,8 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
         if step:
             model = str(self.out / f"checkpoint-{step}")
             if self.export is not None:
-                self.export(Path(model), merged)
+                with torch.random.fork_rng(devices=[]):  # reading a model draws numbers; the training must not notice
+                    self.export(Path(model), merged)
                 model = str(merged)
         words = ["-m", "vtrap_bench", "run", "--model", model, "--tasks", self.tasks, "--frames", self.frames]
         words += ["--out", str(folder), "--label", f"step {step}", *self.more]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import PartialState
+from alike import log, same
 from safetensors.torch import load_file
 
 from vtrap_data.shards.manifest import PackSettings
@@ -98,6 +99,17 @@ def test_a_benchmark_that_fails_does_not_stop_training(model_dir, packed, tmp_pa
     assert lines(out)[0]["image"] == 50
     assert "not scored" in capsys.readouterr().err
     assert "no-such-task" in (out / "eval" / "step-2.log").read_text()
+
+
+def test_scoring_adapters_changes_nothing_of_what_is_learned(model_dir, packed, tmp_path, monkeypatch):
+    """They are merged for it, and dropout goes on as if that had not been."""
+    monkeypatch.setattr("vtrap_train.checkpoint_eval.subprocess.call", lambda *_, **__: 2)  # scores are tested above
+    plain, scored = tmp_path / "plain", tmp_path / "scored"
+    more = ["--lora_r", 2, "--lora_dropout", 0.1]
+    run(parse(argv(model_dir, packed, plain, *more)))
+    run(parse(argv(model_dir, packed, scored, *more, "--eval_tasks", "image")))
+    assert [line["step"] for line in lines(scored)] == [0, 2, 4]
+    assert log(scored) == log(plain) and same(scored, plain)
 
 
 def test_a_metric_that_no_task_gives_is_named(model_dir, packed, tmp_path, capsys):
