@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         if args.report is not None:
             report = read_json_object(args.report, "make it with `python -m vtrap_bench report`")
             table = trade_off(report, model_id=args.id, name=args.setting or folder.resolve().name)
-            facts = replace(facts, table=tuple(table), synthetic=any(row.synthetic for row in table))
+            synthetic = facts.synthetic or any(row.synthetic for row in table)
+            facts = replace(facts, table=tuple(table), synthetic=synthetic)
             drawn = args.report.parent / "figures" / "trade_off.png"
             figure = drawn if drawn.is_file() else None
         blocked = []

@@ -344,6 +344,9 @@ def checkpoint(tmp_path: Path) -> Path:
     (folder / "model.safetensors").write_bytes(b"0" * 2000)
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"0")
+    (folder / "eval" / "step-0").mkdir(parents=True)
+    (folder / "eval" / "step-0" / "records.jsonl").write_text("questions and answers of a benchmark")
+    (folder / "skipped.jsonl").write_text("places of this machine")
     return folder
 
 
@@ -372,6 +375,10 @@ def test_push_a_checkpoint(
     assert "**Synthetic.**" in text
     plan = json.loads((out / "plan.json").read_text())["parts"]["model"]
     assert [name for name, _ in plan["uploads"]] == ["model.safetensors", "settings.json", "training_summary.json"]
+    # A toy stays one where it is scored on real benchmarks.
+    (tmp_path / "report.json").write_text(json.dumps(report).replace('"synthetic": true', '"synthetic": false'))
+    assert call(vtrap_train.push, *words) == 0
+    assert "**Synthetic.**" in (out / "model/README.md").read_text()
     with pytest.raises(UsageError, match="no setting 'other': choose one of hybrid-s0"):
         call(vtrap_train.push, *words, "--setting", "other")
 
