@@ -276,7 +276,8 @@ def bare(parsed: Any, *, warm: list[list[dict[str, Any]]], timed: list[list[dict
     from trl.trainer.utils import add_fused_lm_head
 
     from vtrap_data.encoding import load_model, resolve
-    from vtrap_train.run import lora, weights_dtype
+    from vtrap_train.lora import lora
+    from vtrap_train.run import weights_dtype
 
     arguments, config = parsed.arguments, parsed.config
     where = "cpu" if config.use_cpu else "cuda"

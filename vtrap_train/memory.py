@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText
 from vtrap_data.encoding import load_config, resolve
 from vtrap_train.four_bits import in_four_bits
 from vtrap_train.groups import check_groups, group_of
+from vtrap_train.lora import lora_targets
 
 if TYPE_CHECKING:
     from vtrap_train.config import TrainConfig, VtrapArguments
@@ -112,8 +113,6 @@ def config_of(arguments: VtrapArguments) -> Any:
 
 def count(model_config: Any, arguments: VtrapArguments) -> Counts:
     """Count the parameters of a configuration as this run would train it."""
-    from vtrap_train.run import lora_targets
-
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(model_config, dtype=torch.float32)
         model.tie_weights()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,16 @@ from datasets import Dataset
 from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_data.json_object import read_json_object
-from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
+from vtrap_data.trained import SETTINGS, SUMMARY
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
 from vtrap_train.config import Parsed, TrainConfig, VtrapArguments, mixture_of, origin, settings_hash, settings_of
 from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
-from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, group_of, table
+from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, table
 from vtrap_train.ledger import write_text
 from vtrap_train.lengths import ESTIMATED, ceiling, lengths
+from vtrap_train.lora import lora, merge_adapter
 from vtrap_train.packing import packer
 from vtrap_train.trainer import NotFiniteError, VideoSFTTrainer, complete, last_checkpoint, ours
 
@@ -278,56 +278,6 @@ def weights_dtype(parsed: Parsed) -> torch.dtype:
     # DeepSpeed keeps 32-bit master weights; with LoRA the base is frozen. Otherwise AdamW needs them itself.
     lean = bool(config.bf16) and not config.use_cpu and (config.deepspeed is not None or arguments.lora_r > 0)
     return torch.bfloat16 if lean else torch.float32
-
-
-def lora(arguments: VtrapArguments, model: Any) -> Any:
-    """The PEFT configuration: every linear layer of the groups named by `--lora_target`, or a regular expression."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha or 2 * arguments.lora_r,
-        lora_dropout=arguments.lora_dropout,
-        target_modules=lora_targets(arguments, model),
-    )
-
-
-def lora_targets(arguments: VtrapArguments, model: Any) -> list[str]:
-    """Names of the layers that get an adapter. Raises UsageError if there are none."""
-    wanted = arguments.lora_target.split("+")
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    if set(wanted) <= set(GROUPS):
-        found = [name for name in linear if group_of(name) in wanted and not name.endswith("lm_head")]
-    else:
-        try:
-            found = [name for name in linear if re.fullmatch(arguments.lora_target, name)]
-        except re.error as error:
-            raise UsageError(f"--lora_target {arguments.lora_target!r} is no regular expression: {error}") from error
-    if not found:
-        raise UsageError(
-            f"--lora_target {arguments.lora_target!r} fits no linear layer: {', '.join(GROUPS)}, some with '+', "
-            f"or a regular expression for whole names such as {linear[-1]!r}"
-        )
-    return found
-
-
-def merge_adapter(ref: ModelRef, adapter: Path, out: Path, *, processor: Any) -> None:
-    """Write base plus adapter as one ordinary checkpoint. On the CPU, from files: works after any ZeRO stage."""
-    from peft import PeftModel
-    from transformers.integrations import deepspeed
-
-    training = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
-    deepspeed.unset_hf_deepspeed_config()  # or ZeRO-3 would partition this model, too
-    try:
-        merged = PeftModel.from_pretrained(load_model(ref), str(adapter)).merge_and_unload()
-    finally:
-        if training:
-            deepspeed.set_hf_deepspeed_config(training)
-    merged.save_pretrained(out)
-    processor.save_pretrained(out)
-    shutil.copyfile(adapter / PREPROCESSING, out / PREPROCESSING)
-    for file in out.glob("*.safetensors"):
-        file.chmod(0o644)
 
 
 def use_threads(*, cpu: bool) -> None:

@@ -21,7 +21,8 @@ from vtrap_data.shards.pack import pack
 from vtrap_train import memory
 from vtrap_train.__main__ import main
 from vtrap_train.config import SETUPS, parse
-from vtrap_train.run import lora, run
+from vtrap_train.lora import lora
+from vtrap_train.run import run
 from vtrap_train.steps import steps
 
 
