@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from vtrap_data.samples import SourceSample
 from vtrap_data.shards import cluster, measure
 from vtrap_data.shards.doctor import doctor
 from vtrap_data.shards.manifest import PackSettings
-from vtrap_data.shards.measure import MeasureOptions
+from vtrap_data.shards.measure import MeasureOptions, measure_options
 from vtrap_data.shards.pack import pack
+from vtrap_data.shards.spool import spool_name
 from vtrap_data.sources.jsonl import read_jsonl
 
 SETTINGS = PackSettings(
@@ -331,13 +334,54 @@ def test_machines_without_shared_storage_are_noticed(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "_measure", stand_in(elsewhere))
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     with pytest.raises(UsageError, match="storage that all machines share"):
         pack(read_jsonl(many).samples[:4], tmp_path / "out", settings=replace(SETTINGS, executor="ray"))
+
+
+def test_a_result_may_be_seen_late(many: Path, tmp_path: Path) -> None:
+    """As on network storage, which remembers for a while that there was no such file."""
+    sample = read_jsonl(many).samples[0]
+    options = measure_options(SETTINGS, tmp_path)
+    write = threading.Timer(1.0, (tmp_path / f"{spool_name(sample)}.json").touch)
+    write.start()
+    assert cluster._checked(None, sample, options) is None
+    write.join()
 
 
 def elsewhere(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
     """A machine whose folders are its own."""
     return None
+
+
+@pytest.mark.usefixtures("two_machines")
+def test_a_machine_that_is_lost_costs_no_sample(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of these tests: it costs the second machine."""
+    import ray
+
+    (tmp_path / "head").write_text(ray.get_runtime_context().get_node_id())
+    monkeypatch.setattr(cluster, "_measure", stand_in(lose))
+    wanted = [sample for sample in read_jsonl(many).samples if sample.kind == "images"][4:8]
+    manifest = pack(wanted, tmp_path / "out", settings=replace(SETTINGS, executor="ray", workers=2))
+    assert (tmp_path / "lost").exists()
+    assert manifest.quarantine == () and manifest.counts["samples"] == 4
+
+
+def lose(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+    """Stands for power that fails: a machine goes away, once, with all that runs on it."""
+    import ray
+
+    folder = options.spool.parents[1]
+    on_head = ray.get_runtime_context().get_node_id() == (folder / "head").read_text()
+    if not on_head:
+        with suppress(FileExistsError):
+            (folder / "lost").touch(exist_ok=False)
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+    until = time.monotonic() + 20
+    while not (folder / "lost").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    return measure.measure(sample, options)
 
 
 def test_an_executor_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vtrap_data.errors import Reason, SampleError, UsageError
+from vtrap_data.errors import Reason, SampleError, UnreachableError, UsageError
 from vtrap_data.media.limits import took_longer
 from vtrap_data.samples import SourceSample
 from vtrap_data.shards.measure import MeasureOptions, limit_memory, measure_in_worker
 from vtrap_data.shards.spool import is_spooled, spool_name
+
+PATIENCE = 60.0
+"""Seconds until a file that another machine has written must be seen here: network storage remembers for so long that
+there was none."""
+_TRIES = 3
 
 Outcome = tuple[SourceSample, SampleError | None]
 
@@ -36,8 +41,8 @@ def measure_on_ray(
 ) -> Iterator[Outcome]:
     """Measure samples on a Ray cluster; yields each with its outcome, in whatever order they finish.
 
-    A task whose process dies is run once more, alone: a machine that was lost costs no sample, and a file that kills
-    its decoder is set aside.
+    A task whose process or machine is gone is run again, alone: a machine that was lost costs no sample, and a file
+    that kills its decoder is set aside.
 
     Args:
         samples: What to measure.
@@ -47,6 +52,7 @@ def measure_on_ray(
 
     Raises:
         UsageError: There is no such cluster, or its machines do not share the folder of the corpus.
+        UnreachableError: Machines go away again and again.
     """
     import ray
 
@@ -67,18 +73,40 @@ def measure_on_ray(
             sample = running.pop(done)
             try:
                 outcome = ray.get(done)
-            except ray.exceptions.WorkerCrashedError:
+            except _lost():
                 suspects.append(sample)
                 continue
             yield sample, _checked(outcome, sample, options)
         for sample in suspects:
-            try:
-                yield sample, _checked(ray.get(task.remote(sample, options)), sample, options)
-            except ray.exceptions.WorkerCrashedError:
-                if _seconds_since_start(sample, options) > options.hard_timeout:
-                    yield sample, SampleError(sample.id, Reason.TIMEOUT, took_longer(options.file_timeout))
-                else:
-                    yield sample, SampleError(sample.id, Reason.CORRUPT, "the decoder crashed on it")
+            yield sample, _alone(task, sample, options)
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What Ray raises for a task whose process, or whose machine, is gone."""
+    from ray import exceptions
+
+    return exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError
+
+
+def _alone(task: Any, sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+    """Run a task that was lost again, with no other beside it: who is to blame now?"""
+    import ray
+
+    for _ in range(_TRIES):
+        try:
+            return _checked(ray.get(task.remote(sample, options)), sample, options)
+        except ray.exceptions.NodeDiedError:
+            continue
+        except ray.exceptions.OutOfMemoryError:
+            detail = "its machine ran out of memory, with no other of our files beside it"
+            return SampleError(sample.id, Reason.TOO_LARGE, detail)
+        except ray.exceptions.WorkerCrashedError:
+            if _seconds_since_start(sample, options) > options.hard_timeout:
+                return SampleError(sample.id, Reason.TIMEOUT, took_longer(options.file_timeout))
+            return SampleError(sample.id, Reason.CORRUPT, "the decoder crashed on it")
+    raise UnreachableError(
+        f"machines of the cluster went away {_TRIES} times while they measured {sample.id}: the same command goes on"
+    )
 
 
 def _measure(sample: SourceSample, options: MeasureOptions) -> SampleError | None:
@@ -103,11 +131,14 @@ def _seconds_since_start(sample: SourceSample, options: MeasureOptions) -> float
 
 
 def _checked(outcome: SampleError | None, sample: SourceSample, options: MeasureOptions) -> SampleError | None:
-    if outcome is None and not is_spooled(options.spool, sample):
-        raise UsageError(
-            f"a machine of the cluster has measured {sample.id}, but its result is not in {options.spool}: "
-            "--out must lie on storage that all machines share"
-        )
+    given_up = time.monotonic() + PATIENCE
+    while outcome is None and not is_spooled(options.spool, sample):
+        if time.monotonic() > given_up:
+            raise UsageError(
+                f"a machine of the cluster has measured {sample.id}, but its result is not in {options.spool}: "
+                "--out must lie on storage that all machines share"
+            )
+        time.sleep(0.5)
     return outcome
 
 
