@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from shards_media import fingerprint, write_corpus
 
 from vtrap_data.errors import UsageError
+from vtrap_data.loading import remote
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.remote import open_remote
 from vtrap_data.loading.stream import Stream
@@ -201,11 +203,56 @@ def test_s3_takes_its_endpoint_as_an_option_and_says_what_is_wrong(packed: Path,
 
 def test_s3_is_read_by_position(packed: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
-    remote = open_remote("s3://lab/corpus", cache=tmp_path, keep=1)
-    there, here = PackedDataset(remote.root, fetch=remote.fetch), PackedDataset(packed)
+    opened = open_remote("s3://lab/corpus", cache=tmp_path, keep=1)
+    there, here = PackedDataset(opened.root, fetch=opened.fetch), PackedDataset(packed)
     assert fingerprint([there[i] for i in range(len(there))]) == fingerprint([here[i] for i in range(len(here))])
     with pytest.raises(UsageError, match="cannot be read"):
         open_remote("s3://lab/nothing", cache=tmp_path, keep=1)
+
+
+def test_a_server_that_is_busy_at_the_start_is_asked_again(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    asked: list[str] = []
+
+    class Busy(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if asked.count(self.path) <= 2:
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Busy, directory=str(packed))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert open_remote(url, cache=tmp_path, keep=1).manifest.counts["samples"] == 6
+        assert {asked.count(name) for name in ("/manifest.json", "/index.parquet")} == {3} and {1, 2} <= {*waits}
+        waits.clear()
+        with pytest.raises(UsageError, match=r"cannot be read \(FileNotFoundError: .*may you read it"):
+            asked.clear()
+            open_remote(f"{url}/elsewhere", cache=tmp_path, keep=1)
+        server.shutdown()
+    with pytest.raises(UsageError, match="cannot be read"):
+        waits.clear()
+        open_remote("gopher://x/c", cache=tmp_path, keep=1)
+    assert not waits, "an address that is none is no reason to wait"
+
+
+def test_a_disk_that_takes_nothing_is_not_told_as_a_corpus_that_is_not_there(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(OSError, match="cache"):
+        open_remote(f"file://{packed}", cache=tmp_path / "cache", keep=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            open_remote(f"file://{packed}", cache=tmp_path / "other", keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:

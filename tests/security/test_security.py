@@ -196,7 +196,10 @@ def test_addresses_lose_their_passwords() -> None:
     assert redact("hf://datasets/a/b@1f2e/c?part=3") == "hf://datasets/a/b@1f2e/c?part=3"
 
 
-def test_an_address_that_cannot_be_read_is_told_without_its_password(tmp_path: Path) -> None:
+def test_an_address_that_cannot_be_read_is_told_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "FIRST_PATIENCE", 0.0)
     with pytest.raises(UsageError) as caught:
         remote.open_remote("http://me:hunter2@127.0.0.1:9/c", cache=tmp_path, keep=2)
     assert "hunter2" not in str(caught.value)

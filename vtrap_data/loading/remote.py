@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hub_cards.errors import one_line, redact
-from vtrap_data.errors import UnreachableError, UsageError
+from vtrap_data.errors import UnreachableError, UsageError, storage_full
 from vtrap_data.files import sha256_file, sync_directory, write_bytes
 from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, Manifest, read_manifest
 
 PATIENCE = 600.0
 """Seconds for which a shard that does not come is asked for again. Below the half hour after which ranks that wait for
 each other give up."""
+FIRST_PATIENCE = 60.0
+"""Seconds for the files that a corpus begins with: fewer, because the address may be wrong."""
 
 Result = TypeVar("Result")
 
@@ -103,28 +105,38 @@ def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
         keep: How many shards of the corpus may lie there.
 
     Raises:
-        UsageError: No packed corpus is there, or it cannot be reached.
+        UsageError: No packed corpus is there, or it could not be reached within `FIRST_PATIENCE`.
+        OSError: `cache` cannot be written.
     """
     address = address.rstrip("/")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _get(f"{address}/{MANIFEST}", Path(folder) / MANIFEST)
-            manifest = read_manifest(Path(folder))
-            root = cache / manifest.index_sha256[:32]
-            if not (root / MANIFEST).is_file():
-                _get(f"{address}/{INDEX}", Path(folder) / INDEX)
-                if sha256_file(Path(folder) / INDEX) != manifest.index_sha256:
-                    raise UsageError(
-                        f"{redact(address)}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it"
-                    )
-                write_bytes(root / INDEX, (Path(folder) / INDEX).read_bytes())
-            # Of equal indices, but maybe not of equal settings: the one from the address counts.
-            write_bytes(root / MANIFEST, (Path(folder) / MANIFEST).read_bytes())
-    except UsageError:
-        raise
-    except Exception as error:  # every file system raises errors of its own
-        raise unreadable(address, error) from error
+    with tempfile.TemporaryDirectory() as folder:
+        _get_first(address, MANIFEST, Path(folder))
+        manifest = read_manifest(Path(folder))
+        root = cache / manifest.index_sha256[:32]
+        if not (root / MANIFEST).is_file():
+            _get_first(address, INDEX, Path(folder))
+            if sha256_file(Path(folder) / INDEX) != manifest.index_sha256:
+                raise UsageError(
+                    f"{redact(address)}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it"
+                )
+            write_bytes(root / INDEX, (Path(folder) / INDEX).read_bytes())
+        # Of equal indices, but maybe not of equal settings: the one from the address counts.
+        write_bytes(root / MANIFEST, (Path(folder) / MANIFEST).read_bytes())
     return Remote(address=address, root=root, manifest=manifest, keep=keep)
+
+
+def _get_first(address: str, name: str, folder: Path) -> None:
+    """Fetch one of the files that a corpus begins with."""
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        fsspec.core.url_to_fs(address)  # an address that is none is no reason to wait
+        _persist(lambda: _get(f"{address}/{name}", folder / name), what=name, patience=min(PATIENCE, FIRST_PATIENCE))
+    except Exception as error:  # every file system raises errors of its own
+        cause = error.__cause__ if isinstance(error, UnreachableError) else error
+        if not isinstance(cause, Exception) or storage_full(cause):
+            raise cause or error from None
+        raise unreadable(address, cause) from cause
 
 
 def unreadable(address: str, error: Exception) -> UsageError:
@@ -135,7 +147,7 @@ def unreadable(address: str, error: Exception) -> UsageError:
 
 
 def _get(url: str, path: Path) -> None:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     # Anew each time: connections do not survive a fork, and fsspec keeps those of this process.
     system, name = fsspec.core.url_to_fs(url)
@@ -145,14 +157,15 @@ def _get(url: str, path: Path) -> None:
         system.get_file(name, str(path))
 
 
-def _persist(get: Callable[[], Result], *, what: str) -> Result:
-    """Call again what fails, less and less often, until it is hopeless or `PATIENCE` is at its end."""
+def _persist(get: Callable[[], Result], *, what: str, patience: float | None = None) -> Result:
+    """Call again what fails, less and less often, until it is hopeless or the patience (`PATIENCE`) is at its end."""
+    patience = PATIENCE if patience is None else patience
     began, wait = time.monotonic(), 1.0
     while True:
         try:
             return get()
         except Exception as error:  # every file system raises errors of its own
-            if _hopeless(error) or time.monotonic() - began + wait > PATIENCE:
+            if _hopeless(error) or time.monotonic() - began + wait > patience:
                 raise UnreachableError(f"{what} could not be fetched ({_told(error)})") from error
         time.sleep(wait)
         wait = min(2 * wait, 60.0)
@@ -161,9 +174,8 @@ def _persist(get: Callable[[], Result], *, what: str) -> Result:
 def _hopeless(error: Exception) -> bool:
     response = getattr(error, "response", None)
     status: Any = getattr(error, "status", getattr(response, "status_code", None))
-    full = isinstance(error, OSError) and error.errno is not None and "space" in os.strerror(error.errno).lower()
     return (
-        full
+        storage_full(error)
         or status in (401, 403, 404)
         or isinstance(error, (FileNotFoundError, PermissionError, ImportError, _OtherError))
     )
