@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.benchmark_rows import fixture as benchmark_rows
 from targets import MANIFEST, SHARD, unpacked
 
 from hub_cards.dry_run import list_uploads
@@ -21,6 +22,7 @@ from vtrap_data.errors import UnreachableError, UsageError, VtrapError, printabl
 from vtrap_data.files import write_bytes
 from vtrap_data.loading import remote
 from vtrap_data.media.tars import tar_members, tar_names
+from vtrap_data.shards.contamination import Contamination, Shared, as_text
 from vtrap_data.shards.manifest import read_manifest
 from vtrap_data.shards.members import Span
 from vtrap_data.shards.reader import ShardReader
@@ -212,6 +214,30 @@ def test_file_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Cap
     assert "\x1b" not in (said := capsys.readouterr().err)
     assert "\\x1b]0;gone" in said
     assert printable("a\n\ud800b") == "a \\ud800b"
+
+
+def test_names_in_rows_do_not_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b]0;gone\x07"
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]
+    corpus = {"id": 1, "video": f"{name}.mp4", "conversations": turns, "data_source": "x"}
+    bench = {**benchmark_rows("nextqa")[0], "video": name}
+    for command, file, row in (
+        ("corpus llava-video-178k --subset 0_30_s_nextqa", "0_30_s_nextqa/rows.json", corpus),
+        ("benchmark nextqa", "MC/test.json", bench),
+    ):
+        path = tmp_path / command.split()[0] / file
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps([row]))
+        folders = ["--rows", str(path.parents[1]), "--media", str(tmp_path), "--out", str(tmp_path / "out")]
+        assert main([*command.split(), *folders]) == 1  # of other rows than these
+        said = capsys.readouterr().err
+        assert "\x1b" not in said
+        assert "such as " in said and "\\x1b]0;gone" in said
+    shared = Shared(kind="file", benchmark="b", item=name, corpus_item=name, detail=name)
+    counts = ("media", "media_shared", "items", "items_on_shared_media")
+    counts += ("questions_shared", "short_questions_shared", "unreadable")
+    told = as_text([Contamination(benchmark="b", **dict.fromkeys(counts, 1), shared=(shared,))])
+    assert "\x1b" not in told and told.count("\\x1b]0;gone") == 3
 
 
 # --- code of others --------------------------------------------------------------------------------------------------

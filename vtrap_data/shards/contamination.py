@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from vtrap_data.errors import VtrapError
+from vtrap_data.errors import VtrapError, printable
 from vtrap_data.media import images, jpeg
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item
 from vtrap_data.shards.looks import DISTANCE, Numbers, Words, bits_apart, check_distance, near, picture_hash
@@ -180,7 +180,7 @@ def as_text(found: Iterable[Contamination]) -> str:
         )
         if one.unreadable:
             lines.append(f"  {one.unreadable} media could not be read and were compared by their files only")
-        lines += [f"  {s.kind}: {s.item} is {s.corpus_item} ({s.detail})" for s in one.shared[:10]]
+        lines += ["  " + printable(f"{s.kind}: {s.item} is {s.corpus_item} ({s.detail})") for s in one.shared[:10]]
         if len(one.shared) > 10:
             lines.append(f"  ... and {len(one.shared) - 10} more (--json lists all)")
     return "\n".join(lines)

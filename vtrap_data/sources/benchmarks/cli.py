@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable
 from vtrap_data.sources.benchmarks import BENCHMARKS
 from vtrap_data.sources.benchmarks.convert import BENCH, convert, summary
 from vtrap_data.sources.counts import ACCEPT, advice
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         circular=args.circular,
     )
     for said in summary(done, accepted=args.accept_count):
-        print(said, file=sys.stderr)
+        print(printable(said), file=sys.stderr)
     path = args.out / BENCH
     if args.json:
         print(json.dumps(asdict(done), indent=1, ensure_ascii=False))

@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable
 from vtrap_data.sources.corpora.convert import QUESTIONS, convert, summary
 from vtrap_data.sources.corpora.table import CORPORA, UNKNOWN
 from vtrap_data.sources.counts import ACCEPT, advice
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
     )
     for said in summary(done, accepted=args.accept_count):
-        print(said, file=sys.stderr)
+        print(printable(said), file=sys.stderr)
     if args.json:
         print(json.dumps(asdict(done), indent=1, ensure_ascii=False))
     else:
