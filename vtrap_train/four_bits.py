@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vtrap_data.encoding import ModelRef, install
+from vtrap_data.encoding import ModelRef, load_model
 from vtrap_data.errors import UsageError
 
 KEPT = ("visual", "vision_tower", "multi_modal_projector", "lm_head")
@@ -49,7 +49,7 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
         attn_implementation: As in transformers.
 
     Raises:
-        UsageError: bitsandbytes is missing or cannot be used here, or ZeRO-3 is on.
+        UsageError: bitsandbytes is missing or cannot be used here, ZeRO-3 is on, or the weights cannot be had.
     """
     if find_spec("bitsandbytes") is None:
         raise UsageError(
@@ -57,7 +57,7 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
             "x86-64 and ARM), or leave --lora_4bit out: LoRA alone keeps the base in bfloat16"
         )
     from peft import prepare_model_for_kbit_training
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     if is_deepspeed_zero3_enabled():
@@ -71,17 +71,8 @@ def load_in_four_bits(ref: ModelRef, *, dtype: torch.dtype, attn_implementation:
         llm_int8_skip_modules=[rf"(?:.*\.)?{name}" for name in KEPT],
     )
     try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            ref.path,
-            revision=ref.revision,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            quantization_config=settings,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        model = load_model(ref, dtype=dtype, attn_implementation=attn_implementation, quantization=settings)
     except (ImportError, RuntimeError) as error:
         raise UsageError(f"--lora_4bit is not possible here: {' '.join(str(error).split())[:300]}") from error
-    install(model)
     # Gradient checkpointing is the trainer's to switch on.
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -209,7 +209,7 @@ def load_processor(ref: ModelRef) -> ProcessorMixin:
 
 
 def load_model(
-    ref: ModelRef, *, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
+    ref: ModelRef, *, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa", quantization: Any = None
 ) -> PreTrainedModel:
     """The model, with what transformers gets wrong in its family put right (`encoding.install`).
 
@@ -217,6 +217,7 @@ def load_model(
         ref: From `resolve`.
         dtype: Of the weights; None keeps the dtype they were saved in.
         attn_implementation: As in transformers.
+        quantization: `quantization_config` of transformers; None: the weights as they are.
 
     Raises:
         UsageError: Its weights cannot be had.
@@ -230,6 +231,7 @@ def load_model(
             revision=ref.revision,
             dtype="auto" if dtype is None else dtype,
             attn_implementation=attn_implementation,
+            quantization_config=quantization,
             trust_remote_code=False,
             use_safetensors=True,
         )
