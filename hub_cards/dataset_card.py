@@ -50,7 +50,7 @@ class DatasetFacts:
         n_items: Conversations or questions.
         kinds: Samples per kind ("video", "images", "text").
         strategy: Budget strategy, as given: "hybrid", "fixed:16", ...
-        params: Parameters of the strategy, solved ones included (`epsilon`, ...).
+        params: Parameters of the strategy, solved ones included (`eps`, ...).
         budgets: Frames granted -> number of video items. Images and text are left out.
         settings: Other settings of the packing: slots, short side, seed, ...
         provenance: How it was made: tool and decoder versions, date, commands.
@@ -60,7 +60,6 @@ class DatasetFacts:
         format_version: Version of the shard format.
         synthetic: Generated, not recorded; said at the top.
         benchmark: Questions to score rather than conversations to train on.
-        languages: ISO 639-1 codes.
     """
 
     pretty_name: str
@@ -82,7 +81,6 @@ class DatasetFacts:
     frames_used: Mapping[str, float] = field(default_factory=dict)
     synthetic: bool = False
     benchmark: bool = False
-    languages: tuple[str, ...] = ("en",)
 
     @property
     def mean_frames(self) -> float | None:
@@ -150,7 +148,7 @@ def dataset_card(facts: DatasetFacts) -> str:
     metadata = {
         "pretty_name": facts.pretty_name,
         **_licence(facts.sources),
-        "language": list(facts.languages),
+        "language": ["en"],
         "task_categories": ["video-text-to-text", "image-text-to-text", "visual-question-answering"],
         "size_categories": [size_category(facts.n_samples)],
         "tags": ["webdataset", "video", "vtrap", *(["synthetic"] if facts.synthetic else [])],

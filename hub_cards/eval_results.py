@@ -139,14 +139,13 @@ def task_ids(task: str, budgets: Sequence[int]) -> list[str]:
     return [task_id(task, frames) for frames in ("budget", *map(str, sorted({*FRAMES, *budgets})))]
 
 
-def eval_yaml(*, name: str, description: str, tasks: Sequence[tuple[str, str, str]], framework: str = "vtrap") -> str:
+def eval_yaml(*, name: str, description: str, tasks: Sequence[tuple[str, str, str]]) -> str:
     """The text of `eval.yaml` at the root of a benchmark dataset.
 
     Args:
         name: Of the benchmark.
         description: One sentence.
         tasks: (task id, config, split) for each number of the benchmark.
-        framework: Must be one that the Hub knows; "vtrap" has to be registered there first.
 
     Raises:
         ValueError: No task, or two tasks of one id.
@@ -157,7 +156,7 @@ def eval_yaml(*, name: str, description: str, tasks: Sequence[tuple[str, str, st
     data: dict[str, Any] = {
         "name": name,
         "description": description,
-        "evaluation_framework": framework,
+        "evaluation_framework": "vtrap",  # the Hub shows the boards once it is registered there
         "tasks": [{"id": task, "config": config, "split": split} for task, config, split in tasks],
     }
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))

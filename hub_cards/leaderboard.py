@@ -24,15 +24,14 @@ from hub_cards.results import ResultRow
 PAGE = "index.html"
 ROWS = "leaderboard.json"
 ROWS_FORMAT = 1
+TITLE = "vtrap leaderboard"
 
 
-def leaderboard_html(rows: Sequence[ResultRow], *, title: str = "vtrap leaderboard", subtitle: str = "") -> str:
+def leaderboard_html(rows: Sequence[ResultRow]) -> str:
     """The whole page.
 
     Args:
         rows: One per model and frame setting, in any order.
-        title: Heading and title of the page.
-        subtitle: A sentence under it; empty: what the page says by itself.
 
     Raises:
         ValueError: A link to records that is neither https nor a path relative to the page, or the same model twice at
@@ -52,8 +51,7 @@ def leaderboard_html(rows: Sequence[ResultRow], *, title: str = "vtrap leaderboa
     style, _, _ = source.get_source(template, "leaderboard.css")
     script, _, _ = source.get_source(template, "leaderboard.js")
     return template.get_template("leaderboard.html.jinja").render(
-        title=title,
-        subtitle=subtitle,
+        title=TITLE,
         synthetic=bool(rows) and all(row.synthetic for row in rows),
         # Both files are ours, so they are not escaped; the hashes below make the browser run exactly them.
         style=Markup(style),
@@ -64,10 +62,10 @@ def leaderboard_html(rows: Sequence[ResultRow], *, title: str = "vtrap leaderboa
     )
 
 
-def leaderboard_card(*, title: str = "vtrap leaderboard", results: Sequence[str] = ()) -> str:
+def leaderboard_card(results: Sequence[str] = ()) -> str:
     """The README.md of the static Space that holds the page; `results`: Hub datasets it was made from."""
     metadata = {
-        "title": title,
+        "title": TITLE,
         "emoji": "🎞️",
         "colorFrom": "gray",
         "colorTo": "indigo",
@@ -87,7 +85,7 @@ def leaderboard_card(*, title: str = "vtrap leaderboard", results: Sequence[str]
     }
     if results:
         metadata["datasets"] = list(results)
-    return card(metadata, "space.md.jinja", title=title, results=results)
+    return card(metadata, "space.md.jinja", title=TITLE, results=results)
 
 
 def leaderboard_files(rows: Sequence[ResultRow], *, results: Sequence[str] = ()) -> dict[str, str]:
@@ -100,7 +98,7 @@ def leaderboard_files(rows: Sequence[ResultRow], *, results: Sequence[str] = ())
     data = {"format": ROWS_FORMAT, "rows": [_plain(row) for row in rows]}
     return {
         PAGE: leaderboard_html(rows),
-        "README.md": leaderboard_card(results=results),
+        "README.md": leaderboard_card(results),
         ROWS: json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
 

@@ -24,14 +24,13 @@ class ReportRow(NamedTuple):
     row: ResultRow
 
 
-def report_rows(report: Mapping[str, Any], *, notes: str = "") -> list[ReportRow]:
+def report_rows(report: Mapping[str, Any]) -> list[ReportRow]:
     """Every checkpoint of a report at every frame setting it was compared at, the base first.
 
     A change is given only where the base was scored at the same frame setting.
 
     Args:
         report: Content of `report.json`.
-        notes: Put into every row.
 
     Raises:
         ValueError: Another format, or something is missing.
@@ -39,16 +38,16 @@ def report_rows(report: Mapping[str, Any], *, notes: str = "") -> list[ReportRow
     if report.get("format") != REPORT_FORMAT:
         raise ValueError(f"format {report.get('format')!r} of the report is not {REPORT_FORMAT}: make it again")
     try:
-        return _rows(report, notes)
+        return _rows(report)
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"the report is damaged ({type(error).__name__}: {error}): make it again") from error
 
 
-def _rows(report: Mapping[str, Any], notes: str) -> list[ReportRow]:
+def _rows(report: Mapping[str, Any]) -> list[ReportRow]:
     base, synthetic = report["base"], bool(report["synthetic"])
     model = display_name(base["model"])
     rows = [
-        ReportRow(None, None, _row(sheet, model=model, frames=frames, synthetic=synthetic, notes=notes))
+        ReportRow(None, None, _row(sheet, model=model, frames=frames, synthetic=synthetic))
         for frames, sheet in base["at"].items()
     ]
     several = {s["name"] for s in report["settings"] if s["seed"] not in (None, 0)}
@@ -68,7 +67,6 @@ def _rows(report: Mapping[str, Any], notes: str) -> list[ReportRow]:
                 trained=trained,
                 compared=frames in base["at"],
                 synthetic=synthetic,
-                notes=notes,
             )
             rows.append(ReportRow(name, seed, row))
     return rows

@@ -71,7 +71,7 @@ def parse_yaml(text: str, *, loader: type[yaml.SafeLoader] = yaml.SafeLoader) ->
 
 
 def typed(kind: type[T], data: Any) -> T:
-    """A dataclass (or NamedTuple) from its JSON form: every field has the type that is written down for it.
+    """A dataclass from its JSON form: every field has the type that is written down for it.
 
     Lists become tuples, whole numbers are taken where a float is due, nothing else is converted.
 

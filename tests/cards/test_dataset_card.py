@@ -28,7 +28,7 @@ FACTS = DatasetFacts(
     n_items=5,
     kinds={"video": 2, "images": 1, "text": 1},
     strategy="hybrid",
-    params={"epsilon": 0.0625},
+    params={"eps": 0.0625},
     budgets={2: 2, 4: 1},
     format_version=s.FORMAT_VERSION,
 )

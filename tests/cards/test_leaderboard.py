@@ -44,7 +44,7 @@ def embedded(page: str) -> list[dict[str, object]]:
 
 
 def test_data_survives_and_cannot_leave_its_element() -> None:
-    page = leaderboard_html(ROWS, title=EVIL)
+    page = leaderboard_html(ROWS)
     data = embedded(page)
     assert [r["model"] for r in data] == [r.model for r in ROWS]
     assert data[2]["notes"] == EVIL

@@ -110,7 +110,7 @@ def plain(path: Path) -> list[Shown]:
 def scaled(frame: Any) -> Any:
     short = min(frame.width, frame.height)
     size = {"width": round(frame.width * SHORT / short), "height": round(frame.height * SHORT / short)}
-    if frame.format.name in ("yuv420p", "yuvj420p"):  # what `decode.RESIZE` says: these are scaled as they are
+    if frame.format.name in ("yuv420p", "yuvj420p"):  # these are scaled as they are: see `select.FRAMES_VERSION`
         frame = frame.reformat(**size, interpolation="BICUBIC")
     return frame.reformat(**size, format="rgb24", interpolation="BICUBIC")
 

@@ -33,9 +33,6 @@ from vtrap_data.media.size import Fit, Size, stored_size
 from vtrap_data.media.tars import marks
 from vtrap_data.samples import Frames
 
-RESIZE = "swscale bicubic, 8-bit 4:2:0 video before its conversion to RGB"
-"""How frames are scaled. Part of the frame rule: a change bumps `select.FRAMES_VERSION` (CHANGELOG label FRAMES)."""
-
 # Only in H.264 does "non-reference" mean that nothing at all refers to the frame. In HEVC it means nothing of the same
 # temporal layer, so skipping there could change pixels.
 _SKIPS_NONREF = frozenset({"h264"})

@@ -32,7 +32,8 @@ from numpy.typing import ArrayLike, NDArray
 from vtrap_data.errors import UsageError
 
 FRAMES_VERSION = 2
-"""Version of the selection rule and of the resize that follows it (`decode.RESIZE`)."""
+"""Version of the selection rule and of the resize that follows it: swscale, bicubic, 8-bit 4:2:0 video before its
+conversion to RGB. A change of either bumps it (CHANGELOG label FRAMES)."""
 
 
 class FramesNotStoredError(UsageError, LookupError):

@@ -148,7 +148,7 @@ class Manifest:
 
     Attributes:
         settings: What it was packed with.
-        params: Parameters that the strategy solved (such as `epsilon`).
+        params: Parameters that the strategy solved (such as `eps`).
         counts: samples, items, one entry per kind (`samples_video`, ...), frames_stored, frames_used,
             bytes, duplicate_media (media stored again, because a sample with the same file has another source, another
             licence or other media beside it).

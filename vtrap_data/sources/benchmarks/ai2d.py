@@ -27,7 +27,6 @@ AI2D = Benchmark(
     revision="c83a9b9692933aff8349157c88a413df9d02c4e5",
     parts=(Part(config="default", split="test", rows=3088, known="table"),),
     columns=("question", "options", "answer", "image"),
-    cluster="image",
     abilities={"diagram": "reasoning"},
     read=read,
     counts_from="lists of evaluation sets that users published with their results",

@@ -38,7 +38,6 @@ EGOSCHEMA = Benchmark(
     revision="58350524ea7eb29c47000121f4f4b65eb6b4acb9",
     parts=(Part(config="Subset", split="test", rows=500, known="table"),),
     columns=("question_idx", "question", "video_idx", "option", "answer"),
-    cluster="video_idx",
     abilities={"long-form": "long-range"},
     read=read,
     counts_from="a reference page of lmms-eval's tasks, counted with the Hub's size service",

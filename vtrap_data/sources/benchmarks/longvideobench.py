@@ -63,8 +63,6 @@ LONGVIDEOBENCH = Benchmark(
         "duration_group",
         "question_category",
     ),
-    optional=("option4", "subtitle_path", "starting_timestamp_for_subtitles", "duration", "topic_category", "level"),
-    cluster="video_id",
     abilities=ABILITIES,
     read=read,
     counts_from="benchmark_audit/README.md of naver-ai/unimambamia-av; a reference page of lmms-eval's tasks",

@@ -58,8 +58,6 @@ MLVU = Benchmark(
     revision="96207eb9aa7101e2a495dd147684a7e618c79e12",
     parts=(Part(config="default", split="test", rows=2174, known="table"),),
     columns=("video_name", "question", "answer", "task_type"),
-    optional=("duration", "candidates"),
-    cluster="video_name",
     abilities=ABILITIES,
     read=read,
     counts_from="a reference page of lmms-eval's tasks, counted with the Hub's size service",

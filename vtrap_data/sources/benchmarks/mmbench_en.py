@@ -64,8 +64,6 @@ MMBENCH_EN = Benchmark(
     revision="56ba1af8954932c4804bd3f522e05ed96e63b654",
     parts=(Part(config="en", split="dev", rows=4329, known="table"),),
     columns=("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "L2-category", "image"),
-    optional=("E", "source", "split", "comment"),
-    cluster="image",
     abilities=ABILITIES,
     read=read,
     counts_from="lists of evaluation sets that users published with their results",

@@ -47,7 +47,6 @@ MME = Benchmark(
     revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
     parts=(Part(config="default", split="test", rows=2374, known="card"),),
     columns=("question_id", "image", "question", "answer", "category"),
-    cluster="question_id",
     abilities=ABILITIES,
     read=read,
     counts_from="dataset_info of the card",

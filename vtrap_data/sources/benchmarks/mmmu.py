@@ -82,8 +82,6 @@ MMMU = Benchmark(
     revision="364f2e2eb107b36e07ff4c5a15f5947a759cef47",
     parts=(Part(config="default", split="validation", rows=900, known="table"),),
     columns=("id", "question", "options", "answer", "question_type", *IMAGES),
-    optional=("explanation", "topic_difficulty", "img_type", "subfield"),
-    cluster="image_1",
     abilities=dict.fromkeys(SUBJECTS, "knowledge"),
     read=read,
     counts_from="lists of evaluation sets that users published with their results",

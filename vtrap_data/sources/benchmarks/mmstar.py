@@ -76,8 +76,6 @@ MMSTAR = Benchmark(
     revision="bc98d668301da7b14f648724866e57302778ab27",
     parts=(Part(config="val", split="val", rows=1500, known="card"),),
     columns=("index", "question", "image", "answer", "category", "l2_category"),
-    optional=("meta_info",),
-    cluster="image",
     abilities=ABILITIES,
     read=read,
     counts_from="dataset_info of the card",

@@ -66,8 +66,6 @@ MVBENCH = Benchmark(
     revision="230a2d4fac8900333c61754641c7a13e069ac9c6",
     parts=tuple(Part(config=task, split="train", rows=200, known="table") for task in TASKS),
     columns=("video", "question", "candidates", "answer"),
-    optional=("start", "end", "subtitle"),
-    cluster="video",
     abilities={task: clips.ability for task, clips in TASKS.items()},
     read=read,
     counts_from="a reference page of lmms-eval's tasks, counted with the Hub's size service",

@@ -42,8 +42,6 @@ NEXTQA = Benchmark(
     revision="a0d7729e38399da9c8a70c59aa4ad7f6996d3c00",
     parts=(Part(config="MC", split="test", rows=8564, known="table"),),
     columns=("video", "question", "a0", "a1", "a2", "a3", "a4", "answer", "type", "qid"),
-    optional=("frame_count", "width", "height"),
-    cluster="video",
     abilities=ABILITIES,
     read=read,
     counts_from="benchmark_audit/README.md of naver-ai/unimambamia-av; a reference page of lmms-eval's tasks",

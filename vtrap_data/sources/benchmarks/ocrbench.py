@@ -42,7 +42,6 @@ OCRBENCH = Benchmark(
     revision="92a54bd1384387c178d5a07140a2d85e0a3d12e1",
     parts=(Part(config="default", split="test", rows=1000, known="card"),),
     columns=("dataset", "question", "question_type", "answer", "image"),
-    cluster="image",
     abilities=dict.fromkeys(GROUPS, "ocr"),
     read=read,
     counts_from="dataset_info of the card",

@@ -34,7 +34,6 @@ PERCEPTIONTEST = Benchmark(
     revision="c5e520d8c4167fb1f135c36e9d6e67312b4f8e6b",
     parts=(Part(config="mc_question_val", split="validation", rows=19140, known="card"),),
     columns=("video_name", "question", "question_id", "options", "answer_id", "area", "reasoning", "tag"),
-    cluster="video_name",
     abilities=ABILITIES,
     read=read,
     counts_from="dataset_info of the card",

@@ -32,7 +32,6 @@ POPE = Benchmark(
     revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
     parts=(Part(config="default", split="test", rows=9000, known="table"),),
     columns=("id", "question_id", "question", "answer", "image_source", "image", "category"),
-    cluster="image_source",
     abilities=dict.fromkeys(CATEGORIES, "existence"),
     read=read,
     counts_from="lists of evaluation sets that users published with their results",

@@ -35,8 +35,6 @@ SCIENCEQA_IMG = Benchmark(
     revision="69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50",
     parts=(Part(config="ScienceQA-IMG", split="test", rows=2017, known="table"),),
     columns=("image", "question", "choices", "answer", "hint", "grade", "subject", "topic"),
-    optional=("task", "category", "skill", "lecture", "solution"),
-    cluster="image",
     abilities={"natural science": "knowledge", "social science": "knowledge", "language science": "knowledge"},
     read=read,
     counts_from="lists of evaluation sets that users published with their results",

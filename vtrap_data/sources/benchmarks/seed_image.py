@@ -66,8 +66,6 @@ SEED_IMAGE = Benchmark(
         "question_type_id",
         "image",
     ),
-    optional=("segment",),
-    cluster="data_id",
     abilities=ABILITIES,
     read=read,
     counts_from="memory: no document was found",

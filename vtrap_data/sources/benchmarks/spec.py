@@ -100,8 +100,6 @@ class Benchmark:
         parts: Configurations that are scored.
         counts_from: The document that gives their counts.
         columns: What every row must have.
-        optional: What prompts or metrics use where rows have it.
-        cluster: Column that says which medium a row is about. Packing joins rows about the same file.
         abilities: Of each category, one of ABILITIES.
         read: Turns a row into a question. None: the row belongs to another task. Raises ValueError for a bad row.
         licence: As packed samples carry it: what its authors state, "unstated" where they name none.
@@ -117,8 +115,6 @@ class Benchmark:
     revision: str | None = None
     parts: tuple[Part, ...]
     columns: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    cluster: str
     abilities: Mapping[str, str]
     read: Callable[[Row, Part], Question | None]
     counts_from: str

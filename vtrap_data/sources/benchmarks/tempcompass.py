@@ -80,7 +80,6 @@ TEMPCOMPASS = Benchmark(
         Part(config="caption_matching", split="test", rows=1503, known="card"),
     ),
     columns=("video_id", "question", "answer", "dim"),
-    cluster="video_id",
     abilities=ABILITIES,
     read=read,
     counts_from="dataset_info of the card",

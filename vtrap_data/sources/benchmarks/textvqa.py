@@ -25,8 +25,6 @@ TEXTVQA = Benchmark(
     revision="9c0699cd19768ac5ab97568f6b3cbac4c0062884",
     parts=(Part(config="default", split="validation", rows=5000, known="table"),),
     columns=("question_id", "question", "image", "answers", "image_id"),
-    optional=("ocr_tokens",),
-    cluster="image_id",
     abilities={"text": "ocr"},
     read=read,
     counts_from="lists of evaluation sets that users published with their results",

@@ -72,8 +72,6 @@ VIDEOMME = Benchmark(
         "options",
         "answer",
     ),
-    optional=("url",),
-    cluster="videoID",
     abilities=ABILITIES,
     read=read,
     counts_from="dataset_info of the card",

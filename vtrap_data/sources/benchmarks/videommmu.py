@@ -48,8 +48,6 @@ VIDEOMMMU = Benchmark(
     revision="d1c35ac933123d79e877b7f1b9506afb0309cf1b",
     parts=tuple(Part(config=track, split="test", rows=300, known="viewer") for track in TRACKS),
     columns=("id", "question", "options", "answer", "question_type"),
-    optional=("image", "link_selected"),
-    cluster="id",
     abilities={"Perception": "ocr", "Comprehension": "knowledge", "Adaptation": "reasoning"},
     read=read,
     counts_from="viewer of the data set",

@@ -280,7 +280,7 @@ def _captions(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
     whole = [caption["content"] for caption in row["captions"] if str(caption["idx"]) == _WHOLE]
     if len(whole) != 1 or not isinstance(whole[0], str) or not whole[0].strip():
         raise ValueError(f"it has {len(whole)} captions of the whole video")
-    return _name(row["video_path"]), _turns([(corpus.question, _plain(whole[0]))], VIDEO_MARK)
+    return _name(row["video_path"]), _turns([(corpus.question, _plain(whole[0]))])
 
 
 def _qa(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
@@ -296,7 +296,7 @@ def _qa(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
     pairs[0] = (asked, pairs[0][1])
     if not all(question and answer for question, answer in pairs):
         raise ValueError("a question or an answer is empty")
-    return _name(row["video"]), _turns(pairs, VIDEO_MARK)
+    return _name(row["video"]), _turns(pairs)
 
 
 _SHAPES: dict[Shape, Callable[[NamedCorpus, Mapping[str, Any]], tuple[str, Turns]]] = {
@@ -306,10 +306,10 @@ _SHAPES: dict[Shape, Callable[[NamedCorpus, Mapping[str, Any]], tuple[str, Turns
 }
 
 
-def _turns(pairs: Sequence[tuple[str, str]], mark: str) -> Turns:
+def _turns(pairs: Sequence[tuple[str, str]]) -> Turns:
     turns = []
     for number, (question, answer) in enumerate(pairs):
-        turns.append({"from": "human", "value": f"{mark}\n{question}" if number == 0 else question})
+        turns.append({"from": "human", "value": f"{VIDEO_MARK}\n{question}" if number == 0 else question})
         turns.append({"from": "gpt", "value": answer})
     return turns
 

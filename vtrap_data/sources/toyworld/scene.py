@@ -91,9 +91,7 @@ def background(rng: random.Random) -> tuple[int, int, int]:
     return tuple(max(0, min(255, base + rng.randint(-12, 12))) for _ in range(3))  # type: ignore[return-value]
 
 
-def scatter(
-    rng: random.Random, count: int, *, size: tuple[float, float], gap: float = 2.0
-) -> list[tuple[float, float, float]]:
+def scatter(rng: random.Random, count: int, *, size: tuple[float, float]) -> list[tuple[float, float, float]]:
     """`count` places (x, y, size) that do not overlap, by rejection; sizes shrink when it gets crowded."""
     low, high = size
     while True:
@@ -101,7 +99,7 @@ def scatter(
         for _ in range(200):
             s = rng.uniform(low, high)
             x, y = rng.uniform(s + 1, SIDE - s - 1), rng.uniform(s + 1, SIDE - s - 1)
-            if all(max(abs(x - a), abs(y - b)) > s + c + gap for a, b, c in places):
+            if all(max(abs(x - a), abs(y - b)) > s + c + 2 for a, b, c in places):
                 places.append((x, y, s))
                 if len(places) == count:
                     return places
