@@ -23,7 +23,7 @@ from vtrap_data.shards.doctor import doctor
 from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
 from vtrap_data.shards.pack import pack
 from vtrap_data.shards.stored import StoredSample, read_stored
-from vtrap_data.sources.jsonl import Corpus, read_jsonl
+from vtrap_data.sources.jsonl import SourceFile, read_jsonl
 
 SETTINGS = PackSettings(
     name="hostile", strategy="fixed:16", budgets=(16,), slots=16, max_quarantine_rate=1, workers=2, file_timeout=60
@@ -35,7 +35,7 @@ EVERY = 8
 class Outcome:
     """What packing has made of the files."""
 
-    def __init__(self, ids: list[str], corpus: Corpus, manifest: Manifest, stored: list[StoredSample]) -> None:
+    def __init__(self, ids: list[str], corpus: SourceFile, manifest: Manifest, stored: list[StoredSample]) -> None:
         self.stored = {item.id: one for one in stored for item in one.sample.items}
         reasons = {entry.sample: entry.reason for entry in manifest.quarantine}
         # A row that is no good is named by its line, a medium that is not by its sample.

@@ -26,7 +26,7 @@ from vtrap_data.sources.corpora.convert import QUESTIONS, REPORT, convert, summa
 from vtrap_data.sources.corpora.rows import read_rows
 from vtrap_data.sources.corpora.table import CORPORA, read_table
 from vtrap_data.sources.counts import Known, agrees
-from vtrap_data.sources.jsonl import Corpus, read_jsonl
+from vtrap_data.sources.jsonl import SourceFile, read_jsonl
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/corpora"
 SETTINGS = PackSettings(name="tiny", budgets=(2, 4), slots=4, mean_frames=3)
@@ -64,7 +64,7 @@ def source_rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / QUESTIONS).read_text().splitlines()]
 
 
-def packed(out: Path, media: Path | None, folder: Path) -> Corpus:
+def packed(out: Path, media: Path | None, folder: Path) -> SourceFile:
     corpus = read_jsonl(out / QUESTIONS, media_root=media)
     pack(corpus.samples, folder, settings=SETTINGS, rejected=corpus.rejected)
     assert doctor(folder) == []

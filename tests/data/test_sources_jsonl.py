@@ -9,10 +9,10 @@ from shards_media import chat, write_rows
 
 from vtrap_data.errors import Reason, UsageError
 from vtrap_data.samples import Message
-from vtrap_data.sources.jsonl import Corpus, read_jsonl
+from vtrap_data.sources.jsonl import SourceFile, read_jsonl
 
 
-def read(folder: Path, *rows: Any) -> Corpus:
+def read(folder: Path, *rows: Any) -> SourceFile:
     return read_jsonl(write_rows(folder / "rows.jsonl", list(rows)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from pathlib import Path
 
@@ -35,12 +34,6 @@ def check_file(path: Path) -> int:
     except OSError as error:
         raise SampleError(str(path), Reason.UNREADABLE, f"cannot be opened: {error.strerror}") from None
     return status.st_size
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 MAX_SIDE = 65_500

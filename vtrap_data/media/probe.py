@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtrap_data.errors import Reason, SampleError
+from vtrap_data.files import sha256_file
 from vtrap_data.media.container import (
     Packets,
     decode_all,
@@ -21,7 +22,7 @@ from vtrap_data.media.container import (
     sample_errors,
     stated_duration,
 )
-from vtrap_data.media.files import check_frame, sha256
+from vtrap_data.media.files import check_frame
 from vtrap_data.media.tars import Marks, marks
 
 _LAST_RESORT = 1 / 25  # seconds that a lone frame is shown when nothing in the file says how long
@@ -97,7 +98,7 @@ def _probe(path: Path) -> VideoInfo:
         raise SampleError(str(path), Reason.CORRUPT, f"its times do not ascend, or end at {duration} s")
     return VideoInfo(
         path=path,
-        sha256=sha256(path),
+        sha256=sha256_file(path),
         codec=codec,
         width=width,
         height=height,

@@ -43,7 +43,7 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Corpus:
+class SourceFile:
     """What a source file holds.
 
     Attributes:
@@ -75,7 +75,7 @@ class _Row(NamedTuple):
     item: Item
 
 
-def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None = None) -> Corpus:
+def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None = None) -> SourceFile:
     """Read a JSONL file, or a JSON file that holds one array of rows.
 
     Args:
@@ -109,7 +109,7 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
         raise UsageError(f"{path} holds no rows")
     ids: dict[str, int] = {}
     samples = [_sample(rows, root, ids) for rows in groups.values()]
-    return Corpus(samples=tuple(samples), rejected=tuple(rejected))
+    return SourceFile(samples=tuple(samples), rejected=tuple(rejected))
 
 
 def _lines(path: Path, rejected: list[SampleError]) -> Iterator[_Line]:

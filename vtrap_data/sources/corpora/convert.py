@@ -21,7 +21,8 @@ from tqdm import tqdm
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError
 from vtrap_data.files import atomic_file, write_bytes
 from vtrap_data.media.tars import MediaRoot, marks
-from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK
+from vtrap_data.samples import VIDEO_MARK
+from vtrap_data.sources.benchmarks.spec import plain
 from vtrap_data.sources.corpora.rows import find_files, read_rows
 from vtrap_data.sources.corpora.table import NamedCorpus, Shape, Subset
 from vtrap_data.sources.counts import Known, agrees, marked, verdict
@@ -280,7 +281,7 @@ def _captions(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
     whole = [caption["content"] for caption in row["captions"] if str(caption["idx"]) == _WHOLE]
     if len(whole) != 1 or not isinstance(whole[0], str) or not whole[0].strip():
         raise ValueError(f"it has {len(whole)} captions of the whole video")
-    return _name(row["video_path"]), _turns([(corpus.question, _plain(whole[0]))])
+    return _name(row["video_path"]), _turns([(corpus.question, plain(whole[0]))])
 
 
 def _qa(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
@@ -288,10 +289,10 @@ def _qa(corpus: NamedCorpus, row: Mapping[str, Any]) -> tuple[str, Turns]:
         raise ValueError(
             f"it is about seconds {row['start']} to {row['end']} of its video, but pack takes whole files: cut it"
         )
-    pairs = [(_plain(pair.get("q")), _plain(pair["a"])) for pair in row["QA"]]
+    pairs = [(plain(pair.get("q")), plain(pair["a"])) for pair in row["QA"]]
     if not pairs:
         raise ValueError("it has no questions")
-    instruction = _plain(row["QA"][0].get("i"))
+    instruction = plain(row["QA"][0].get("i"))
     asked = "\n".join(part for part in (instruction, pairs[0][0]) if part)
     pairs[0] = (asked, pairs[0][1])
     if not all(question and answer for question, answer in pairs):
@@ -312,12 +313,6 @@ def _turns(pairs: Sequence[tuple[str, str]]) -> Turns:
         turns.append({"from": "human", "value": f"{VIDEO_MARK}\n{question}" if number == 0 else question})
         turns.append({"from": "gpt", "value": answer})
     return turns
-
-
-def _plain(value: Any) -> str:
-    """Text in which nothing stands for a medium by accident."""
-    text = "" if value is None else str(value).strip()
-    return text.replace(IMAGE_MARK, "(image)").replace(VIDEO_MARK, "(video)")
 
 
 def _name(value: Any) -> str:

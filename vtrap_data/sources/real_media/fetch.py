@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.files import write_bytes
+from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.sources.real_media.table import MEDIA, Medium, Package
 
 MEDIA_FOLDER = "media"
@@ -154,5 +154,4 @@ def _differs(wheel: Path, medium: Medium, what: str) -> str:
 def _is_there(path: Path, medium: Medium) -> bool:
     if not path.is_file() or path.stat().st_size != medium.size:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == medium.sha256
+    return sha256_file(path) == medium.sha256
