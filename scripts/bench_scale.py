@@ -1,7 +1,7 @@
 """Does the cost of an item stay the same when there are more of them? CPU time and memory from ten to a million items.
 
-    python scripts/bench_scale.py                             # up to 10,000 items, and the index alone at a million
-    python scripts/bench_scale.py --sizes 100000              # one more column
+    python scripts/bench_scale.py                             # up to 100,000 items, and the index alone at a million
+    python scripts/bench_scale.py --sizes 10 1000             # a first look
     python scripts/bench_scale.py --steps pack --sizes 100000 # packing takes longest
     python scripts/bench_scale.py --again doctor stats        # measure these anew
 
@@ -9,12 +9,14 @@ What is packed are 16 toyworld clips (two questions each, half of the items) and
 number written into a part that decoders skip, so that every file is another one. The other steps read a corpus with
 the samples of the smallest pack again and again under new names, written by the writer of `pack`; at a million items
 it is the index and the manifest alone. Every measurement is a process of its own, whose imports are not counted, so
-that its largest memory is its own. What has been measured is kept in `--folder` and not measured again.
+that its largest memory is its own. What has been measured is kept in `--folder` and not measured again, as long as our
+code, the libraries and the machine are the same: others begin a folder of their own in there.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -31,14 +33,16 @@ from typing import Any, Literal
 from benchmarking import ROOT, cpu, machine, table, versions, write_section
 
 MILLION = 1_000_000
-SIZES = (10, 100, 1_000, 10_000, MILLION)
+SIZES = (10, 100, 1_000, 10_000, 100_000, MILLION)
 KINDS = 16
 SMALL = 64
 """Items of the pack whose samples the corpora of all sizes repeat."""
 FEWEST = 10
 """`read` takes ten items out of the middle."""
 PACK = ("--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "5", "--store", "16", "--workers", "0")
+PACK += ("--scorer", "lexical")
 LIBRARIES = ("pyarrow", "numpy", "av", "pillow", "webdataset", "torch", "transformers")
+CODE = ("vtrap_data", "vtrap_train", "vtrap_bench", "hub_cards", "scripts/bench_scale.py")
 
 Job = Callable[[], object]
 
@@ -322,6 +326,13 @@ def child(step: str, folder: Path) -> dict[str, float]:
     }
 
 
+def versions_key() -> str:
+    """What a result depends on: a digest of our code, Python and the libraries."""
+    files = [path for name in CODE for path in (sorted((ROOT / name).rglob("*.py")) or [ROOT / name])]
+    code = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
+    return hashlib.sha256(code + f"{machine()} {versions(LIBRARIES)}".encode()).hexdigest()[:12]
+
+
 def _memory(field: str) -> float:
     """MiB of this process."""
     found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
@@ -375,7 +386,7 @@ def section(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 def main() -> None:
     """Measure what is missing, then write the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="items (default: 10 to 10,000)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="items (default: 10 to a million)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
     parser.add_argument("--again", nargs="+", choices=STEPS, default=[], help="measure these anew")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench_scale"), help="(default: %(default)s)")
@@ -395,6 +406,7 @@ def main() -> None:
     if args.child:
         print(json.dumps(child(args.child, args.folder)))
         return
+    args.folder = args.folder / versions_key()
     results = args.folder / "results.json"
     found: dict[str, dict[str, dict[str, float]]] = json.loads(results.read_text()) if results.exists() else {}
     prepare(args.folder, "small")
