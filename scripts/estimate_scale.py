@@ -120,7 +120,7 @@ def main() -> None:
         ("--mean-frames", 16, "used by a question"),
         ("--samples-per-shard", 512, ""),
         ("--write-ms", 7.6, "to read back, hash and write one of 64 frames (`budget` on the corpus of bench_loading)"),
-        ("--pack-kb", 8.5, "memory of the packing process per video (Scaling: 9,000 items more, 6,750 media)"),
+        ("--pack-kb", 5.1, "memory of the packing process per video (Scaling: from 7,500 media to 75,000)"),
         ("--index-kb", 0.56, "memory of the index per item, 64 slots"),
         ("--open-kb", 1.4, "the same at its peak, while it is opened (Scaling: 2.5 times)"),
         ("--load-ms", 11.6, "to read an item with 16 frames (Loading, Loader)"),
