@@ -364,7 +364,7 @@ def section(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         return f"{1e3 * one['cpu'] / (10 if step == 'read' else size):.2g}"
 
     def memory_of(step: str, one: Mapping[str, float], size: int) -> str:
-        return f"{one['mib']:.0f}" + (f" ({one['mib'] * 1048.576 / size:.2g})" if size >= 10_000 else "")
+        return f"{max(one['mib'], 0):.0f}" + (f" ({one['mib'] * 1048.576 / size:.2g})" if size >= 10_000 else "")
 
     return "\n".join(
         [
