@@ -108,7 +108,8 @@ def possible(needed: Demand, *, processes: int, main_gb: float | None = None) ->
 def lightest(needed: Demand, *, processes: int, gb: float, main_gb: float | None = None) -> str:
     """The first of `possible` that fits with `MARGIN`, or the last one: it may be tight then, or too much.
 
-    More processes or more memory never make it a heavier one: what each setup takes only shrinks with the processes.
+    More processes or more memory never make one that fits with the margin a heavier one: what each setup takes only
+    shrinks with the processes. (One process alone may have no choice but a tight one that several need not take.)
     """
     names = possible(needed, processes=processes, main_gb=main_gb)
     room = (1 - MARGIN) * gb * GB

@@ -21,7 +21,8 @@ from vtrap_train.memory import ALONE, GB, SETUPS, Counts, Demand
 from vtrap_train.run import agree
 from vtrap_train.sharding import MARGIN, PRESETS, Sharding, decide, lightest, possible
 
-REFUSED = len(SETUPS)
+TIGHT, REFUSED = len(SETUPS), len(SETUPS) + 1
+"""After all presets that fit with a margin: one that fits without, and none."""
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,11 @@ def seven(table, model_dir, tmp_path_factory):
 
 
 def weight(needed, *, processes, gb, main_gb=None):
-    """How heavy the choice is, `REFUSED` where nothing fits."""
+    """How heavy the choice is."""
     setup = lightest(needed, processes=processes, gb=gb, main_gb=main_gb)
-    return SETUPS.index(setup) if needed.states(setup, processes) <= gb * GB else REFUSED
+    if needed.whole(setup, processes) <= (1 - MARGIN) * gb * GB:
+        return SETUPS.index(setup)
+    return TIGHT if needed.states(setup, processes) <= gb * GB else REFUSED
 
 
 @st.composite
@@ -73,11 +76,13 @@ def test_more_gpus_or_more_memory_never_give_a_heavier_preset(needed, processes,
     assert all(found[n, less] >= found[n, more] for n in processes for less, more in pairwise(memories))
     assert all(found[few, gb] >= found[many, gb] for gb in memories for few, many in pairwise(processes))
     for (n, gb), place in found.items():
-        if place == REFUSED:  # then nothing else would have fitted, even without a margin
-            assert all(needed.states(s, n) > gb * GB for s in possible(needed, processes=n, main_gb=main_gb)[-1:])
-        else:  # and what was passed over is over the margin
-            lighter = [s for s in possible(needed, processes=n, main_gb=main_gb) if SETUPS.index(s) < place]
-            assert all(needed.whole(s, n) > (1 - MARGIN) * gb * GB for s in lighter)
+        names = possible(needed, processes=n, main_gb=main_gb)
+        if place == REFUSED:  # then the heaviest would not have fitted, even without a margin
+            assert needed.states(names[-1], n) > gb * GB
+        # And what was passed over is over the margin.
+        lighter = [s for s in names if SETUPS.index(s) < place]
+        assert all(needed.whole(s, n) > (1 - MARGIN) * gb * GB for s in lighter)
+        if place < TIGHT:
             assert not (needed.four_bits and SETUPS[place].startswith("zero3"))
             assert not (n == 1 and SETUPS[place] in ("zero2", "zero3"))
 
