@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn, Protocol, cast
 
 from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
+from vtrap_data.interruption import interruption_told
 
 
 class _Command(Protocol):
@@ -53,12 +54,15 @@ def main(argv: list[str] | None = None) -> int:
     top.add_argument("command", choices=tuple(COMMANDS), metavar="COMMAND")
     name = top.parse_args(arguments[:1]).command
     try:
-        command = cast("_Command", importlib.import_module(COMMANDS[name][0]))
-        parser = _Parser(prog=f"python -m vtrap_bench {name}", formatter_class=argparse.RawDescriptionHelpFormatter)
-        command.add_arguments(parser)
-        code = command.run(parser.parse_args(arguments[1:]))
-        sys.stdout.flush()
-        return code
+        with interruption_told():
+            command = cast("_Command", importlib.import_module(COMMANDS[name][0]))
+            parser = _Parser(
+                prog=f"python -m vtrap_bench {name}", formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            command.add_arguments(parser)
+            code = command.run(parser.parse_args(arguments[1:]))
+            sys.stdout.flush()
+            return code
     except UsageError as error:
         return _fail(name, error, 2)
     except VtrapError as error:

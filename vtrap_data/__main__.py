@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
+from vtrap_data.interruption import interruption_told
 
 # Whatever a subcommand needs is imported inside its function: `--help` answers at once, and decoding workers, which
 # import this module again, stay light.
@@ -53,10 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Returns the exit code: 0 done, 1 faults found, 2 wrong use."""
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = _parser(words[:1]).parse_args(words)
-        code: int = args.run(args)
-        sys.stdout.flush()
-        return code
+        with interruption_told():
+            args = _parser(words[:1]).parse_args(words)
+            code: int = args.run(args)
+            sys.stdout.flush()
+            return code
     except SystemExit as stop:  # argparse has said what was wrong
         return stop.code if isinstance(stop.code, int) else 2
     except UsageError as error:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -26,6 +27,35 @@ def no_interruption() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if kept:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def interruption_told() -> Iterator[None]:
+    """Tell a Ctrl-C as one, whatever a library makes of it: NumPy, met while it is imported, makes an ImportError.
+
+    Raises:
+        KeyboardInterrupt: For any error in the block after a Ctrl-C.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or not usual:
+        yield
+        return
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

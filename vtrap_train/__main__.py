@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError, printable, wrong_path
+from vtrap_data.interruption import interruption_told
 from vtrap_train.command_line import Parser
 
 
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Where it is installed it is imported, and misses a kernel for CPUs that nobody asked for.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        return _main(words)
+        with interruption_told():
+            return _main(words)
     except UsageError as error:
         _complain(error)
         return 2

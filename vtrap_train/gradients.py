@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import SampleError, UsageError, VtrapError, printable
 from vtrap_data.files import sha256_file, write_bytes
+from vtrap_data.interruption import interruption_told
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example, Frames
 from vtrap_data.shards.manifest import INDEX
@@ -56,8 +57,9 @@ gets gradients.json, gradients.png and a file per frame count; the same command 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     try:
-        args = _parser().parse_args(argv)
-        found = run(args)
+        with interruption_told():
+            args = _parser().parse_args(argv)
+            found = run(args)
     except VtrapError as error:
         print(f"vtrap-train gradients: {printable(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
