@@ -72,9 +72,14 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
             cap_pixels_per_frame=bool(p.cap_pixels_per_frame),
         )
         *whole, last = torch.split(sized, p.temporal_patch_size)
-        lacking = p.temporal_patch_size - len(last)
-        steps.append([*whole, torch.cat([last, last[-1:].expand(lacking, -1, -1, -1)]) if lacking else last])
+        steps.append([*whole, filled(last, p.temporal_patch_size)])
     return _patches(steps, p)
+
+
+def filled(video: Tensor, frames: int) -> Tensor:
+    """A video of at least so many frames: the last one is shown again, as the families do."""
+    lacking = frames - len(video)
+    return torch.cat([video, video[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else video
 
 
 def _usual(p: Any) -> bool:

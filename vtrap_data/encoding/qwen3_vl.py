@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vtrap_data.encoding import qwen2_vl
 from vtrap_data.encoding.family import Bounds, Family, Row, Shown
+from vtrap_data.encoding.patches import filled
 from vtrap_data.encoding.positions import install_positions
 from vtrap_data.encoding.qwen2_vl import Grid
 from vtrap_data.media.size import Size
@@ -88,15 +88,8 @@ def spell(text: str, shown: Shown, processor: Any) -> str:
 def pixels(rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
     """As in Qwen2-VL. A single frame is shown twice: the stock processor refuses fewer than fill a step."""
     step = processor.video_processor.temporal_patch_size
-    filled = [
-        row if row.video is None or len(row.video) >= step else row._replace(video=_fill(row.video, step))
-        for row in rows
-    ]
-    return qwen2_vl.pixels(filled, processor, grid=video_grid)
-
-
-def _fill(video: Tensor, frames: int) -> Tensor:
-    return torch.cat([video, video[-1:].expand(frames - len(video), -1, -1, -1)])
+    whole = [row if row.video is None else row._replace(video=filled(row.video, step)) for row in rows]
+    return qwen2_vl.pixels(whole, processor, grid=video_grid)
 
 
 FAMILY = Family(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from vtrap_data.errors import printable
 
 Known = Literal["card", "viewer", "table", "code", "memory", "unverified"]
 """How a fact is known: see KNOWN_FROM."""
@@ -60,9 +67,39 @@ def marked(said: str, *, agreed: bool | None, accepted: bool) -> str:
     return f"{'accepted' if accepted else 'fault'}: {said}"
 
 
-def advice(wrong: int, of: int) -> str:
-    """What to do about counts that differ."""
-    return (
-        f"row counts that are not the expected ones: {wrong} of {of}. Is the copy whole, and the right version? If "
-        f"these rows are wanted, run the command again with {ACCEPT}"
-    )
+def finish(
+    said: Iterable[str],
+    *,
+    wrote: str,
+    done: Any,
+    wrong: int,
+    of: int,
+    pack: Sequence[str],
+    accepted: bool,
+    as_json: bool,
+) -> int:
+    """What a command that has read a source prints at its end. Returns the exit code: 1 for counts that are a fault.
+
+    Args:
+        said: Lines about what came of it.
+        wrote: Which file, and how much is in it.
+        done: What came of it, a dataclass.
+        wrong: Counts that are not the expected ones.
+        of: So many counts.
+        pack: Arguments of the command that packs it.
+        accepted: The caller takes counts that differ.
+        as_json: Print `done` instead of words.
+    """
+    for line in said:
+        print(printable(line), file=sys.stderr)
+    print(json.dumps(asdict(done), indent=1, ensure_ascii=False) if as_json else wrote)
+    if wrong and not accepted:
+        print(
+            f"row counts that are not the expected ones: {wrong} of {of}. Is the copy whole, and the right version? "
+            f"If these rows are wanted, run the command again with {ACCEPT}",
+            file=sys.stderr,
+        )
+        return 1
+    if not as_json:
+        print(f"next: {shlex.join(['python', '-m', 'vtrap_data', 'pack', *pack])}")
+    return 0

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
-from vtrap_data.errors import UsageError, printable
+from vtrap_data.errors import UsageError
 from vtrap_data.sources.benchmarks import BENCHMARKS
 from vtrap_data.sources.benchmarks.convert import BENCH, convert, summary
-from vtrap_data.sources.counts import ACCEPT, advice
+from vtrap_data.sources.counts import ACCEPT, finish
 
 EXAMPLES = """\
 examples:
@@ -61,19 +57,17 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         circular=args.circular,
     )
-    for said in summary(done, accepted=args.accept_count):
-        print(printable(said), file=sys.stderr)
     path = args.out / BENCH
-    if args.json:
-        print(json.dumps(asdict(done), indent=1, ensure_ascii=False))
-    else:
-        print(f"{path}: {done.questions} questions")
-    if done.wrong_counts and not args.accept_count:
-        print(advice(done.wrong_counts, len(done.parts)), file=sys.stderr)
-        return 1
-    if not args.json:
-        pack = ["python", "-m", "vtrap_data", "pack", str(path), "--name", args.name, "--split", "test"]
-        if benchmark.media == "video":
-            pack += ["--media-root", str(args.media), "--store", "64"]
-        print(f"next: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
-    return 0
+    pack = [str(path), "--name", args.name, "--split", "test"]
+    if benchmark.media == "video":
+        pack += ["--media-root", str(args.media), "--store", "64"]
+    return finish(
+        summary(done, accepted=args.accept_count),
+        wrote=f"{path}: {done.questions} questions",
+        done=done,
+        wrong=done.wrong_counts,
+        of=len(done.parts),
+        pack=[*pack, "--out", f"packed/{args.name}"],
+        accepted=args.accept_count,
+        as_json=args.json,
+    )

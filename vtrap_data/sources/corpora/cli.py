@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from vtrap_data.errors import UsageError, printable
+from vtrap_data.errors import UsageError
 from vtrap_data.sources.corpora.convert import QUESTIONS, convert, summary
 from vtrap_data.sources.corpora.table import CORPORA, UNKNOWN
-from vtrap_data.sources.counts import ACCEPT, advice
+from vtrap_data.sources.counts import ACCEPT, finish
 
 EXAMPLES = """\
 examples:
@@ -69,21 +67,20 @@ def run(args: argparse.Namespace) -> int:
         revision=args.revision,
         limit=args.limit,
     )
-    for said in summary(done, accepted=args.accept_count):
-        print(printable(said), file=sys.stderr)
-    if args.json:
-        print(json.dumps(asdict(done), indent=1, ensure_ascii=False))
-    else:
-        print(f"{args.out / QUESTIONS}: {done.rows} rows")
-    if done.wrong_counts and not args.accept_count:
-        print(advice(done.wrong_counts, len(done.subsets)), file=sys.stderr)
-        return 1
-    if not args.json:
-        pack = ["python", "-m", "vtrap_data", "pack", str(args.out / QUESTIONS), "--name", args.name]
-        if corpus.media == "video":
-            pack += ["--media-root", str(args.media)]
-        print(f"next: {shlex.join([*pack, '--out', f'packed/{args.name}'])}")
-    return 0
+    path = args.out / QUESTIONS
+    pack = [str(path), "--name", args.name]
+    if corpus.media == "video":
+        pack += ["--media-root", str(args.media)]
+    return finish(
+        summary(done, accepted=args.accept_count),
+        wrote=f"{path}: {done.rows} rows",
+        done=done,
+        wrong=done.wrong_counts,
+        of=len(done.subsets),
+        pack=[*pack, "--out", f"packed/{args.name}"],
+        accepted=args.accept_count,
+        as_json=args.json,
+    )
 
 
 def listing() -> str:
