@@ -198,7 +198,7 @@ def _stored(media: Path, frames: Sequence[int], *, short_side: int | None) -> Fr
     for number, image in zip(kept, decode(info, kept, short_side=short_side).images, strict=True):
         shown[number] = Image.open(io.BytesIO(jpeg.encode(image)))
         shown[number].load()
-    return Frames(images=[shown[i] for i in frames], times=tuple(float(info.pts[i]) for i in frames))
+    return Frames.of([shown[i] for i in frames], times=[float(info.pts[i]) for i in frames])
 
 
 def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

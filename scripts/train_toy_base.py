@@ -71,7 +71,7 @@ def tokens(frames: int, turns: tuple[tuple[str, str], ...]) -> Encoded:
         key="base",
         source="toyworld",
         kind="video" if frames else "images",
-        frames=Frames(images=(blank,) * frames, times=tuple(range(frames))) if frames else None,
+        frames=Frames.of((blank,) * frames, times=range(frames)) if frames else None,
         images=() if frames else (blank,),
     )
     return encode(example, processor(), train=True)

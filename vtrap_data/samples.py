@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from vtrap_data.parsing import typed
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FORMAT_VERSION = 1
 """Version of the shard format. A change that alters what is stored bumps it (CHANGELOG label FORMAT)."""
@@ -174,20 +175,30 @@ class PackedSample:
         return typed(cls, data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frames:
     """Frames of one video, in time order: what `media.decode` returns and what a model is shown.
 
     Attributes:
-        images: RGB images, all of one size.
-        times: Presentation times in seconds, ascending, one per image.
+        pixels: uint8 [frames, height, width, 3], RGB. Several examples may share it: to be read only.
+        times: Presentation times in seconds, ascending, one per frame.
     """
 
-    images: Sequence[Image]
+    pixels: NDArray[np.uint8]
     times: tuple[float, ...]
 
+    @classmethod
+    def of(cls, images: Sequence[Image.Image], *, times: Sequence[float]) -> Frames:
+        """From RGB images of one size, at least one."""
+        return cls(pixels=np.stack([np.asarray(image.convert("RGB")) for image in images]), times=tuple(times))
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The frames as RGB images; copies."""
+        return [Image.fromarray(one) for one in self.pixels]
+
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +210,7 @@ class Example:
     source: str
     kind: Kind
     frames: Frames | None
-    images: tuple[Image, ...]
+    images: tuple[Image.Image, ...]
 
 
 def _lists(value: Any) -> Any:

@@ -29,7 +29,7 @@ from vtrap_data.errors import SampleError, UsageError, VtrapError, printable
 from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.interruption import interruption_told
 from vtrap_data.loading.dataset import PackedDataset
-from vtrap_data.samples import Example, Frames
+from vtrap_data.samples import Example
 from vtrap_data.shards.manifest import INDEX
 from vtrap_train.command_line import Parser
 from vtrap_train.cosines import PARTS, VARIANTS, Estimate, Matrix, draw_weights, measure
@@ -183,12 +183,12 @@ def alter(example: Example, variant: str, *, seed: int) -> Example:
     frames = example.frames
     if frames is None or variant == "video":
         return example
-    pictures = list(frames.images)
+    order = list(range(len(frames)))
     if variant == "repeated":
-        pictures = [pictures[len(pictures) // 2]] * len(pictures)
+        order = [len(order) // 2] * len(order)
     else:
-        random.Random(f"{seed}:{example.item.id}:{len(pictures)}").shuffle(pictures)
-    return replace(example, frames=Frames(images=pictures, times=frames.times))
+        random.Random(f"{seed}:{example.item.id}:{len(order)}").shuffle(order)
+    return replace(example, frames=replace(frames, pixels=frames.pixels[order]))
 
 
 def batches(

@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_report import CHROMIUM, Trap
 from test_run import benchmarks, model_dir  # noqa: F401 - fixtures
@@ -108,7 +107,7 @@ def test_toy_boxes_follow_what_moves(slots):
             question=question,
             messages=(Message(role="user", content=VIDEO_MARK + question),),
         )
-        blank = Frames(images=(Image.new("RGB", (SIDE, SIDE)),) * slots, times=times)
+        blank = Frames(pixels=np.zeros((slots, SIDE, SIDE, 3), np.uint8), times=times)
         return toy_boxes(
             Example(item=item, key="x", source="toyworld", kind="video", frames=blank, images=()), steps=8
         )

@@ -36,7 +36,7 @@ def example(name, *, images=0, frames=0, spacing=0.5, size=(56, 64), question="W
     pictures = [Image.fromarray(draw.integers(0, 256, (high, w, 3), dtype=np.uint8)) for w in widths]
     marks = "<image>" * images + "<video>" * (frames > 0)
     item = PackedItem(id=name, messages=(Message(role="user", content=f"{marks}{question}"),), answer="red")
-    shown = Frames(images=pictures[images:], times=tuple(spacing * i for i in range(frames))) if frames else None
+    shown = Frames.of(pictures[images:], times=[spacing * i for i in range(frames)]) if frames else None
     kind = "video" if frames else "images" if images else "text"
     return Example(item=item, key=name, source="test", kind=kind, frames=shown, images=tuple(pictures[:images]))
 

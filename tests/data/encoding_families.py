@@ -108,7 +108,7 @@ def example(
         key="clip",
         source="test",
         kind="video" if frames else "images" if images else "text",
-        frames=Frames(images=shots, times=tuple(float(1 + spacing * i) for i in range(frames))) if frames else None,
+        frames=Frames.of(shots, times=[float(1 + spacing * i) for i in range(frames)]) if frames else None,
         images=tuple(picture(seed + 100 + i, size) for i in range(images)),
     )
 

@@ -37,9 +37,7 @@ def example(
         key=name,
         source="test",
         kind="video" if frames else "images" if images else "text",
-        frames=Frames(
-            images=[picture(i, size) for i in range(frames)], times=tuple(1 + spacing * i for i in range(frames))
-        )
+        frames=Frames.of([picture(i, size) for i in range(frames)], times=[1 + spacing * i for i in range(frames)])
         if frames
         else None,
         images=tuple(picture(100 + i, size) for i in range(images)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from vtrap_data.encoding.llava import tile
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.encoding.tokens import IGNORE, blank
 from vtrap_data.errors import Reason, SampleError
-from vtrap_data.samples import Message
+from vtrap_data.samples import Frames, Message
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -132,11 +133,8 @@ def test_a_single_frame_is_shown_twice(tmp_path):
     kit = build("qwen3_vl", tmp_path)
     one = collate([encode(example(*VIDEO, frames=1), kit.processor, train=False)], kit.processor)
     sample = example(*VIDEO, frames=2)
-    shots = sample.frames
-    twice = [shots.images[0]] * 2
-    object.__setattr__(shots, "images", twice)
-    object.__setattr__(shots, "times", (1.0, 1.0))
-    two = collate([encode(sample, kit.processor, train=False)], kit.processor)
+    twice = replace(sample, frames=Frames(pixels=sample.frames.pixels[[0, 0]], times=(1.0, 1.0)))
+    two = collate([encode(twice, kit.processor, train=False)], kit.processor)
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 

@@ -15,7 +15,7 @@ from vtrap_data.samples import Example, Frames
 def asked(question: str, answer: str, ids: tuple[int, ...], *, name: str, before=(), mark="<video>\n") -> Example:
     """A question about a video of 16 stored frames, of which it is granted `ids`."""
     whole = example(*before, ("user", mark + question), ("assistant", answer), frames=16, spacing=1.0, name=name)
-    frames = Frames(images=[whole.frames.images[i] for i in ids], times=tuple(whole.frames.times[i] for i in ids))
+    frames = Frames(pixels=whole.frames.pixels[list(ids)], times=tuple(whole.frames.times[i] for i in ids))
     return replace(whole, item=replace(whole.item, budget=len(ids), frame_ids=ids), frames=frames)
 
 

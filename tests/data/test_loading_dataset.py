@@ -71,9 +71,9 @@ def test_several_questions_about_the_same_media_may_decode_them_once(packed: Pat
     again = {n for _, n in pairs if keys[n] == keys[n - 1] and keeping[n - 1].frames is keeping[n].frames is not None}
     assert again == {n for _, n in pairs if keys[n] == keys[n - 1]} != set()
     assert plain[0].frames is not plain[0].frames
-    reads: list[int] = []
-    decode = jpeg.decode
-    monkeypatch.setattr(jpeg, "decode", lambda data, *, name: reads.append(1) or decode(data, name=name))
+    reads: list[bytes] = []
+    decode = jpeg.decode_all
+    monkeypatch.setattr(jpeg, "decode_all", lambda found, *, name: reads.extend(found) or decode(found, name=name))
     for number in range(7):
         _ = keeping[number]
     assert len(reads) == sum(plain.column("n_frames")[n] for n in range(7) if n not in again)

@@ -7,6 +7,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from vtrap_data.errors import Reason, SampleError
@@ -231,8 +233,43 @@ def test_jpeg_is_deterministic_close_and_bare():
         jpeg.encode(image.convert("L"))
 
 
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 3), st.sampled_from(["RGB", "L"]))
+@settings(max_examples=60, deadline=None)
+def test_frames_have_the_pixels_that_pillow_makes(width, height, frames, mode):
+    """So stock `datasets` and `webdataset`, which decode with Pillow, see what vtrap sees."""
+    blobs = []
+    for number in range(frames):
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).convert(mode)
+        blobs.append(jpeg.encode(image) if mode == "RGB" else data(image, "JPEG"))
+    found = jpeg.decode_all(blobs)
+    assert found.shape == (frames, height, width, 3) and found.dtype == np.uint8
+    for pixels, blob in zip(found, blobs, strict=True):
+        with Image.open(io.BytesIO(blob)) as image:
+            np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_frames_of_one_video_have_one_size_and_no_frames_are_none():
+    assert jpeg.decode_all([]).shape == (0, 0, 0, 3)
+    with pytest.raises(SampleError, match="different sizes"):
+        jpeg.decode_all([jpeg.encode(noise(20, 30)), jpeg.encode(noise(30, 20))])
+
+
+def test_hostile_frames_only_ever_raise_a_sample_error():
+    whole, draw = jpeg.encode(noise(40, 56)), np.random.default_rng(3)
+    for _ in range(3000):
+        broken = bytearray(whole)
+        for _ in range(int(draw.integers(1, 6))):
+            broken[int(draw.integers(0, len(broken)))] = int(draw.integers(0, 256))
+        with contextlib.suppress(SampleError):
+            assert jpeg.decode(bytes(broken[: int(draw.integers(1, len(broken) + 1))])).mode == "RGB"
+
+
 def test_a_broken_stored_frame_names_the_sample():
-    for broken in (b"", b"nothing", jpeg.encode(noise(200, 200))[:3000], data(noise())):
+    whole = jpeg.encode(noise(200, 200))
+    cmyk = data(noise(20, 20).convert("CMYK"), "JPEG")
+    zeros = whole[:3000] + bytes(64) + whole[3064:]  # Pillow takes it for a sound file
+    for broken in (b"", b"nothing", whole[:3000], data(noise()), cmyk, zeros):
         with pytest.raises(SampleError) as caught:
             jpeg.decode(broken, name="key-7")
         assert caught.value.sample == "key-7" and caught.value.reason is Reason.CORRUPT

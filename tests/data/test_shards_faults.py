@@ -345,7 +345,8 @@ def resized(root: Path) -> None:
         for data in jpegs:
             image = jpeg.decode(data)
             new = jpeg.encode(image.crop((0, 0, image.width // 2, image.height // 2)))
-            blobs.append(new[:-2] + bytes(len(data) - len(new)) + new[-2:])
+            spare = len(data) - len(new) - 2  # as a comment: zeros among the pixels are damage
+            blobs.append(new[:2] + b"\xff\xfe" + spare.to_bytes(2, "big") + bytes(spare - 2) + new[2:])
         return blobs
 
     rewrite(root, change)

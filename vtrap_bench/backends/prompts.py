@@ -11,11 +11,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vtrap_data.encoding import Encoded
 from vtrap_data.errors import VtrapError
-from vtrap_data.samples import Example
 
 
 class Video(NamedTuple):
@@ -90,9 +87,3 @@ def video_settings(processor: Any) -> dict[str, Any]:
     """Settings whose default differs between versions of transformers: an engine is told what `encode` went by."""
     cap = getattr(processor.video_processor, "cap_pixels_per_frame", None)
     return {} if cap is None else {"cap_pixels_per_frame": cap}
-
-
-def frame_arrays(example: Example) -> Any:
-    """The frames of a video: uint8 [frames, height, width, 3]."""
-    assert example.frames is not None
-    return np.stack([np.asarray(image.convert("RGB")) for image in example.frames.images])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vtrap_bench.backends import BackendSettings, Choice, Generation, Step
-from vtrap_bench.backends.prompts import folded, frame_arrays, same_prompt, video_of, video_settings
+from vtrap_bench.backends.prompts import folded, same_prompt, video_of, video_settings
 from vtrap_data.encoding import Encoded, encode, load_processor, preprocessing
 from vtrap_data.errors import UsageError, VtrapError, first_line
 from vtrap_data.parsing import parse_json
@@ -141,7 +141,7 @@ class VllmBackend:
         if example.frames is not None:
             part = self.processor.video_processor
             video = video_of(encoded, temporal_patch_size=part.temporal_patch_size)
-            media["video"] = [(frame_arrays(example), video.metadata())]
+            media["video"] = [(example.frames.pixels, video.metadata())]
             prompt["mm_processor_kwargs"] = {"videos_kwargs": video_settings(self.processor)}
         if example.images:
             media["image"] = [image.convert("RGB") for image in example.images]

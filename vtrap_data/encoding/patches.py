@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtrap_data.encoding import buffers
+from vtrap_data import buffers
 
 
 class Patches(NamedTuple):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example, Frames, Message, PackedItem
 
@@ -43,7 +45,7 @@ def join(examples: Sequence[Example]) -> Example:
         time: image
         for example in examples
         if example.frames is not None
-        for time, image in zip(example.frames.times, example.frames.images, strict=True)
+        for time, image in zip(example.frames.times, example.frames.pixels, strict=True)
     }
     times = tuple(sorted(shown))
     joined = PackedItem(
@@ -52,7 +54,8 @@ def join(examples: Sequence[Example]) -> Example:
         budget=max(e.item.budget for e in examples),
         frame_ids=tuple(sorted({i for e in examples for i in e.item.frame_ids})),
     )
-    return replace(first, item=joined, frames=Frames(images=[shown[t] for t in times], times=times) if times else None)
+    frames = Frames(pixels=np.stack([shown[t] for t in times]), times=times) if times else None
+    return replace(first, item=joined, frames=frames)
 
 
 def _bare(message: Message) -> Message:

@@ -213,8 +213,8 @@ class PackedDataset:
         return media
 
     def _frames(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> Frames:
-        pictures = [jpeg.decode(data, name=row.key) for data in self._jpegs(row, video, ids)]
-        return Frames(images=pictures, times=tuple(video.frame_times[i] for i in ids))
+        pixels = jpeg.decode_all(self._jpegs(row, video, ids), name=row.key)
+        return Frames(pixels=pixels, times=tuple(video.frame_times[i] for i in ids))
 
 
 def _with_budget(index: pa.Table, frames: int, *, smallest: int, root: Path) -> pa.Table:

@@ -182,7 +182,7 @@ class Stream:
             if min(item.frame_ids, default=0) < 0:
                 raise ValueError(f"item {item.id!r} has the frames {item.frame_ids}")
             frames = Frames(
-                images=[jpeg.decode(blobs[i]["bytes"], name=sample.key) for i in item.frame_ids],
+                pixels=jpeg.decode_all([blobs[i]["bytes"] for i in item.frame_ids], name=sample.key),
                 times=tuple(sample.video.frame_times[i] for i in item.frame_ids),
             )
         pictures = [blob["bytes"] for blob in _member(row, IMAGES)] if sample.images else []

@@ -70,15 +70,16 @@ def decode(info: VideoInfo, indices: Sequence[int], *, short_side: int | None, f
         fit: And then to a size of a model: `stored_size`.
 
     Returns:
-        Frames in time order, each once: RGB images of one size and their times in seconds.
+        Frames in time order, each once.
 
     Raises:
         IndexError: An index is out of range.
         SampleError: CORRUPT when a wanted frame cannot be decoded, TIMEOUT, or what `probe` raises when the file has
             changed.
     """
-    images = decode_each(info, indices, short_side=short_side, fit=fit, make=Image.Image.copy)
-    return Frames(images=images, times=tuple(float(info.pts[i]) for i in sorted({int(i) for i in indices})))
+    arrays = decode_each(info, indices, short_side=short_side, fit=fit, make=np.array)
+    times = tuple(float(info.pts[i]) for i in sorted({int(i) for i in indices}))
+    return Frames(pixels=np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8), times=times)
 
 
 def decode_each(

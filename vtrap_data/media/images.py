@@ -11,17 +11,20 @@ import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media.files import check_file, check_pixels
-from vtrap_data.media.jpeg import keep_memory
 
 MAX_BYTES = 512 * 1024 * 1024
 """Size of an image file above which it is refused."""
+
+KEPT_BLOCKS = 64
+"""Image buffers that Pillow keeps for the next image, where it keeps none (`PILLOW_BLOCKS_MAX`). Otherwise every image
+is fresh memory, which the system has to clear page by page: a third on top of the decoding."""
 
 # Raster formats only: EPS would start Ghostscript, and the rest is rare enough not to be worth its parsers.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
@@ -97,7 +100,7 @@ class _Decoded(NamedTuple):
 def _decode(data: bytes, name: str) -> _Decoded:
     if not data:
         raise SampleError(name, Reason.EMPTY, "has zero bytes")
-    keep_memory()
+    _keep_memory()
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_pixels(name, *image.size)
@@ -158,3 +161,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     plain = image if image.mode == "RGB" else image.convert("RGB")  # `convert` would copy
     plain.info = {}
     return plain
+
+
+@cache
+def _keep_memory() -> None:
+    """Make Pillow keep `KEPT_BLOCKS`, in this process and from now on."""
+    core = cast("Any", Image).core
+    if not core.get_blocks_max():
+        core.set_blocks_max(KEPT_BLOCKS)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-from functools import cache
-from typing import Any, cast
+from collections.abc import Sequence
 
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from PIL import Image, features
 
+from vtrap_data import buffers
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media.files import check_pixels
+from vtrap_data.media.size import Size
 
 QUALITY = 85
 
-KEPT_BLOCKS = 64
-"""Image buffers that Pillow keeps for the next image, where it keeps none (`PILLOW_BLOCKS_MAX`). Otherwise every frame
-is fresh memory, which the system has to clear page by page: a third on top of the decoding."""
+_COLOURS = ("YCbCr", "Gray", "RGB")
 
 
 def version() -> str:
@@ -41,21 +43,44 @@ def decode(data: bytes, *, name: str = "<jpeg>") -> Image.Image:
     Raises:
         SampleError: CORRUPT or TOO_LARGE, with `name` as the sample.
     """
-    keep_memory()
+    return Image.fromarray(decode_all([data], name=name)[0])
+
+
+def decode_all(frames: Sequence[bytes], *, name: str = "<jpeg>") -> NDArray[np.uint8]:
+    """The JPEGs of a video as uint8 [frames, height, width, 3], RGB, one after the other in memory.
+
+    By simplejpeg: the pixels are those that Pillow makes, by the same libjpeg-turbo, in four fifths of the time, since
+    they are written where they are wanted. Unlike Pillow it does not take a damaged file for a sound one.
+
+    Raises:
+        SampleError: CORRUPT, or TOO_LARGE, with `name` as the sample.
+    """
+    sizes = {_size(data, name) for data in frames}
+    if len(sizes) > 1:
+        raise SampleError(name, Reason.CORRUPT, f"its stored frames have different sizes: {sorted(sizes)}")
+    ((width, height),) = sizes or {Size(0, 0)}
     try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG",))
-        check_pixels(name, *image.size)
-        if image.mode != "RGB":
-            return image.convert("RGB")
-        image.load()  # `convert` would copy, which costs as much again as decoding
-        return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(name, Reason.CORRUPT, f"a stored frame is no whole JPEG ({error})") from None
+        out = buffers.empty((len(frames), height, width, 3), np.uint8)
+        for data, place in zip(frames, out, strict=True):
+            simplejpeg.decode_jpeg(data, "RGB", buffer=place)
+    except ValueError as error:
+        raise _broken(name, error) from None
+    except MemoryError:
+        detail = f"{len(frames)} frames of {width}x{height} do not fit into memory"
+        raise SampleError(name, Reason.TOO_LARGE, detail) from None
+    return out
 
 
-@cache
-def keep_memory() -> None:
-    """Make Pillow keep `KEPT_BLOCKS`, in this process and from now on."""
-    core = cast("Any", Image).core
-    if not core.get_blocks_max():
-        core.set_blocks_max(KEPT_BLOCKS)
+def _size(data: bytes, name: str) -> Size:
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise _broken(name, error) from None
+    check_pixels(name, width, height)
+    if colours not in _COLOURS:
+        raise _broken(name, f"its colours are {colours}, not {' or '.join(_COLOURS)}")
+    return Size(width, height)
+
+
+def _broken(name: str, why: object) -> SampleError:
+    return SampleError(name, Reason.CORRUPT, f"a stored frame is no whole JPEG ({why})")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vtrap_data.encoding import buffers
+from vtrap_data import buffers
 
 LARGE = (1 << 12, 1 << 10)  # of float32: 16 MiB
 
