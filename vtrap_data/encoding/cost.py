@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vtrap_data.encoding.families import family_of
 from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.tokens import lay_out
@@ -31,7 +33,7 @@ class Cost(NamedTuple):
 def token_cost(messages: Sequence[Message], shown: Shown, processor: Any, *, train: bool = True) -> Cost:
     """What `encode` would make of this conversation about media of these sizes. Raises SampleError as it does."""
     types = lay_out(messages, shown, processor, train=train).types
-    visual = sum(kind > 0 for kind in types)
+    visual = int(np.count_nonzero(types))
     return Cost(visual, len(types) - visual)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vtrap_data.encoding.conversation import chat, write
@@ -55,11 +56,11 @@ class Encoded:
 
 
 class Layout(NamedTuple):
-    """The tokens of a sample, one entry each in all three lists."""
+    """The tokens of a sample: int64 [length] each."""
 
-    ids: list[int]
-    labels: list[int]
-    types: list[int]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    types: NDArray[np.int64]
 
 
 def encode(example: Example, processor: Any, *, train: bool, max_length: int | None = None) -> Encoded:
@@ -77,9 +78,9 @@ def encode(example: Example, processor: Any, *, train: bool, max_length: int | N
     """
     item = example.item
     laid = lay_out(item.messages, shown(example), processor, train=train, sample=item.id)
-    if train and all(label == IGNORE for label in laid.labels):
+    if train and (laid.labels == IGNORE).all():
         raise SampleError(item.id, Reason.BAD_ROW, "no assistant text to learn from")
-    visual = sum(kind > 0 for kind in laid.types)
+    visual = int(np.count_nonzero(laid.types))
     if max_length is not None and len(laid.ids) > max_length:
         raise SampleError(
             item.id,
@@ -92,9 +93,9 @@ def encode(example: Example, processor: Any, *, train: bool, max_length: int | N
         id=item.id,
         source=example.source,
         kind=example.kind,
-        input_ids=torch.tensor(laid.ids),
-        labels=torch.tensor(laid.labels),
-        token_types=torch.tensor(laid.types),
+        input_ids=torch.from_numpy(laid.ids),
+        labels=torch.from_numpy(laid.labels),
+        token_types=torch.from_numpy(laid.types),
         images=tuple(pixels_of(i) for i in example.images),
         # The colours of a pixel lie side by side: so torch resizes a clip in half the time, to the same bytes.
         video=None if frames is None else torch.from_numpy(frames.pixels).permute(0, 3, 1, 2),
@@ -132,7 +133,9 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
         kinds[processor.video_token_id] = _VIDEO
     queues = {kind: iter(numbers) for kind, numbers in counts.items()}
 
-    laid = Layout([], [], [])
+    labels: list[int] = []
+    types: list[int] = []
+    repeats: list[int] = []
     spans = iter(script.spans if train else ())
     nowhere = (len(script.text), len(script.text))
     begin, end = next(spans, nowhere)
@@ -143,12 +146,14 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
         count = next(queues[kind], 0) if kind else 1
         if not count:
             raise SampleError(sample, Reason.BAD_ROW, f"more media marks than {_media(media)}")
-        laid.ids.extend([token] * count)
-        laid.types.extend([kind] * count)
-        laid.labels.extend([token if not kind and begin <= left < right <= end else IGNORE] * count)
+        types.append(kind)
+        labels.append(token if not kind and begin <= left < right <= end else IGNORE)
+        repeats.append(count)
     if any(next(queue, 0) for queue in queues.values()):
         raise SampleError(sample, Reason.BAD_ROW, f"fewer media marks than {_media(media)}")
-    return laid
+    # Written out by NumPy: a video has thousands of tokens, of which torch reads each as a Python number of its own.
+    ids, marked, kinds_of, times = (np.array(one, np.int64) for one in (coded["input_ids"], labels, types, repeats))
+    return Layout(np.repeat(ids, times), np.repeat(marked, times), np.repeat(kinds_of, times))
 
 
 def shown(example: Example) -> Shown:
