@@ -138,7 +138,8 @@ def workers(root: Path) -> str:
                 own = psutil.Process()
                 memory.append(sum(p.memory_full_info().uss for p in (own, *own.children(recursive=True))) / 2**20)
         samples = loader.corpus.epoch_size
-        loader._batches._iterator = None  # ends the workers, so that their time is counted
+        if loader._batches is not None:
+            loader._batches._iterator = None  # ends the workers, so that their time is counted
         del loader
         return (cpu() + children_cpu() - begin) / samples * 1e3
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from functools import cache
-from typing import Any, Literal, TypeVar
+from functools import cache, reduce
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 import yaml
 
 from vtrap_data.errors import cut
@@ -85,6 +87,51 @@ def typed(kind: type[T], data: Any) -> T:
     read: Any = _reader
     value: T = read(kind)(data)
     return value
+
+
+def parse_exact(kind: type[T], text: bytes) -> T | None:
+    """A dataclass from the bytes of its JSON form, if that is exact: every field there, each of its very type.
+
+    What this gives is what `typed(kind, parse_json(text))` gives, for a third of the time. None says nothing but that
+    they have to decide: whether it is right all the same (a default left out, 1 for 1.0), and if not, what is wrong.
+
+    Args:
+        kind: Whose fields are of str, int, float, bool, None, Literal, tuples and such classes.
+        text: In UTF-8.
+    """
+    decoders: Any = _decoders
+    exact, plain = decoders(kind)
+    try:
+        exact.decode(text)
+        value: T = plain.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return value
+
+
+@cache
+def _decoders(kind: Any) -> tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]:
+    """One that refuses what is not exact; and one that makes the dataclass, but skips fields that it does not know."""
+    return msgspec.json.Decoder(_exact(kind)), msgspec.json.Decoder(kind)
+
+
+_NO_INT = Annotated[int, msgspec.Meta(gt=0, lt=0)] | float
+"""To msgspec, float means whole numbers, too, which it converts; here no whole number fits."""
+
+
+@cache
+def _exact(kind: Any) -> Any:
+    """The same type, with structs for dataclasses: without defaults, and with no other fields."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
+        hints = typing.get_type_hints(kind)
+        members = [(field.name, _exact(hints[field.name])) for field in fields(kind)]
+        return msgspec.defstruct(kind.__name__, members, forbid_unknown_fields=True, gc=False)
+    if origin is tuple:
+        return tuple[_exact(arguments[0]), ...]  # type: ignore[misc]
+    if origin in (typing.Union, types.UnionType):
+        return reduce(operator.or_, map(_exact, arguments))
+    return _NO_INT if kind is float else kind
 
 
 @cache

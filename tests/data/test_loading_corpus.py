@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from shards_media import fingerprint, write_corpus
+from torch.utils.data import DataLoader
 
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.corpus import Corpus, Part
@@ -68,6 +70,15 @@ def test_a_mixture_reads_its_parts_and_says_what_it_takes(packed: Path) -> None:
 def test_workers_do_not_change_what_comes(packed: Path, workers: int) -> None:
     alone = [fingerprint(batch) for batch in Loader(mixture(packed), batch_size=4)]
     assert [fingerprint(batch) for batch in Loader(mixture(packed), batch_size=4, workers=workers)] == alone
+
+
+def test_an_epoch_leaves_what_is_random_elsewhere_as_a_data_loader_does(packed: Path) -> None:
+    before, after = torch.get_rng_state(), []
+    for batches in (Loader(mixture(packed), batch_size=4), DataLoader(range(2))):
+        torch.set_rng_state(before)
+        assert len(list(batches)) == len(batches)
+        after.append(torch.get_rng_state())
+    assert torch.equal(*after) and not torch.equal(before, after[0])
 
 
 def test_ranks_share_every_batch_of_the_same_order(packed: Path) -> None:

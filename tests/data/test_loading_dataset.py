@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from shards_media import write_corpus
 
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.loading.dataset import PackedDataset
+from vtrap_data.loading.dataset import PackedDataset, _Cells, _Row
 from vtrap_data.media import jpeg
 from vtrap_data.media.select import frame_ids
+from vtrap_data.parsing import parse_exact, parse_json, typed
+from vtrap_data.samples import PackedSample
 from vtrap_data.shards.manifest import PackSettings
+from vtrap_data.shards.members import Span
 from vtrap_data.shards.pack import pack
 from vtrap_data.sources.jsonl import read_jsonl
 
@@ -110,6 +114,34 @@ def test_only_the_bytes_of_the_wanted_frames_are_read(packed: Path, monkeypatch:
     _ = dataset[0]
     assert len(read) == 3  # the JSON and two frames
     assert sum(read[1:]) < row["frames_size"] / 2
+
+
+def test_rows_are_those_of_the_index(packed: Path) -> None:
+    table = PackedDataset(packed).rows
+    ids = pa.array(["", "é", "\U0001f600" * 9, *map(str, range(7))])
+    table = table.set_column(table.schema.get_field_index("item_id"), "item_id", ids)
+    whole, pieces = table.combine_chunks(), pa.concat_tables([table.slice(0, 3), table.slice(3)])
+    for index in (whole, pieces, whole.slice(4), whole.slice(0, 0)):
+        cells, rows = _Cells(index), index.select(_Row._fields).to_pylist()
+        assert [cells[number]._asdict() for number in range(len(index))] == rows
+
+
+def test_all_that_pack_writes_is_read_the_short_way(packed: Path) -> None:
+    data = PackedDataset(packed)
+    for number, row in enumerate(data.rows.to_pylist()):
+        (text,) = data._reader.read(row["shard"], [Span(row["json_offset"], row["json_size"])])
+        assert repr(parse_exact(PackedSample, text)) == repr(typed(PackedSample, parse_json(text)))
+        assert data.sample(number) == PackedSample.from_json(parse_json(text))
+
+
+def test_a_read_that_comes_in_pieces_is_put_together(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = PackedDataset(packed, frames=2)
+    expected, pread = pixels(dataset, 0), os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, at: pread(descriptor, min(length, 100), at))
+    assert pixels(dataset, 0) == expected
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, at: b"" if length < 50 else pread(descriptor, 9, at))
+    with pytest.raises(VtrapError, match=r"ends before byte \d+: run `doctor`"):  # cut off while it is read
+        pixels(dataset, 0)
 
 
 def test_frames_that_are_not_stored_are_asked_for_by_name(source: Path, tmp_path: Path) -> None:

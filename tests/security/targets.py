@@ -259,7 +259,9 @@ def frames(data: bytes, folder: Path) -> None:
 
 
 def sample(data: bytes, folder: Path) -> None:
-    PackedSample.from_json(parse_json(data)).to_json()
+    found = PackedSample.parse(data)
+    found.to_json()
+    assert repr(found) == repr(PackedSample.from_json(parse_json(data)))
 
 
 def jsonl(data: bytes, folder: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -78,12 +80,12 @@ class Corpus:
         self.shuffle = shuffle
         self.datasets = tuple(PackedDataset(part.root, frames=frames) for part in self.parts)
         self._sizes = [len(data) for data in self.datasets]
-        self._starts = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._starts = [0, *accumulate(self._sizes)]
         self._taken = counts(self._sizes, [part.weight for part in self.parts], epoch_size=epoch_size)
 
     def __len__(self) -> int:
         """Items in all parts, each counted once."""
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, row: int) -> Example:
         part, item = self._place(row)
@@ -121,5 +123,5 @@ class Corpus:
     def _place(self, row: int) -> tuple[int, int]:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return part, int(row - self._starts[part])
+        part = bisect_right(self._starts, row) - 1
+        return part, int(row) - self._starts[part]

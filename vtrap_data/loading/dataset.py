@@ -37,6 +37,45 @@ class _Row(NamedTuple):
     images_size: int
 
 
+class _Cells:
+    """The columns of a `_Row`, read where they lie: a cell as a scalar of pyarrow costs several times as much.
+
+    Args:
+        index: Whose columns they are.
+    """
+
+    def __init__(self, index: pa.Table) -> None:
+        shards = _whole(index["shard"]).dictionary_encode()
+        self._shards: list[str] = shards.dictionary.to_pylist()
+        self._shard = memoryview(shards.indices.to_numpy())
+        self._item_id, self._key = _Texts(index["item_id"]), _Texts(index["key"])
+        self._numbers = [memoryview(_whole(index[name]).to_numpy()) for name in _Row._fields[3:]]
+
+    def __getitem__(self, number: int) -> _Row:
+        shard = self._shards[self._shard[number]]
+        return _Row(self._item_id[number], self._key[number], shard, *[column[number] for column in self._numbers])
+
+
+class _Texts:
+    """A column of strings without gaps, read where they lie."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        if column.num_chunks != 1:
+            column = column.cast(pa.large_string())  # more than 2 GiB do not fit into one piece otherwise
+        texts = _whole(column)
+        _, ends, data = texts.buffers()
+        self._ends = memoryview(ends or b"").cast("q" if pa.types.is_large_string(texts.type) else "i")[texts.offset :]
+        self._data = memoryview(data or b"")
+
+    def __getitem__(self, number: int) -> str:
+        return str(self._data[self._ends[number] : self._ends[number + 1]], "utf-8")
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """In one piece; as it is, without a copy, where it is in one already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 class _Media(NamedTuple):
     """Decoded, and whose: shard, key and frames."""
 
@@ -157,15 +196,14 @@ class PackedDataset:
         return [] if video is None else self._jpegs(row, video, ids)
 
     def _row(self, number: int) -> _Row:
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"item {number} of {len(self)}")
-        # Cell by cell: a whole row as a dict costs six times as much, because of its list of slots.
-        return _Row(*(cells[number % len(self)].as_py() for cells in self._cells))
+        items = len(self)
+        if not -items <= number < items:
+            raise IndexError(f"item {number} of {items}")
+        return self._cells[number % items]
 
     @cached_property
-    def _cells(self) -> tuple[Any, ...]:
-        """The columns of a `_Row`: looking them up by name costs as much as reading them."""
-        return tuple(self._index[name].combine_chunks() for name in _Row._fields)
+    def _cells(self) -> _Cells:
+        return _Cells(self._index)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without a second copy of the index, and without pixels.
@@ -190,10 +228,10 @@ class PackedDataset:
 
     def _jpegs(self, row: _Row, video: PackedVideo, ids: Sequence[int]) -> list[bytes]:
         try:
-            where = spans(video.frame_bytes)
-            if len(where) != len(video.frame_times) or min(ids, default=0) < 0:
-                raise ValueError(f"{len(where)} frames for {len(video.frame_times)} times")
-            wanted = [Span(row.frames_offset + where[i].start, where[i].length) for i in ids]
+            stored = max(0, len(video.frame_bytes) - 1)
+            if stored != len(video.frame_times) or min(ids, default=0) < 0:
+                raise ValueError(f"{stored} frames for {len(video.frame_times)} times")
+            wanted = [Span(row.frames_offset + start, length) for start, length in spans(video.frame_bytes, ids)]
         except (ValueError, IndexError) as error:
             raise UsageError(f"{self.root}: frames of {row.key} are damaged ({error}): run `doctor`") from error
         return self._reader.read(row.shard, wanted)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -82,15 +83,18 @@ class Loader(Generic[Batch]):
         self.epoch = 0
         self.batch = 0
         """Batches of this epoch that were handed out."""
-        self._batches: DataLoader[Batch] = DataLoader(
-            _Batches(corpus, transform),
-            batch_size=None,
-            sampler=_Rest(self),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            persistent_workers=workers > 0,
-            prefetch_factor=prefetch if workers else None,
-        )
+        self._read = _Batches(corpus, transform)
+        self._batches: DataLoader[Batch] | None = None
+        if workers:
+            self._batches = DataLoader(
+                self._read,
+                batch_size=None,
+                sampler=_Rest(self),
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                persistent_workers=True,
+                prefetch_factor=prefetch,
+            )
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -98,7 +102,7 @@ class Loader(Generic[Batch]):
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._batches:
+        for batch in self._here() if self._batches is None else self._batches:
             self.batch += 1
             yield batch
         self.epoch, self.batch = self.epoch + 1, 0
@@ -133,6 +137,13 @@ class Loader(Generic[Batch]):
             "window": grouped,
             "drop_last": self.drop_last,
         }
+
+    def _here(self) -> Iterator[Batch]:
+        """In this process: as a DataLoader does it, without the cost of its profiler and fetcher for every batch."""
+        # It draws a seed for each epoch: what is random elsewhere is to go on as it would after that.
+        torch.empty((), dtype=torch.int64).random_()
+        for rows in self._rest():
+            yield self._read[rows]
 
     def _rest(self) -> Iterator[list[int]]:
         """Rows of the batches of this rank that are still to come in this epoch."""

@@ -25,6 +25,7 @@ A change here changes every result: bump `FRAMES_VERSION` and say so in CHANGELO
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,6 +107,11 @@ def frame_ids(pool: Sequence[int], frames: int, *, smallest: int) -> tuple[int, 
         FramesNotStoredError: A slot of this budget is not stored.
         UsageError: The budget does not fit the pool.
     """
+    return _frame_ids(tuple(pool), frames, smallest)
+
+
+@lru_cache(maxsize=1024)  # most pools are alike
+def _frame_ids(pool: tuple[int, ...], frames: int, smallest: int) -> tuple[int, ...]:
     wanted = subset_slots(len(pool), frames, smallest=smallest)
     chosen = [int(pool[slot]) for slot in wanted]
     missing = chosen.count(-1)

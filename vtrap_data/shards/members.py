@@ -52,8 +52,8 @@ def unpack_list(data: bytes) -> list[bytes]:
     return blobs
 
 
-def spans(offsets: Sequence[int]) -> list[Span]:
-    """Where each byte string lies, given `PackedList.offsets`.
+def spans(offsets: Sequence[int], wanted: Sequence[int] | None = None) -> list[Span]:
+    """Where each byte string lies, given `PackedList.offsets`; or only those of the numbers `wanted`.
 
     Between two strings stands the header of the second, whose size depends on that string's length: so lengths are
     worked out from the end.
@@ -62,12 +62,13 @@ def spans(offsets: Sequence[int]) -> list[Span]:
         >>> spans(pack_list([b"abc", b"d" * 300]).offsets)
         [Span(start=3, length=3), Span(start=9, length=300)]
     """
-    found: list[Span] = []
+    lengths: list[int] = []
     end = offsets[-1] if offsets else 0
     for start in reversed(offsets[:-1]):
         length = end - start
         if length < 0:
             raise ValueError(f"offsets {list(offsets)} do not ascend")
-        found.append(Span(start, length))
+        lengths.append(length)
         end = start - (2 if length < 1 << 8 else 3 if length < 1 << 16 else 5)
-    return found[::-1]
+    lengths.reverse()
+    return [Span(offsets[i], lengths[i]) for i in (range(len(lengths)) if wanted is None else wanted)]

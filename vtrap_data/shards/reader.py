@@ -46,7 +46,8 @@ class ShardReader:
             self._start()  # after a fork: the parent's lock may be held for ever, and its files are its own
         with self._lock:
             descriptor = self._descriptor(shard)
-            return [self._pread(descriptor, shard, span) for span in spans]
+            size = os.fstat(descriptor).st_size
+            return [self._pread(descriptor, shard, span, size) for span in spans]
 
     def close(self) -> None:
         """Close what is open. Reading again opens it again."""
@@ -82,21 +83,19 @@ class ShardReader:
                 continue  # another process has made room in between
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _pread(self, descriptor: int, shard: str, span: Span) -> bytes:
-        pieces = []
-        start, left = span
+    def _pread(self, descriptor: int, shard: str, span: Span, size: int) -> bytes:
+        start, length = span
+        end = start + length
         # Before memory is asked for: an index may say anything.
-        if start < 0 or left < 0 or start + left > os.fstat(descriptor).st_size:
-            raise VtrapError(f"{self.root / shard} ends before byte {start + left}: run `doctor` on it")
-        while left:
-            piece = os.pread(descriptor, left, start)
-            if not piece:
-                raise VtrapError(
-                    f"{self.root / shard} ends before byte {span.start + span.length}: run `doctor` on it"
-                )
-            pieces.append(piece)
-            start, left = start + len(piece), left - len(piece)
-        return b"".join(pieces)
+        if start < 0 or length < 0 or end > size:
+            raise VtrapError(f"{self.root / shard} ends before byte {end}: run `doctor` on it")
+        data = b""  # adding to nothing copies nothing, and nearly every read comes in one piece
+        while len(data) < length:
+            more = os.pread(descriptor, length - len(data), start + len(data))
+            if not more:
+                raise VtrapError(f"{self.root / shard} ends before byte {end}: run `doctor` on it")
+            data += more
+        return data
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "keep_open": self.keep_open, "fetch": self.fetch}

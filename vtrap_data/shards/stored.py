@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.compute as pc
 
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.parsing import parse_json
 from vtrap_data.samples import PackedSample
 from vtrap_data.shards.index import FrameFacts, read_index
 from vtrap_data.shards.members import FRAMES, IMAGES, Span, unpack_list
@@ -88,7 +87,7 @@ def read_sample(reader: ShardReader, shard: str, span: Span) -> PackedSample:
     """The JSON of a sample. Raises UsageError where it is damaged."""
     (text,) = reader.read(shard, [span])
     try:
-        return PackedSample.from_json(parse_json(text))
+        return PackedSample.parse(text)
     except ValueError as error:
         raise UsageError(f"{reader.root / shard}: a sample is damaged ({error}): run `doctor`") from error
 
