@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vtrap_data.encoding.models import ModelRef, resolve
-from vtrap_data.errors import UsageError
+from hub_cards.reachable import unreachable
+from vtrap_data.encoding.models import ModelRef, resolve, without_network
+from vtrap_data.errors import UsageError, first_line
 from vtrap_data.files import canonical_json
 from vtrap_data.json_object import read_json_object
 from vtrap_data.trained import PREPROCESSING, SUMMARY
@@ -97,8 +98,14 @@ def _download(ref: ModelRef) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = [f"*{suffix}" for suffix in (".safetensors", *_SETTINGS)]
+    away = unreachable()
     try:
-        return Path(snapshot_download(ref.path, revision=ref.revision, allow_patterns=patterns))
+        found = snapshot_download(
+            ref.path, revision=ref.revision, allow_patterns=patterns, local_files_only=away is not None
+        )
+        return Path(found)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"--model {ref.name!r}: {ref.path} cannot be fetched from the Hub: {first}") from error
+        raise UsageError(
+            f"--model {ref.name!r}: {ref.path} cannot be fetched from the Hub ({away or first_line(error)}): "
+            f"{without_network(ref.path, ref.revision)}"
+        ) from error

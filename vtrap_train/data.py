@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hub_cards.errors import redact
+from hub_cards.reachable import unreachable
 from vtrap_data.encoding import Shown, Size, join
 from vtrap_data.encoding.models import split_revision
 from vtrap_data.encoding.turns import Turns
@@ -119,12 +120,14 @@ def locate(location: str, *, setting: str = "--data") -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    away = unreachable()
     try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision))
+        found = snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=away is not None)
+        return Path(found)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise UsageError(
             f"{setting} {location!r} is not a local directory and could not be downloaded from the Hub "
-            f"({type(error).__name__}): check the name, the network and `hf auth login`"
+            f"({away or type(error).__name__}): check the name, the network and `hf auth login`"
         ) from error
 
 
@@ -148,12 +151,15 @@ def _pinned(location: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     name, revision = split_revision(location)
+    away = unreachable()
     try:
+        if away is not None:
+            raise ConnectionError(away)
         return f"hf://datasets/{name}@{HfApi().dataset_info(name, revision=revision).sha}"
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
-            f"--data {location!r} is not a local directory and was not found on the Hub ({type(error).__name__}): "
-            "check the name, the network and `hf auth login`"
+            f"--data {location!r} is not a local directory and was not found on the Hub "
+            f"({away or type(error).__name__}): check the name, the network and `hf auth login`"
         ) from error
 
 

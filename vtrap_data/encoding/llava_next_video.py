@@ -65,8 +65,8 @@ def prepare(videos: Sequence[Tensor], processor: Any) -> list[Tensor]:
     return [frames for frames in done if frames is not None]
 
 
-def load_processor(path: str, *, revision: str | None) -> Any:
-    """The processor of a checkpoint.
+def load_processor(path: str, *, trust_remote_code: bool, **where: Any) -> Any:
+    """The processor of a checkpoint. What may be said of where it lies: as of `from_pretrained`.
 
     AutoProcessor cannot load the form in which these checkpoints were released: from `LlavaNextImageProcessor` in
     preprocessor_config.json transformers 5.23 infers a video processor called `LlavaNextVideoProcessor`, which is the
@@ -79,13 +79,12 @@ def load_processor(path: str, *, revision: str | None) -> Any:
         LlavaNextVideoVideoProcessor,
     )
 
-    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     parts = {
-        "video_processor": LlavaNextVideoVideoProcessor.from_pretrained(path, revision=revision),
-        "image_processor": AutoImageProcessor.from_pretrained(path, **where),
-        "tokenizer": AutoTokenizer.from_pretrained(path, **where),
+        "video_processor": LlavaNextVideoVideoProcessor.from_pretrained(path, **where),
+        "image_processor": AutoImageProcessor.from_pretrained(path, trust_remote_code=trust_remote_code, **where),
+        "tokenizer": AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **where),
     }
-    settings, rest = LlavaNextVideoProcessor.get_processor_dict(path, revision=revision)
+    settings, rest = LlavaNextVideoProcessor.get_processor_dict(path, **where)
     in_order = [parts[name] for name in LlavaNextVideoProcessor.get_attributes()]
     return LlavaNextVideoProcessor.from_args_and_dict(in_order, settings, **rest)
 

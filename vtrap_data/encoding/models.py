@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import LocalEntryNotFoundError, StrictDataclassError
 
 from hub_cards.errors import one_line
+from hub_cards.reachable import unreachable
 from vtrap_data.encoding import llava_next_video
 from vtrap_data.encoding.families import FAMILIES, family_of
 from vtrap_data.encoding.family import FamilyName
@@ -158,23 +159,35 @@ def load_config(ref: ModelRef) -> Any:
 def _config(path: str, *, revision: str | None, name: str) -> Any:
     from transformers import AutoConfig
 
-    with _explained(name, path):
-        # False, not the default: that would ask on a terminal whether code of the repository may run.
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    with _where(name, path, revision) as where:
+        return AutoConfig.from_pretrained(path, **where)
 
 
 @contextmanager
-def _explained(name: str, path: str) -> Iterator[None]:
-    """What the libraries say where files of a model are missing or damaged, as a UsageError that says what to do."""
+def _where(name: str, path: str, revision: str | None) -> Iterator[dict[str, Any]]:
+    """What every `from_pretrained` is told of where to look.
+
+    What the libraries say where files of a model are missing or damaged becomes a UsageError that says what to do.
+    """
+    away = None if Path(path).is_dir() else unreachable()
     try:
-        yield
+        # False, not the default: that would ask on a terminal whether code of the repository may run.
+        yield {"revision": revision, "local_files_only": away is not None, "trust_remote_code": False}
     except (OSError, ValueError, StrictDataclassError) as error:
         if storage_full(error):
             raise
-        advice = f"where there is no network it must be there already: hf download {path}"
+        what, advice = one_line(error), without_network(path, revision)
         if Path(path).is_dir():
             advice = "a folder must hold what save_pretrained writes, of the model and of its processor"
-        raise UsageError(f"--model {name!r} cannot be used ({one_line(error)}): {advice}") from error
+        if away is not None and isinstance(error.__cause__, LocalEntryNotFoundError):
+            what = f"{away}, and not all of its files are on this machine"
+        raise UsageError(f"--model {name!r} cannot be used ({what}): {advice}") from error
+
+
+def without_network(path: str, revision: str | None) -> str:
+    """What can be done where the Hub cannot be reached."""
+    fetch = f"hf download {path}" if revision is None else f"hf download {path} --revision {revision}"
+    return f"where there is no network, name a folder that holds it, or have it there already: {fetch}"
 
 
 def load_processor(ref: ModelRef) -> ProcessorMixin:
@@ -186,11 +199,11 @@ def load_processor(ref: ModelRef) -> ProcessorMixin:
     from transformers import AutoProcessor
 
     processor: Any
-    with _explained(ref.name, ref.path):
+    with _where(ref.name, ref.path, ref.revision) as where:
         if ref.family == "llava_next_video":
-            processor = llava_next_video.load_processor(ref.path, revision=ref.revision)
+            processor = llava_next_video.load_processor(ref.path, **where)
         else:
-            processor = AutoProcessor.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(ref.path, **where)
     family = family_of(processor)
     if family.name != ref.family:
         raise UsageError(
@@ -225,14 +238,13 @@ def load_model(
     from transformers import AutoModelForImageTextToText
 
     model: Any
-    with _explained(ref.name, ref.path):
+    with _where(ref.name, ref.path, ref.revision) as where:
         model = AutoModelForImageTextToText.from_pretrained(
             ref.path,
-            revision=ref.revision,
+            **where,
             dtype="auto" if dtype is None else dtype,
             attn_implementation=attn_implementation,
             quantization_config=quantization,
-            trust_remote_code=False,
             use_safetensors=True,
         )
     FAMILIES[ref.family].install(model)

@@ -9,26 +9,32 @@ the number of processes, and any position of any epoch can be gone on from at on
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import shutil
-import tempfile
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hub_cards.errors import one_line, redact
+from hub_cards.reachable import unreachable
 from vtrap_data.errors import UnreachableError, UsageError, storage_full
 from vtrap_data.files import sha256_file, sync_directory, write_bytes
-from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, Manifest, read_manifest
+from vtrap_data.shards.manifest import DATA, INDEX, MANIFEST, Manifest, parse_manifest
 
 PATIENCE = 600.0
 """Seconds for which a shard that does not come is asked for again. Below the half hour after which ranks that wait for
 each other give up."""
 FIRST_PATIENCE = 60.0
 """Seconds for the files that a corpus begins with: fewer, because the address may be wrong."""
+NOBODY_PATIENCE = 8.0
+"""Seconds for them where there is no such host, or nothing on it listens."""
 
 Result = TypeVar("Result")
 
@@ -109,41 +115,42 @@ def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
         OSError: `cache` cannot be written.
     """
     address = address.rstrip("/")
-    with tempfile.TemporaryDirectory() as folder:
-        _get_first(address, MANIFEST, Path(folder))
-        manifest = read_manifest(Path(folder))
-        root = cache / manifest.index_sha256[:32]
-        if not (root / MANIFEST).is_file():
-            _get_first(address, INDEX, Path(folder))
-            if sha256_file(Path(folder) / INDEX) != manifest.index_sha256:
-                raise UsageError(
-                    f"{redact(address)}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it"
-                )
-            write_bytes(root / INDEX, (Path(folder) / INDEX).read_bytes())
-        # Of equal indices, but maybe not of equal settings: the one from the address counts.
-        write_bytes(root / MANIFEST, (Path(folder) / MANIFEST).read_bytes())
+    said = read_small(f"{address}/{MANIFEST}")
+    manifest = parse_manifest(said, where=f"{redact(address)}/{MANIFEST}")
+    root = cache / manifest.index_sha256[:32]
+    if not (root / MANIFEST).is_file():
+        index = read_small(f"{address}/{INDEX}")
+        if hashlib.sha256(index).hexdigest() != manifest.index_sha256:
+            raise UsageError(f"{redact(address)}/{INDEX} is not the one that its {MANIFEST} names: run `doctor` on it")
+        write_bytes(root / INDEX, index)
+    write_bytes(root / MANIFEST, said)  # of equal indices, but maybe not of equal settings: the one there counts
     return Remote(address=address, root=root, manifest=manifest, keep=keep)
 
 
-def _get_first(address: str, name: str, folder: Path) -> None:
-    """Fetch one of the files that a corpus begins with."""
+def read_small(url: str, options: Mapping[str, Any] | None = None) -> bytes:
+    """One of the files that a corpus begins with, asked for again while that may help.
+
+    Args:
+        url: Of the file, or its path.
+        options: For the file system of fsspec.
+
+    Raises:
+        UsageError: It is not there, or could not be had within `FIRST_PATIENCE`, or within `NOBODY_PATIENCE` where
+            nobody answers.
+    """
     import fsspec  # type: ignore[import-untyped]
 
     try:
-        fsspec.core.url_to_fs(address)  # an address that is none is no reason to wait
-        _persist(lambda: _get(f"{address}/{name}", folder / name), what=name, patience=min(PATIENCE, FIRST_PATIENCE))
+        system, name = fsspec.core.url_to_fs(url, **(options or {}))  # an address that is none is no reason to wait
+        if url.startswith("hf://") and (away := unreachable()) is not None:
+            raise ConnectionError(away)
+        read: Callable[[], bytes] = partial(system.cat_file, name)
+        return _persist(read, what=url, patience=min(PATIENCE, FIRST_PATIENCE), nobody=NOBODY_PATIENCE)
     except Exception as error:  # every file system raises errors of its own
         cause = error.__cause__ if isinstance(error, UnreachableError) else error
-        if not isinstance(cause, Exception) or storage_full(cause):
-            raise cause or error from None
-        raise unreadable(address, cause) from cause
-
-
-def unreadable(address: str, error: Exception) -> UsageError:
-    """What is said when the beginning of a corpus cannot be read."""
-    return UsageError(
-        f"{redact(address)} cannot be read ({_told(error)}): is a packed corpus there, and may you read it?"
-    )
+        raise UsageError(
+            f"{redact(url)} cannot be read ({_told(cause or error)}): is a packed corpus there, and may you read it?"
+        ) from cause
 
 
 def _get(url: str, path: Path) -> None:
@@ -157,15 +164,21 @@ def _get(url: str, path: Path) -> None:
         system.get_file(name, str(path))
 
 
-def _persist(get: Callable[[], Result], *, what: str, patience: float | None = None) -> Result:
-    """Call again what fails, less and less often, until it is hopeless or the patience (`PATIENCE`) is at its end."""
+def _persist(
+    get: Callable[[], Result], *, what: str, patience: float | None = None, nobody: float | None = None
+) -> Result:
+    """Call again what fails, less and less often, until it is hopeless or the patience (`PATIENCE`) is at its end.
+
+    `nobody`: the patience with an address where nobody answers.
+    """
     patience = PATIENCE if patience is None else patience
     began, wait = time.monotonic(), 1.0
     while True:
         try:
             return get()
         except Exception as error:  # every file system raises errors of its own
-            if _hopeless(error) or time.monotonic() - began + wait > patience:
+            most = patience if nobody is None or not _nobody_there(error) else min(patience, nobody)
+            if _hopeless(error) or time.monotonic() - began + wait > most:
                 raise UnreachableError(f"{what} could not be fetched ({_told(error)})") from error
         time.sleep(wait)
         wait = min(2 * wait, 60.0)
@@ -178,8 +191,20 @@ def _hopeless(error: Exception) -> bool:
         storage_full(error)
         or status in (401, 403, 404)
         or isinstance(error, (FileNotFoundError, PermissionError, ImportError, _OtherError))
+        or type(error).__name__ == "NoCredentialsError"  # of botocore, which need not be there
     )
 
 
-def _told(error: Exception) -> str:
+def _nobody_there(error: BaseException | None) -> bool:
+    """Whether there is no such host, or nothing on it listens: rather a wrong address than a fault that passes."""
+    while error is not None:
+        if isinstance(error, (socket.gaierror, ConnectionRefusedError)):
+            return True
+        if re.search("connect.*timeout", type(error).__name__, re.IGNORECASE):  # of aiohttp, httpx, botocore
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}"

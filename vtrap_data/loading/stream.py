@@ -8,7 +8,6 @@ and shuffles better.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -20,11 +19,11 @@ from hub_cards.dataset_card import features
 from hub_cards.errors import redact
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.order import ORDER_VERSION, check_state, permutation
-from vtrap_data.loading.remote import unreadable
+from vtrap_data.loading.remote import read_small
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample
-from vtrap_data.shards.manifest import MANIFEST, Manifest, read_manifest
+from vtrap_data.shards.manifest import MANIFEST, parse_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES
 
 
@@ -65,7 +64,8 @@ class Stream:
         self.seed, self.shuffle, self.block = seed, shuffle, block
         self.rank, self.ranks = rank, ranks
         self.storage_options = dict(storage_options or {})
-        self.manifest = _manifest(self.location, self.storage_options)
+        said = read_small(f"{self.location}/{MANIFEST}", self.storage_options)
+        self.manifest = parse_manifest(said, where=f"{redact(self.location)}/{MANIFEST}")
         if block < 1 or seed < 0 or ranks < 1 or not 0 <= rank < ranks:
             raise UsageError(
                 f"block {block} must be 1 or more, seed {seed} 0 or more, rank {rank} below ranks {ranks}"
@@ -213,22 +213,10 @@ def _member(row: Mapping[str, Any], name: str) -> Any:
     return row[name]
 
 
-def _manifest(location: str, options: Mapping[str, Any]) -> Manifest:
-    import fsspec  # type: ignore[import-untyped]
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with fsspec.open(f"{location}/{MANIFEST}", "rb", **options) as file:
-                (Path(folder) / MANIFEST).write_bytes(file.read())
-        except Exception as error:  # every file system raises errors of its own
-            raise unreadable(f"{location}/{MANIFEST}", error) from error
-        return read_manifest(Path(folder))
-
-
 @cache
 def _open_s3_for_datasets() -> None:
     """`datasets` opens tars with a `block_size`, which s3fs takes for a setting of its session, and fails."""
-    import fsspec
+    import fsspec  # type: ignore[import-untyped]
     from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
     class Tolerant(S3FileSystem):  # type: ignore[misc]

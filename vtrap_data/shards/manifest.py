@@ -222,11 +222,24 @@ def read_manifest(root: Path) -> Manifest:
         why = "is not finished (run `pack` again)" if (root / ".work").is_dir() else f"has no {MANIFEST}"
         raise UsageError(f"{root} is no packed corpus: it {why if root.is_dir() else 'does not exist'}")
     try:
-        data = parse_json(path.read_bytes())
-        if data["format"] != FORMAT_VERSION:
-            raise UsageError(
-                f"{path} has format {data['format']}, this version of vtrap reads format {FORMAT_VERSION}: pack again"
-            )
-        return _manifest(data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return parse_manifest(path.read_bytes(), where=str(path))
+    except OSError as error:
         raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}): pack again") from error
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """The content of a `manifest.json`; `where` it lies, for messages.
+
+    Raises:
+        UsageError: It is damaged, or of another format version.
+    """
+    try:
+        found = parse_json(data)
+        if found["format"] != FORMAT_VERSION:
+            raise UsageError(
+                f"{where} has format {found['format']}, this version of vtrap reads format {FORMAT_VERSION}: "
+                "pack again"
+            )
+        return _manifest(found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{where} is damaged ({type(error).__name__}: {error}): pack again") from error

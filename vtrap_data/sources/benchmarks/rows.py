@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_cards.errors import one_line
+from hub_cards.reachable import unreachable
 from vtrap_data.errors import UsageError, first_line
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Row
 
@@ -102,13 +103,14 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
             f"(known without: {', '.join(benchmark.ids) if benchmark.revision else 'none'})"
         )
     config = None if part.config == "default" else part.config
+    where = f"--rows {source}, revision {pinned}, {part.config}/{part.split}"
+    if (away := unreachable()) is not None:
+        raise UsageError(f"{where}: {away}: name a folder that holds its files")
     try:
         data = load_dataset(source, config, split=part.split, revision=pinned, streaming=True)
         yield from _undecoded(data)
     except (ValueError, OSError, DatasetsError, HfHubHTTPError) as error:
-        raise UsageError(
-            f"--rows {source}, revision {pinned}, {part.config}/{part.split}: {one_line(error)}"
-        ) from error
+        raise UsageError(f"{where}: {one_line(error)}") from error
 
 
 def _undecoded(data: Any) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_cards.errors import one_line
+from hub_cards.reachable import unreachable
 from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json
 from vtrap_data.sources.corpora.table import NamedCorpus, Subset
@@ -113,10 +114,15 @@ def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | 
             f"--rows {source}: no commit of it is known here, and without one its rows may be others tomorrow: "
             "give --revision, a commit of it"
         )
+    away = unreachable()
     try:
         found = snapshot_download(
-            source, repo_type="dataset", revision=pinned, allow_patterns=[g.replace("[", "[[]") for g in subset.files]
+            source,
+            repo_type="dataset",
+            revision=pinned,
+            allow_patterns=[g.replace("[", "[[]") for g in subset.files],
+            local_files_only=away is not None,
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UsageError(f"--rows {source}, revision {pinned}: {one_line(error)}") from error
+        raise UsageError(f"--rows {source}, revision {pinned}: {away or one_line(error)}") from error
     return Path(found)
