@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vtrap_bench.backends import Step
-from vtrap_bench.backends.tokens import TOKENS, append_tokens, read_tokens
+from vtrap_bench.backends.tokens import TOKENS, TokenFile, read_tokens
 from vtrap_bench.claims import Worker
 from vtrap_bench.records import RECORDS, Record, RecordFile, parse_records, read_chained
 
@@ -85,7 +85,7 @@ class Answered:
         Raises:
             UsageError: A file was changed by hand, or a process that knows no locks is writing.
         """
-        with RecordFile(self.out / RECORDS) as base:
+        with RecordFile(self.out / RECORDS) as base, TokenFile(self.out / TOKENS) as written:
             if base.dropped_bytes:
                 _note(base.path)
             known = {r.key for r in base.records}
@@ -93,7 +93,7 @@ class Answered:
             def add(records: Iterable[Record], steps: Mapping[str, Iterable[Step]]) -> None:
                 new = {r.key: r for r in records if r.key not in known}
                 if new:
-                    append_tokens(self.out / TOKENS, {k: steps[k] for k in new if k in steps})
+                    written.append({k: steps[k] for k in new if k in steps})
                     base.append(new.values())
                     known.update(new)
 

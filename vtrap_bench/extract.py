@@ -12,6 +12,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 EXTRACTOR_VERSION = 2
@@ -303,6 +304,7 @@ class _Named(NamedTuple):
     indices: tuple[int, ...]
 
 
+@lru_cache(maxsize=256)  # the options of an item are asked for several times
 def squash(text: str) -> str:
     """The form in which texts are compared: case folded, words only, one space between them.
 
@@ -311,12 +313,12 @@ def squash(text: str) -> str:
     >>> squash(" The  Red-Car! "), squash("-1,000.5"), squash("isn't")
     ('the red car', '-1000.5', "isn't")
     """
-    return " ".join(re.sub(r"(?<=\w)-", " ", token) for token in _tokens(text))
+    return " ".join([re.sub(r"(?<=\w)-", " ", token) if "-" in token else token for token in _tokens(text)])
 
 
 def _tokens(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
-    return [re.sub(r",(?=\d)", "", t) for t in _TOKEN.findall(folded)]
+    return [re.sub(r",(?=\d)", "", t) if "," in t else t for t in _TOKEN.findall(folded)]
 
 
 def _with_breaks(text: str) -> str:

@@ -83,7 +83,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form: a line of `records.jsonl`. What most tasks do not have is left out where it is not there."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data = {name: getattr(self, name) for name in self.__slots__}
         return {k: v for k, v in data.items() if not (k in _OPTIONAL and v in ("", None, ()))}
 
     @classmethod
@@ -159,10 +159,15 @@ class RecordFile:
         lines = []
         chain = self.chain
         for record in new:
-            # What cannot be encoded is replaced before it is hashed: the row is hashed as it will be read.
-            text = json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False).encode(errors="replace")
-            chain = next_link(chain, json.loads(text))
-            lines.append(text[:-1] + f', "{CHAIN}": "{chain}"}}\n'.encode())
+            row = record.to_json()
+            text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+            try:
+                line = text.encode()
+            except UnicodeEncodeError:  # replaced before it is hashed: the row is hashed as it will be read
+                line = text.encode(errors="replace")
+                row = json.loads(line)
+            chain = next_link(chain, row)
+            lines.append(line[:-1] + f', "{CHAIN}": "{chain}"}}\n'.encode())
         self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -22,7 +22,7 @@ from vtrap_bench import scores as scoring
 from vtrap_bench.answer import ask, load
 from vtrap_bench.answered import WORK, Answered
 from vtrap_bench.backends import Backend, BackendSettings, OpenBackend
-from vtrap_bench.backends.tokens import TOKENS, append_tokens, read_tokens
+from vtrap_bench.backends.tokens import TOKENS, TokenFile, read_tokens
 from vtrap_bench.claims import Worker
 from vtrap_bench.jobs import Bench, Job, all_tasks, batches, open_bench
 from vtrap_bench.models import LocalModel
@@ -196,7 +196,7 @@ def _work(
     backend: Backend | None = None
     bar = tqdm(total=total, initial=len(answered.records), desc=settings.out.name, unit="item", mininterval=0.5)
     # One thread reads and decodes the next batch while the model works on this one.
-    with bar, ThreadPoolExecutor(1) as pool:
+    with bar, TokenFile(me.folder / TOKENS) as tokens, ThreadPoolExecutor(1) as pool:
         batch = _take(todo, answered, me)
         ahead = pool.submit(load, batch, plan.benches) if batch else None
         while batch or len(answered.records) < total:
@@ -210,7 +210,7 @@ def _work(
                 batch = _take(todo, answered, me)
                 ahead = pool.submit(load, batch, plan.benches) if batch else None
                 found = ask(backend, now, examples, plan.benches[now[0].task], settings)
-                append_tokens(me.folder / TOKENS, found.tokens)
+                tokens.append(found.tokens)
                 part.append(found.records)
                 answered.add(found.records, written_to=part.path)
                 if found.failure is not None:
@@ -227,13 +227,16 @@ def _take(todo: list[list[Job]], answered: Answered, me: Worker) -> list[Job]:
 
     Batches that are done, or are taken, leave `todo`; those of others stay until they are done.
     """
-    for batch in list(todo):
+    at = 0
+    while at < len(todo):
+        batch = todo[at]
         if any(job.key not in answered.records for job in batch):
             if (claim := me.claim(_name(batch))) is None:
+                at += 1
                 continue
             if claim == "left behind":
                 answered.refresh()  # its last owner may have got that far
-        todo.remove(batch)
+        del todo[at]
         if left := [job for job in batch if job.key not in answered.records]:
             return left
     return []

@@ -18,7 +18,7 @@ from PIL import Image
 from vtrap_bench.backends import BACKENDS, BackendSettings, Serving, Step, UnfinishedError
 from vtrap_bench.backends.openai_backend import OpenAIBackend
 from vtrap_bench.backends.prompts import folded, same_prompt, video_of
-from vtrap_bench.backends.tokens import append_tokens, read_tokens
+from vtrap_bench.backends.tokens import TokenFile, read_tokens
 from vtrap_bench.backends.transformers_backend import TransformersBackend
 from vtrap_data import chat_server
 from vtrap_data.encoding import encode, resolve
@@ -126,10 +126,14 @@ def test_log_probabilities_are_the_models_own(backend):
 def test_tokens_survive_a_torn_line(tmp_path):
     path = tmp_path / "tokens.jsonl"
     one, two = (Step(3, -0.5, 4, -1.25),), (Step(5, 0.0, -1, float("-inf")),)
-    append_tokens(path, {"a": one, "none": ()})
+    with TokenFile(path) as tokens:
+        tokens.append({"a": one})
+        tokens.append({"none": ()})
     with path.open("ab") as file:
         file.write(b'{"key": "b", "ste')
-    append_tokens(path, {"c": two, "a": two})
+    with TokenFile(path) as tokens:
+        tokens.append({"c": two})
+        tokens.append({"a": two})
     assert read_tokens(path) == {"a": two, "c": two} and read_tokens(tmp_path / "no") == {}
 
 

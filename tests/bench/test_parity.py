@@ -7,7 +7,7 @@ import pytest
 
 from vtrap_bench.__main__ import main
 from vtrap_bench.backends import Step
-from vtrap_bench.backends.tokens import TOKENS, append_tokens
+from vtrap_bench.backends.tokens import TOKENS, TokenFile
 from vtrap_bench.parity import parity
 from vtrap_bench.records import RECORDS, Record, RecordFile
 from vtrap_bench.scores import SCORES, SCORES_FORMAT
@@ -39,7 +39,8 @@ def make(tmp_path):
         folder = tmp_path / name
         with RecordFile(folder / RECORDS) as file:
             file.append(records)
-        append_tokens(folder / TOKENS, {r.key: steps for r in records})
+        with TokenFile(folder / TOKENS) as tokens:
+            tokens.append({r.key: steps for r in records})
         info = {
             "label": name,
             "decides": {"backend": "transformers", "dtype": "float32", **decides},

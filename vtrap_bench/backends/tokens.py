@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 from vtrap_bench.backends import Step
 from vtrap_data.parsing import parse_json
@@ -31,19 +32,35 @@ def read_tokens(path: Path) -> dict[str, tuple[Step, ...]]:
     return found
 
 
-def append_tokens(path: Path, rows: Mapping[str, Iterable[Step]]) -> None:
-    """Add rows; answers without tokens are left out. A later row of a key stands for an earlier one."""
-    lines = [
-        json.dumps({"key": key, "steps": [[s[0], round(s[1], 6), s[2], round(s[3], 6)] for s in steps]})
-        for key, steps in ((key, list(steps)) for key, steps in rows.items())
-        if steps
-    ]
-    if not lines:
-        return
-    with path.open("ab+") as file:
-        # A line that a kill cut short ends here, so that it does not swallow the next one.
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write("".join(line + "\n" for line in lines).encode())
+class TokenFile:
+    """`tokens.jsonl`, open for appending from the first tokens on. Use it in a `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> TokenFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def append(self, rows: Mapping[str, Iterable[Step]]) -> None:
+        """Add rows; answers without tokens are left out. A later row of a key stands for an earlier one."""
+        lines = [
+            json.dumps({"key": key, "steps": [[s[0], round(s[1], 6), s[2], round(s[3], 6)] for s in steps]})
+            for key, steps in ((key, list(steps)) for key, steps in rows.items())
+            if steps
+        ]
+        if not lines:
+            return
+        if self._file is None:
+            self._file = self.path.open("ab+")
+            # A line that a kill cut short ends here, so that it does not swallow the next one.
+            if self._file.tell():
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":
+                    self._file.write(b"\n")
+        self._file.write("".join(line + "\n" for line in lines).encode())
+        self._file.flush()

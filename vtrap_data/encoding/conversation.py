@@ -69,6 +69,8 @@ def write(messages: Chat, processor: Any, *, spell: Callable[[str], str], prompt
     Raises:
         SampleError: BAD_ROW if the template rewrites earlier turns, so that nobody knows what is learned.
     """
+    if prompt and all(message["role"] != "assistant" for message in messages[1:]):
+        return Script(spell(_render(processor, messages, prompt=True)), [])  # nothing is learned
     text, shown = "", ""
     spans = []
     for i, message in enumerate(messages):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtrap_data.encoding.conversation import chat, write
+from vtrap_data.encoding.conversation import Script, chat, write
 from vtrap_data.encoding.families import family_of
 from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.positions import rounded_up
@@ -120,11 +120,9 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
         prompt=not train,
         sample=sample,
     )
-    tokenizer = processor.tokenizer
-    begins = bool(tokenizer.bos_token) and script.text.startswith(tokenizer.bos_token)
-    coded = tokenizer(
-        script.text, add_special_tokens=not begins, return_attention_mask=False, return_offsets_mapping=True
-    )
+    coded = _coded(script.text, processor.tokenizer)
+    ids: list[int] = coded.ids
+    labels = _learned(ids, coded.offsets, script) if train else [IGNORE] * len(ids)
 
     counts = {_IMAGE: family.image_tokens(media, processor)}
     kinds = {processor.image_token_id: _IMAGE}
@@ -133,27 +131,44 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
         kinds[processor.video_token_id] = _VIDEO
     queues = {kind: iter(numbers) for kind, numbers in counts.items()}
 
-    labels: list[int] = []
-    types: list[int] = []
-    repeats: list[int] = []
-    spans = iter(script.spans if train else ())
-    nowhere = (len(script.text), len(script.text))
-    begin, end = next(spans, nowhere)
-    for token, (left, right) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
-        while left >= end and begin < len(script.text):
-            begin, end = next(spans, nowhere)
-        kind = kinds.get(token, _TEXT)
-        count = next(queues[kind], 0) if kind else 1
-        if not count:
+    types = [kinds.get(token, _TEXT) for token in ids]
+    repeats = [1] * len(ids)
+    for at in [at for at, kind in enumerate(types) if kind]:
+        repeats[at] = next(queues[types[at]], 0)
+        labels[at] = IGNORE
+        if not repeats[at]:
             raise SampleError(sample, Reason.BAD_ROW, f"more media marks than {_media(media)}")
-        types.append(kind)
-        labels.append(token if not kind and begin <= left < right <= end else IGNORE)
-        repeats.append(count)
     if any(next(queue, 0) for queue in queues.values()):
         raise SampleError(sample, Reason.BAD_ROW, f"fewer media marks than {_media(media)}")
     # Written out by NumPy: a video has thousands of tokens, of which torch reads each as a Python number of its own.
-    ids, marked, kinds_of, times = (np.array(one, np.int64) for one in (coded["input_ids"], labels, types, repeats))
-    return Layout(np.repeat(ids, times), np.repeat(marked, times), np.repeat(kinds_of, times))
+    return Layout(*np.repeat(np.array([ids, labels, types], np.int64), repeats, axis=1))
+
+
+def _coded(text: str, tokenizer: Any) -> Any:
+    """The `tokenizers.Encoding` behind `tokenizer(text)`, which takes longer to look through it than to make it."""
+    inner = tokenizer.backend_tokenizer
+    # As it does: a checkpoint may have been saved with other settings.
+    if inner.truncation is not None:
+        inner.no_truncation()
+    if inner.padding is not None:
+        inner.no_padding()
+    if inner.encode_special_tokens != tokenizer.split_special_tokens:
+        inner.encode_special_tokens = tokenizer.split_special_tokens
+    begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    return inner.encode(text, add_special_tokens=not begins)
+
+
+def _learned(ids: Sequence[int], offsets: Sequence[tuple[int, int]], script: Script) -> list[int]:
+    """The tokens that the assistant says, IGNORE for all others."""
+    labels = []
+    spans = iter(script.spans)
+    nowhere = (len(script.text), len(script.text))
+    begin, end = next(spans, nowhere)
+    for token, (left, right) in zip(ids, offsets, strict=True):
+        while left >= end and begin < len(script.text):
+            begin, end = next(spans, nowhere)
+        labels.append(token if begin <= left < right <= end else IGNORE)
+    return labels
 
 
 def shown(example: Example) -> Shown:
