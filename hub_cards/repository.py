@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -13,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from hub_cards.errors import Failed
 from hub_cards.retrying import retrying, to_stderr
+from hub_cards.scratch import scratch
 
 T = TypeVar("T")
 RepoType = Literal["dataset", "model", "space"]
@@ -69,7 +69,7 @@ class Repository:
         """A small text file; None when it is not there."""
 
         def load() -> str | None:
-            with tempfile.TemporaryDirectory(prefix="vtrap-hub-") as cache:
+            with scratch("hub") as cache:
                 try:
                     found = huggingface_hub.hf_hub_download(
                         self.id, path, repo_type=self.type, revision=revision, cache_dir=cache

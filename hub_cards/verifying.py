@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from hub_cards.errors import Failed, Refused
 from hub_cards.fingerprints import Fingerprint
 from hub_cards.repository import Repository
 from hub_cards.retrying import Again
+from hub_cards.scratch import scratch
 
 
 class ReadBack(NamedTuple):
@@ -88,7 +88,7 @@ def check_there(
 
 
 def _read(back: ReadBack, where: str, *revision: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="vtrap-read-back-") as cache:
+    with scratch("read-back") as cache:
         # Not HF_HOME: the token lies there, and so no secret has to be handed over.
         fresh = {f"HF_{name}_CACHE": f"{cache}/{name.lower()}" for name in ("HUB", "DATASETS", "XET", "MODULES")}
         quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from vtrap_bench.changes import Checkpoint, Json, Material, build
 from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import RECORDS, RUN, read_chained
 from vtrap_data.errors import UsageError, VtrapError, printable
+from vtrap_data.interruption import terminable
 from vtrap_data.push_command import explained
 
 
@@ -55,10 +55,11 @@ def fetched(results: str) -> Iterator[Path]:
         yield Path(results)
         return
     from hub_cards.repository import Repository
+    from hub_cards.scratch import scratch
 
-    with tempfile.TemporaryDirectory(prefix="vtrap-results-") as folder:
-        explained(lambda: Repository(results, "dataset").download(Path(folder)))
-        yield Path(folder)
+    with terminable(), scratch("results") as folder:
+        explained(lambda: Repository(results, "dataset").download(folder))
+        yield folder
 
 
 def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.interruption import terminable
 
 if TYPE_CHECKING:
     from hub_cards.publishing import Publication
@@ -59,7 +60,7 @@ def send(publication: Publication) -> int:
 
 
 def explained(step: Callable[[], T]) -> T:
-    """Call what talks to the Hub, with its errors as ours.
+    """Call what talks to the Hub, with its errors as ours; also where it is told to end, nothing is left behind.
 
     Raises:
         UsageError: The Hub refuses it, or the content cannot be published.
@@ -68,7 +69,8 @@ def explained(step: Callable[[], T]) -> T:
     from hub_cards.errors import Failed, Refused
 
     try:
-        return step()
+        with terminable():
+            return step()
     except Refused as error:
         raise UsageError(str(error)) from error
     except Failed as error:

@@ -478,6 +478,9 @@ def test_benchmarks_are_made_once(tmp_path, monkeypatch, capsys):
         return [made[0], [*made[1], "--workers", "0"]]
 
     task = replace(TASKS["toy-image"], build=build)
+    killed = tmp_path / "benchmarks" / ".toy-image-v1.unfinished"
+    (killed / "packed").mkdir(parents=True)
+    (killed / "packed" / "index.parquet").touch()
     path = ensure(task)
     assert path == tmp_path / "benchmarks" / "toy-image-v1" and len(PackedDataset(path)) == 5
     stamp = path.stat().st_mtime_ns

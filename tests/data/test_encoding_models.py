@@ -56,7 +56,9 @@ def test_what_is_not_there_is_wrong_use_that_says_what_to_do(tmp_path):
         for load in (load_config, load_processor, load_model):
             with pytest.raises(UsageError, match=f"--model '{name}' cannot be used .*hf download {NAMED[name].path}"):
                 load(NAMED[name])
-    with pytest.raises(UsageError, match=r"--model 'somebody/else@v1' cannot be used .*hf download somebody/else --revision v1$"):
+    with pytest.raises(
+        UsageError, match=r"--model 'somebody/else@v1' cannot be used .*hf download somebody/else --revision v1$"
+    ):
         resolve("somebody/else@v1")
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     for load in (load_processor, load_model):  # a config.json alone, as of a run that was cut short

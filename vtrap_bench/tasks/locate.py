@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +72,9 @@ def _build(task: Task, path: Path) -> None:
     assert task.build is not None
     print(f"making the benchmark {task.name} in {path} (once)", file=sys.stderr)
     # Beside the destination, so that the rename stays on one file system.
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    work = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed: whoever is here has the lock
+    work.mkdir()
     try:
         for arguments in task.build(work):
             command = [sys.executable, "-m", "vtrap_data", *arguments]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -142,10 +141,12 @@ def _is_of(recipe: Recipe, path: Path) -> bool:
     """Whether a medium is the one that the recipe gives for its number."""
     if path.name != _name(recipe, int(path.stem)):
         return False
-    with tempfile.TemporaryDirectory() as folder:
-        again = Path(folder) / path.name
+    again = _unfinished(path)
+    try:
         _draw(recipe, recipe.scene(int(path.stem))[0], again)
         return again.read_bytes() == path.read_bytes()
+    finally:
+        again.unlink(missing_ok=True)
 
 
 def _each(jobs: list[tuple[Recipe, int, Path]], workers: int) -> Iterator[list[dict[str, Any]]]:
@@ -158,12 +159,17 @@ def _each(jobs: list[tuple[Recipe, int, Path]], workers: int) -> Iterator[list[d
         yield from made
 
 
+def _unfinished(path: Path) -> Path:
+    """How a medium is called until it is whole. The extension stays: the muxer is chosen by it."""
+    return path.with_name(f".{path.name}")
+
+
 def _make(job: tuple[Recipe, int, Path]) -> list[dict[str, Any]]:
     recipe, index, media = job
     scene, questions = recipe.scene(index)
     path = media / _name(recipe, index)
     if not path.exists():
-        partial = path.with_name(f".{path.name}")  # keeps the extension: the muxer is chosen by it
+        partial = _unfinished(path)
         _draw(recipe, scene, partial)
         partial.replace(path)
     return [_row(recipe, index, number, question, scene) for number, question in enumerate(questions)]
