@@ -275,15 +275,14 @@ def bare(parsed: Any, *, warm: list[list[dict[str, Any]]], timed: list[list[dict
     from peft import get_peft_model
     from trl.trainer.utils import add_fused_lm_head
 
-    from vtrap_data.encoding import load_model, resolve
+    from vtrap_data.encoding import accept_bytes, load_model, load_processor, resolve
     from vtrap_train.lora import lora
     from vtrap_train.run import weights_dtype
 
     arguments, config = parsed.arguments, parsed.config
-    where = "cpu" if config.use_cpu else "cuda"
-    base: Any = load_model(
-        resolve(arguments.model), dtype=weights_dtype(parsed), attn_implementation=arguments.attn_implementation
-    ).to(where)
+    where, ref = "cpu" if config.use_cpu else "cuda", resolve(arguments.model)
+    base: Any = load_model(ref, dtype=weights_dtype(parsed), attn_implementation=arguments.attn_implementation)
+    accept_bytes(base.to(where), load_processor(ref))
     if config.activation_checkpointing:
         base.gradient_checkpointing_enable()
         base.enable_input_require_grads()

@@ -39,7 +39,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "vtrap_data.encoding.models": ("resolve", "load_processor", "load_model", "ModelRef"),
     "vtrap_data.encoding.tokens": ("encode", "Encoded"),
     "vtrap_data.encoding.batch": ("collate",),
-    "vtrap_data.encoding.families": ("install",),
+    "vtrap_data.encoding.families": ("install", "accept_bytes"),
     "vtrap_data.encoding.check": ("check_tokens",),
     "vtrap_data.encoding.cost": ("token_cost", "Cost"),
     "vtrap_data.errors": ("VtrapError", "UsageError", "SampleError", "Reason"),

@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class VideoCollator:
-    """Turns rows of the mixture into a batch of tensors.
+    """Turns rows of the mixture into a batch of tensors, for a model that `encoding.accept_bytes` has seen.
 
     Args:
         mixture: Where the samples are.
@@ -87,7 +87,13 @@ class VideoCollator:
             # Every rank must take part in every step, so a batch that lost all its rows becomes one without loss.
             encoded, real = [blank(self.processor)], [0]
         batch: dict[str, Any] = dict(
-            collate(encoded, self.processor, always=self.always, pad_to_multiple_of=self.pad_to_multiple_of)
+            collate(
+                encoded,
+                self.processor,
+                always=self.always,
+                pad_to_multiple_of=self.pad_to_multiple_of,
+                as_bytes=True,
+            )
         )
         if self.pack is not None:
             batch = dict(self.pack(batch))

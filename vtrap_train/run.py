@@ -16,7 +16,7 @@ import torch
 import transformers
 from datasets import Dataset
 
-from vtrap_data.encoding import ModelRef, load_model, load_processor, preprocessing, resolve
+from vtrap_data.encoding import ModelRef, accept_bytes, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.trained import SETTINGS, SUMMARY
@@ -83,6 +83,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         model = load_in_four_bits(ref, dtype=dtype, attn_implementation=attention)
     else:
         model = load_model(ref, dtype=dtype, attn_implementation=attention)
+    accept_bytes(model, processor)
     tied = assert_tied(model)
     frozen = check_groups(arguments.freeze, setting="--freeze")
     if not arguments.lora_r:  # PEFT freezes everything but its adapters itself

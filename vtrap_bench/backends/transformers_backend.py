@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from vtrap_bench.backends import GENERATION, BackendSettings, Choice, Generation, Step
-from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing
+from vtrap_data.encoding import accept_bytes, collate, encode, load_model, load_processor, preprocessing
 from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
 
@@ -33,6 +33,7 @@ class TransformersBackend:
         self.processor: Any = load_processor(settings.model)
         self.model: Any = load_model(settings.model, dtype=getattr(torch, settings.dtype))
         self.model.to(settings.device).eval()
+        accept_bytes(self.model, self.processor)
         self.device = settings.device
         self._preprocessing = preprocessing(settings.model, self.processor)
         # From the checkpoint only which tokens end an answer; everything else would make runs hard to compare.
@@ -132,7 +133,7 @@ class TransformersBackend:
         ]
 
     def _log_probabilities(self, rows: Sequence[tuple[Any, int]]) -> list[float]:
-        batch = collate([encoded for encoded, _ in rows], self.processor, pad="left")
+        batch = collate([encoded for encoded, _ in rows], self.processor, pad="left", as_bytes=True)
         del batch["labels"]
         moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
         longest = max(length for _, length in rows)
@@ -147,10 +148,10 @@ class TransformersBackend:
 
     def _batch(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         encoded = [encode(example, self.processor, train=False) for example in examples]
-        batch = collate(encoded, self.processor, pad="left")
+        batch = collate(encoded, self.processor, pad="left", as_bytes=True)
         del batch["labels"]
         width = batch["input_ids"].shape[1]
-        # Pixels stay float32 until they are on the device; the vision tower casts them to its own dtype.
+        # Pixels reach the device as bytes or in 32 bits; there the vision tower gets them in its own dtype.
         moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
         from transformers import LogitsProcessorList
 

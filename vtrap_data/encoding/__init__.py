@@ -3,14 +3,15 @@
 Trainer, benchmark and planner all call the same few functions, whatever the family of the model is (docs/models.md):
 
     encoded = encode(example, processor, train=True)     # tokens and labels; frames still uint8
-    batch = collate([encoded, ...], processor)           # tensors, padded, pixels normalised
+    batch = collate([encoded, ...], processor)           # tensors, padded, pixels normalised (or bytes: `as_bytes`)
     install(model)                                       # position ids by the rule the checkpoints were trained with
+    accept_bytes(model, processor)                       # bytes become numbers on the model's device
     token_cost(messages, shown, processor)               # how long it will be, from sizes alone
 """
 
 from vtrap_data.encoding.batch import collate
 from vtrap_data.encoding.cost import Cost, token_cost, visual_tokens
-from vtrap_data.encoding.families import family_of, install
+from vtrap_data.encoding.families import accept_bytes, family_of, install
 from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.fit import fit_of
 from vtrap_data.encoding.manifest import preprocessing
@@ -26,6 +27,7 @@ __all__ = [
     "ModelRef",
     "Shown",
     "Size",
+    "accept_bytes",
     "blank",
     "collate",
     "encode",

@@ -59,7 +59,7 @@ def check_tokens(root: Path, processor: Any) -> Iterator[Fault]:
             shown = Shown(images, facts["n_frames"], size if video else Size(0, 0), times)
             expected = token_cost(item.messages, shown, processor, train=train)
             encoded = encode(example, processor, train=train)
-            given = _given_tokens(collate([encoded], processor), encoded.visual_tokens, processor)
+            given = _given_tokens(collate([encoded], processor, as_bytes=True), encoded.visual_tokens, processor)
         except SampleError as error:
             yield Fault(kind=FaultKind.TOKENS, where=example.key, detail=f"item {item.id}: {error.detail}")
             continue

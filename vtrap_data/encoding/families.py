@@ -40,3 +40,16 @@ def install(model: Any) -> None:
     if kind not in FAMILIES:
         raise UsageError(f"model_type {kind!r} has no encoding; families that have one: {', '.join(FAMILIES)}")
     FAMILIES[kind].install(model)
+
+
+def accept_bytes(model: Any, processor: Any) -> None:
+    """Make `model` take batches of `collate(..., as_bytes=True)`, and still those of numbers.
+
+    In the Qwen families it then turns the bytes into numbers on its own device, to the bit as the processor does. In
+    the others pixels are numbers from the beginning. Neither parameters, buffers nor the configuration change.
+
+    Args:
+        model: Which `install` or `load_model` has seen, not yet wrapped by PEFT, DDP or DeepSpeed.
+        processor: That the batches are made with.
+    """
+    family_of(processor).accept_bytes(model, processor)

@@ -67,6 +67,10 @@ def nothing(model: Any) -> None:
     """The stock model is right as it is."""
 
 
+def no_bytes(model: Any, processor: Any) -> None:
+    """The pixels of the family are numbers from the beginning."""
+
+
 def one_frame(processor: Any) -> int:
     """Every frame is a step in time."""
     return 1
@@ -82,12 +86,14 @@ class Family:
         modalities: What it has tokens of its own for. ("image",): videos are shown as images.
         image_tokens: (shown, processor) -> number of tokens of each image placeholder, in order.
         video_tokens: (shown, processor) -> number of tokens of each video placeholder, in order.
-        pixels: (rows, processor) -> what the model is given of the pixels of a batch.
+        pixels: (rows, processor) -> what the model is given of the pixels of a batch. Bytes (uint8) only where the
+            model can be made to accept them.
         dummy_side: (processor) -> side in pixels of a picture that the family shows with few tokens.
         video_parts: (shown) -> the parts of a message that stand for the video, in the form that chat templates take.
         spell: (text, shown, processor) -> the template's text with one placeholder token for each entry of
             `image_tokens` and `video_tokens`.
         install: (model) -> None; changes what the stock model gets wrong.
+        accept_bytes: (model, processor) -> None; makes the model turn bytes of `pixels` into numbers itself.
         frames_per_grid: (processor) -> frames that share one step of the temporal grid.
         frame_bounds: (frames, processor) -> the bounds of a video of up to so many frames. None: all frames are scaled
             to one size, or cut.
@@ -107,6 +113,7 @@ class Family:
     video_parts: Callable[[Shown], list[dict[str, str]]] = one_video_part
     spell: Callable[[str, Shown, Any], str] = as_it_is
     install: Callable[[Any], None] = nothing
+    accept_bytes: Callable[[Any, Any], None] = no_bytes
     frames_per_grid: Callable[[Any], int] = one_frame
     frame_bounds: Callable[[int, Any], Bounds] | None = None
     marks_first: bool = False

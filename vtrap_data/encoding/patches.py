@@ -1,8 +1,12 @@
 """How do images and frames become patches, in the least memory? As the Qwen processors do it, to the bit.
 
 They make 32-bit numbers of whole pictures, then copy them into patches, then join those of the batch: three
-times the size of the result in fresh memory, most of their time. Here each step in time is put in order as bytes, by
-NumPy, which copies strided memory several times faster than torch, and becomes numbers once, where they are to lie.
+times the size of the result in fresh memory, most of their time. Here patches are bytes until a model has them, a
+quarter of the memory on the way to it, and become numbers on its device (`numbers`, see `pixels`).
+
+Bytes lie as in the picture, token by token: all that is done to them here is to move runs as long as a token is wide.
+To put the values of a patch in order colour by colour, as a processor does, costs a CPU several times as much; that,
+too, is left to `numbers`.
 """
 
 from __future__ import annotations
@@ -12,16 +16,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vtrap_data import buffers
 
+TOKENS_AT_ONCE = 64
+"""That become numbers on a CPU before the next do: so many stay in its cache."""
+
 
 class Patches(NamedTuple):
-    """What a model takes.
+    """What a model takes, or `numbers` makes it of.
 
     Attributes:
-        values: float32 [patches, values].
+        values: uint8 [patches, values]. The patches that are merged into a token share their rows, in which its piece
+            of the picture lies: [frames of a step, height, width, 3]. Of a processor whose steps are not those known
+            here: its own float32 [patches, values].
         grid: int64 [pictures or videos, 3]: patches along time, rows and columns.
     """
 
@@ -34,7 +44,7 @@ def image_patches(images: Sequence[Tensor], p: Any) -> Patches:
 
     Args:
         images: uint8 [3, height, width] each.
-        p: An image processor of the Qwen families. One whose steps are not those known here does it itself.
+        p: An image processor of the Qwen families.
     """
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
@@ -53,7 +63,7 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
 
     Args:
         videos: uint8 [frames, 3, height, width] each.
-        p: A video processor of the Qwen families. One whose steps are not those known here does it itself.
+        p: A video processor of the Qwen families.
     """
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
@@ -76,6 +86,35 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
     return _patches(steps, p)
 
 
+def numbers(values: Tensor, p: Any) -> Tensor:
+    """float32 [patches, values], to the bit those that a processor makes, on the device where `values` are.
+
+    Args:
+        values: Of `Patches`. Numbers are given back as they are.
+        p: The image or video processor that they were made for.
+    """
+    if values.dtype != torch.uint8:
+        return values
+    # As `rescale_and_normalize` fuses the two.
+    scale = 1.0 / p.rescale_factor
+    facts = (torch.tensor(v, dtype=torch.float32)[:, None] * scale for v in (p.image_mean, p.image_std))
+    mean, std = (fact.to(values.device) for fact in facts)
+    frames, merged, side = p.temporal_patch_size, p.merge_size, p.patch_size
+    here = values.is_cpu
+    if here:
+        made = torch.from_numpy(buffers.empty(values.shape, np.float32))
+    else:
+        made = torch.empty(values.shape, dtype=torch.float32, device=values.device)
+    some = TOKENS_AT_ONCE * merged**2 if here else len(values)
+    for piece, own in zip(torch.split(values, some), torch.split(made, some), strict=True):
+        ordered = piece.view(-1, frames, merged, side, merged, side, len(mean)).permute(0, 2, 4, 6, 1, 3, 5)
+        if here:  # NumPy copies strided memory several times faster than torch
+            ordered = torch.from_numpy(np.ascontiguousarray(ordered.numpy()))
+        own.view(ordered.shape).copy_(ordered)
+        own.view(len(own), len(mean), -1).sub_(mean).div_(std)  # a patch holds its colours one after the other
+    return made
+
+
 def filled(video: Tensor, frames: int) -> Tensor:
     """A video of at least so many frames: the last one is shown again, as the families do."""
     lacking = frames - len(video)
@@ -94,26 +133,21 @@ def _bounds(p: Any) -> Any:
 
 def _patches(media: Sequence[Sequence[Tensor]], p: Any) -> Patches:
     """Of images and videos, each given as its steps in time: uint8 [frames of a step, 3, height, width]."""
-    # As `rescale_and_normalize` fuses the two.
-    mean, std = (torch.tensor(v)[:, None] * (1.0 / p.rescale_factor) for v in (p.image_mean, p.image_std))
     shapes = [steps[0].shape for steps in media]
     grid = [[len(steps), s[2] // p.patch_size, s[3] // p.patch_size] for steps, s in zip(media, shapes, strict=True)]
     wide = shapes[0][0] * shapes[0][1] * p.patch_size**2
-    values = torch.from_numpy(buffers.empty((sum(t * h * w for t, h, w in grid), wide), np.float32))
+    values = buffers.empty((sum(t * h * w for t, h, w in grid), wide), np.uint8)
     start = 0
-    for steps in media:
+    for steps, (_, rows, columns) in zip(media, grid, strict=True):
         for step in steps:
-            ordered = _ordered(step, p)
-            own = values[start : (start := start + len(ordered))].copy_(ordered)
-            own.view(len(own), len(mean), -1).sub_(mean).div_(std)  # a patch holds its colours one after the other
-    return Patches(values, torch.tensor(grid))
+            _lay(step.permute(0, 2, 3, 1).numpy(), values[start : (start := start + rows * columns)], p)
+    return Patches(torch.from_numpy(values), torch.tensor(grid))
 
 
-def _ordered(step: Tensor, p: Any) -> Tensor:
-    """uint8 [patches, values] of a step in time, patches that are merged into one token side by side."""
-    frames, colours, height, width = step.shape
-    side, merged = p.patch_size, p.merge_size
-    rows, columns = height // (side * merged), width // (side * merged)
-    pixels = step.numpy().reshape(frames, colours, rows, merged, side, columns, merged, side)
-    ordered = np.ascontiguousarray(pixels.transpose(2, 5, 3, 6, 1, 0, 4, 7))
-    return torch.from_numpy(ordered.reshape(rows * columns * merged**2, -1))
+def _lay(step: NDArray[np.uint8], out: NDArray[np.uint8], p: Any) -> None:
+    """Copy the pictures of a step in time, uint8 [frames, height, width, 3], token by token."""
+    frames, height, width, colours = step.shape
+    side = p.patch_size * p.merge_size
+    run = np.dtype((np.void, side * colours))  # what lies side by side both here and there is moved at once
+    given = step.reshape(frames, height, -1).view(run).reshape(frames, height // side, side, width // side)
+    out.reshape(-1).view(run).reshape(height // side, width // side, frames, side)[:] = given.transpose(1, 3, 0, 2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtrap_data.encoding import qwen2_vl
 from vtrap_data.encoding.family import Family, Row
-from vtrap_data.encoding.positions import install_positions
+from vtrap_data.encoding.pixels import accept_bytes
 
 
 def pixels(rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
@@ -28,7 +28,8 @@ FAMILY = Family(
     video_tokens=qwen2_vl.video_tokens,
     pixels=pixels,
     dummy_side=qwen2_vl.dummy_side,
-    install=install_positions,
+    install=qwen2_vl.install,
+    accept_bytes=accept_bytes,
     frames_per_grid=qwen2_vl.frames_per_grid,
     frame_bounds=qwen2_vl.frame_bounds,
     token_types=True,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vtrap_data.encoding.family import Bounds, Family, Row, Shown
 from vtrap_data.encoding.patches import image_patches, video_patches
+from vtrap_data.encoding.pixels import accept_bytes, refuse_bytes
 from vtrap_data.encoding.positions import install_positions
 from vtrap_data.media.size import Size
 
@@ -76,7 +77,7 @@ def pixels(
 
     Returns:
         pixel_values [patches, values], image_grid_thw [images, 3] and pixel_values_videos, video_grid_thw where there
-        are any.
+        are any. The values are bytes: see `patches`.
     """
     out: dict[str, Tensor] = {}
     images = [image for row in rows for image in row.images]
@@ -90,6 +91,12 @@ def pixels(
         _check(patches.grid, [grid(len(v), _size(v), processor) for v in videos])
         out |= {"pixel_values_videos": patches.values, "video_grid_thw": patches.grid}
     return out
+
+
+def install(model: Any) -> None:
+    """Positions by the original rule; and no bytes, until the model is told what they stand for."""
+    install_positions(model)
+    refuse_bytes(model)
 
 
 def frames_per_grid(processor: Any) -> int:
@@ -133,7 +140,8 @@ FAMILY = Family(
     video_tokens=video_tokens,
     pixels=pixels,
     dummy_side=dummy_side,
-    install=install_positions,
+    install=install,
+    accept_bytes=accept_bytes,
     frames_per_grid=frames_per_grid,
     frame_bounds=frame_bounds,
     token_types=True,

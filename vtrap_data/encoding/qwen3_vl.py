@@ -17,7 +17,7 @@ from torch import Tensor
 from vtrap_data.encoding import qwen2_vl
 from vtrap_data.encoding.family import Bounds, Family, Row, Shown
 from vtrap_data.encoding.patches import filled
-from vtrap_data.encoding.positions import install_positions
+from vtrap_data.encoding.pixels import accept_bytes
 from vtrap_data.encoding.qwen2_vl import Grid
 from vtrap_data.media.size import Size
 
@@ -100,7 +100,8 @@ FAMILY = Family(
     pixels=pixels,
     dummy_side=qwen2_vl.dummy_side,
     spell=spell,
-    install=install_positions,
+    install=qwen2_vl.install,
+    accept_bytes=accept_bytes,
     frames_per_grid=qwen2_vl.frames_per_grid,
     frame_bounds=frame_bounds,
     token_types=True,
