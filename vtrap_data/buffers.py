@@ -6,6 +6,7 @@ pixels. The C library keeps blocks of up to 32 MB for the next request; larger o
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,7 +44,7 @@ def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     The block waits again once the array, its views and the tensors made of it (`torch.from_numpy`) are gone.
     """
     kind = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    size = math.prod(shape) * kind.itemsize
     if size < SMALL:
         return np.empty(shape, kind)
     with _taking:
