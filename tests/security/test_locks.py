@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -92,20 +93,26 @@ def test_the_script_writes_what_it_reads_and_asks_for_uv() -> None:
     assert ran.returncode == 2 and "pip install uv" in ran.stderr
 
 
+def make_wheel(path: Path) -> Path:
+    name, version = path.stem.split("-")[:2]
+    files = {
+        f"{name}.py": f"version = {version!r}\n",
+        f"{name}-{version}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: absent\n"
+        ),
+        f"{name}-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+        archive.writestr(f"{name}-{version}.dist-info/RECORD", "".join(f"{file},,\n" for file in files))
+    return path
+
+
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    path = tmp_path / "wheels" / "small-1.0-py3-none-any.whl"
-    path.parent.mkdir()
-    files = {
-        "small.py": "",
-        "small-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: small\nVersion: 1.0\nRequires-Dist: absent\n",
-        "small-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-        archive.writestr("small-1.0.dist-info/RECORD", "".join(f"{name},,\n" for name in files))
-    return path
+    return make_wheel(tmp_path / "wheels" / "small-1.0-py3-none-any.whl")
 
 
 def install(wheel: Path, line: str) -> tuple[subprocess.CompletedProcess[str], bool]:
@@ -134,6 +141,41 @@ def test_only_the_locked_file_is_installed(wheel: Path) -> None:
     assert ran.returncode and "pinned with ==" in ran.stderr and not there
     ran, there = install(wheel, f"small==1.0 \\\n    --hash=sha256:{other} \\\n    --hash=sha256:{digest}\n")
     assert ran.returncode == 0 and there, ran.stderr  # without `absent`: nothing is fetched that has no line
+
+
+@pytest.mark.parametrize(
+    ("built", "locked", "installed", "says"),
+    [
+        ("py3", True, "2.0+cpu", ""),
+        ("py3", False, "2.0", "the CPU build that pip finds has no hash in locks/torch-cpu.txt"),
+        ("cp39", True, "2.0", "pip finds no CPU build for this Python and machine"),
+    ],
+)
+def test_torch_is_one_of_the_locked_builds_on_every_python(
+    built: str, locked: bool, installed: str, says: str, tmp_path: Path
+) -> None:
+    for folder in ("scripts", "locks"):
+        (tmp_path / folder).mkdir()
+    for script in ("locked", "locked-torch"):
+        shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
+    wheels = tmp_path / "wheels"
+    cpu = make_wheel(wheels / f"torch-2.0+cpu-{built}-none-any.whl")
+    digest = hashlib.sha256(cpu.read_bytes()).hexdigest() if locked else "0" * 64
+    (tmp_path / "locks" / "torch-cpu.txt").write_text(f"torch==2.0+cpu --hash=sha256:{digest}\n")
+    pins = []
+    for name in ("torch-2.0", "small-1.0"):
+        digest = hashlib.sha256(make_wheel(wheels / f"{name}-py3-none-any.whl").read_bytes()).hexdigest()
+        pins.append(f"{name.replace('-', '==')} --hash=sha256:{digest}\n")
+    (tmp_path / "locks" / "torch-cuda.txt").write_text("".join(pins))
+    settings = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    settings["PIP_TARGET"] = str(tmp_path / "target")
+    words = [str(tmp_path / "scripts/locked-torch"), sys.executable]
+    ran = subprocess.run(words, env={**settings, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "target" / "torch.py").read_text() == f"version = {installed!r}\n"
+    assert (tmp_path / "target" / "small.py").exists() == (installed == "2.0")
+    told = [line for line in ran.stderr.splitlines() if line.startswith("torch: ")]
+    assert len(told) == bool(says) and says in "".join(told)
 
 
 def test_every_setup_installs_from_locks_alone() -> None:
