@@ -8,16 +8,19 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmark_rows import FIXTURES, fixture, golden, write_rows
+from PIL import Image
 
 from vtrap_bench.measures import answers, circular, detection
 from vtrap_bench.normalise import ocr_form, vqa_accuracy, vqa_form
 from vtrap_bench.records import Record
 from vtrap_bench.tasks import TASKS, select_tasks
+from vtrap_data.errors import FatalSampleError, UsageError
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item
 from vtrap_data.sources.benchmarks import ABILITIES, BENCHMARKS
 from vtrap_data.sources.benchmarks.convert import convert, rotations, summary
@@ -232,9 +235,25 @@ def rewrite(folder: Path, name: str, change) -> None:
     next(folder.rglob("*.jsonl")).write_text("".join(json.dumps(change(row)) + "\n" for row in rows))
 
 
-def test_missing_columns_are_named(tmp_path):
-    from vtrap_data.errors import UsageError
+def test_tables_as_vlmevalkit_writes_them(tmp_path):
+    """Pictures by the index of another row, before or after it, and a column that is spelt otherwise."""
+    table = tmp_path / "rows" / "MMBench_DEV_EN.tsv"
+    table.parent.mkdir()
+    shutil.copy(FIXTURES / "vlmevalkit.tsv", table)
+    convert(BENCHMARKS["mmbench_en"], rows=str(table.parent), out=tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "bench.jsonl").read_text().splitlines()]
+    assert [row["id"].removeprefix("mmbench_en/") for row in rows] == ["12", "1000012", "1000013", "13"]
+    assert [json.loads(row["category"])["l2"] for row in rows] == ["coarse_perception"] * 2 + ["logic_reasoning"] * 2
+    pictures = [row["images"] for row in rows]
+    assert pictures[0] == pictures[1] != pictures[2] == pictures[3]
+    colours = [Image.open(tmp_path / "out" / row["images"][0]).convert("RGB").getpixel((0, 0)) for row in rows[1:3]]
+    assert colours == [(255, 0, 0), (0, 0, 255)]
+    table.write_text(table.read_text().replace("\t12\t", "\t99\t"))
+    with pytest.raises(FatalSampleError, match="its image '99' is no file in the folder of the rows, nor a picture"):
+        convert(BENCHMARKS["mmbench_en"], rows=str(table.parent), out=tmp_path / "out")
 
+
+def test_missing_columns_are_named(tmp_path):
     write_rows("nextqa", tmp_path)
     rewrite(tmp_path, "nextqa", lambda row: {k: v for k, v in row.items() if k not in ("a4", "qid")})
     with pytest.raises(UsageError, match="nextqa, MC/test: the rows lack the columns a4, qid; they have a0, a1"):
@@ -243,8 +262,6 @@ def test_missing_columns_are_named(tmp_path):
 
 
 def test_bad_rows_unknown_categories_and_missing_videos_are_said(tmp_path):
-    from vtrap_data.errors import FatalSampleError
-
     benchmark = write_rows("nextqa", tmp_path / "rows")
     rewrite(tmp_path / "rows", "nextqa", lambda row: {**row, "answer": 9, "type": "XX"} if row["qid"] == 2 else row)
     with pytest.raises(FatalSampleError, match=r"2 of 4 rows cannot be used; the first, MC/test\[1\]: the answer '9'"):
@@ -285,16 +302,12 @@ def test_wrong_use_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
 
 
 def test_a_part_is_never_read_from_the_files_of_another(tmp_path):
-    from vtrap_data.errors import UsageError
-
     write_rows("mvbench", tmp_path)
     with pytest.raises(UsageError, match="files of action_prediction/train"):
         convert(BENCHMARKS["mvbench"], rows=str(tmp_path), out=tmp_path / "out", media=tmp_path)
 
 
 def test_damaged_and_empty_files_are_said(tmp_path):
-    from vtrap_data.errors import UsageError
-
     benchmark = write_rows("mme", tmp_path)
     (path,) = tmp_path.rglob("*.parquet")
     (path.parent / "dataset_infos.json").write_text("{}")  # beside parquet, JSON is no rows

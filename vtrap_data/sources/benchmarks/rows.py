@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from vtrap_data.errors import UsageError, first_line
 from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Row
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+
+_REFERENCE = 64
+"""Characters that the index of another row has at most where a picture is looked for, as VLMEvalKit has it."""
 
 
 def read_rows(benchmark: Benchmark, part: Part, *, source: str, revision: str | None) -> Iterator[Row]:
@@ -31,12 +34,26 @@ def read_rows(benchmark: Benchmark, part: Part, *, source: str, revision: str | 
         rows = _local(part, folder, only=len(benchmark.parts) == 1)
     else:
         rows = _hub(benchmark, part, source, revision)
-    checked = False
+    names: Mapping[str, str] | None = None
     for row in rows:
-        if not checked:
-            _check_columns(benchmark, part, row)
-            checked = True
-        yield row
+        if names is None:
+            names = _spelt(benchmark, row)
+            _check_columns(benchmark, part, _renamed(row, names))
+        yield _renamed(row, names)
+
+
+def _spelt(benchmark: Benchmark, row: Row) -> Mapping[str, str]:
+    """What columns are called that some files spell otherwise: `l2-category`, `L2-category`, `l2_category`."""
+    wanted = {_plain(column): column for column in benchmark.columns if column not in row}
+    return {column: wanted[_plain(column)] for column in row if _plain(column) in wanted}
+
+
+def _plain(column: str) -> str:
+    return column.casefold().replace("-", "_")
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    return {names.get(column, column): value for column, value in row.items()} if names else row
 
 
 def local_files(part: Part, folder: Path, *, only: bool) -> list[Path]:
@@ -79,14 +96,34 @@ def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
     from datasets.exceptions import DatasetsError
 
     files = local_files(part, folder, only=only)
-    options: dict[str, Any] = {"delimiter": "\t"} if files[0].suffix == ".tsv" else {}
     builder = _BUILDERS[files[0].suffix]
-    # Streaming: no second copy of every image in a cache.
-    try:
+    options: dict[str, Any] = {}
+    if builder == "csv":
+        as_written = dict.fromkeys(("index", "image"), _cell)
+        options = {"delimiter": "\t" if files[0].suffix == ".tsv" else ",", "converters": as_written}
+
+    def rows() -> Iterator[Row]:
+        # Streaming: no second copy of every image in a cache.
         data = load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True, **options)
-        yield from _undecoded(data)
+        return _undecoded(data)
+
+    try:
+        yield from _with_images(rows) if builder == "csv" else rows()
     except (ValueError, OSError, DatasetsError) as error:
         raise UsageError(f"--rows {folder}: {files[0].name} cannot be read: {first_line(error)}") from error
+
+
+def _cell(text: str) -> str | None:
+    """A cell of a table as it stands there, where pandas would make a number of it."""
+    return text or None
+
+
+def _with_images(rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """The rows of a table, in which `image` may be the `index` of the row that holds the picture, to save space."""
+    wanted = {cell for row in rows() if (cell := row.get("image")) and len(cell) <= _REFERENCE}
+    images = {row.get("index"): row["image"] for row in rows() if row.get("index") in wanted} if wanted else {}
+    for row in rows():
+        yield {**row, "image": images.get(row["image"], row["image"])} if images else row
 
 
 def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) -> Iterator[Row]:
