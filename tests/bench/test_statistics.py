@@ -1,6 +1,6 @@
 """Statistics: against closed forms and against scipy and statsmodels, which were written by others."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,12 @@ from vtrap_bench.statistics import (
     percentile_interval,
     share_interval,
     sign_flip_p,
+    single_change_interval,
 )
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "check_statistics.py"
-spec = importlib.util.spec_from_file_location("check_statistics", SCRIPT)
-check = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check)
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+    check = importlib.import_module("check_statistics")
 
 
 def clustered(seed: int, groups: int = 40):
@@ -142,8 +142,9 @@ def test_simulated_coverage_and_false_positives(design):
     # 500 trials: two standard errors of a share near 0.95 (and 0.05) are 0.02.
     low = 0.92 if design.media >= 50 else 0.91
     assert low <= found.score <= 0.985
-    assert low <= found.same <= (0.985 if found.changed >= check.ENOUGH else 1)
-    assert low <= found.better <= (0.985 if found.gained >= check.ENOUGH else 1)
+    for known, share in ((0.0, found.same), (check.KNOWN, found.better)):
+        assert low <= share
+        assert share <= 0.985 or share <= check.least_possible(design, known) + 0.02
     assert found.false_positives <= 0.07
 
 
@@ -211,20 +212,56 @@ def tango(n: int, b: int, c: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("n", "b", "c"), [(160, 40, 20), (122, 23, 3), (50, 12, 2), (21, 1, 7), (300, 9, 9)])
-def test_interval_of_single_pairs_is_tango_s(n, b, c):
-    before = np.arange(n) >= b
-    after = np.where(before, np.arange(n) < n - c, 1)
-    interval = paired_difference(before, after, range(n)).interval
+def test_change_interval_is_tango_s(n, b, c):
+    interval = change_interval(b / n, c / n, worth=stats.norm.ppf(0.975) ** 2 / n)
     assert interval == pytest.approx(tango(n, b, c), abs=1e-6)
     # It leaves out 0 exactly when McNemar's test without a correction is below 0.05.
     p = reference_mcnemar([[0, b], [c, 0]], exact=False, correction=False).pvalue
     assert (p < 0.05) == (interval.low > 0 or interval.high < 0)
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize(
+    ("n", "b", "c"), [(160, 40, 20), (122, 23, 3), (50, 12, 2), (21, 1, 7), (20, 0, 3), (9, 4, 5)]
+)
+def test_interval_of_single_pairs_is_made_of_jeffreys_limits(n, b, c, level):
+    before = np.arange(n) >= b
+    after = np.where(before, np.arange(n) < n - c, 1)
+    if level == 0.95:
+        interval = paired_difference(before, after, range(n)).interval
+    else:
+        interval = single_change_interval(b / n, c / n, pairs=n, level=level)
+    alpha = 2 * stats.norm.sf(stats.t.ppf((1 + level) / 2, n - 1))
+    (lg, ug), (ll, ul) = (proportion_confint(count, n, alpha, method="jeffreys") for count in (b, c))
+    ll = 0 if c == 0 else ll
+    lg = 0 if b == 0 else lg
+    gain, loss = b / n, c / n
+    variance = [gain * (1 - gain) / n, loss * (1 - loss) / n]
+    r = -gain * loss / n / np.sqrt(np.prod(variance)) if b and c else 0.0
+    spread = np.array([[1, -r], [-r, 1]])  # of a difference: the squared length of both limits' distances
+    below, above = np.array([gain - lg, ul - loss]), np.array([ug - gain, loss - ll])
+    assert interval.low == pytest.approx(gain - loss - np.sqrt(below @ spread @ below))
+    assert interval.high == pytest.approx(gain - loss + np.sqrt(above @ spread @ above))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0.1, 0.05), (0.02, 0.0), (0.3, 0.3)])
+def test_of_many_single_pairs_both_intervals_are_the_same(gained, lost):
+    for pairs, apart in ((2_000, 0.03), (200_000, 0.003)):
+        tango = change_interval(gained, lost, worth=stats.norm.ppf(0.975) ** 2 / pairs)
+        ours = single_change_interval(gained, lost, pairs=pairs)
+        assert ours == pytest.approx(tango, abs=apart * (tango.high - tango.low))
+        back = single_change_interval(lost, gained, pairs=pairs)
+        assert back == pytest.approx((-ours.high, -ours.low))
+
+
 def test_interval_of_a_change_stays_in_range():
     for gained, lost in ((0.0, 0.3), (1.0, 0.0), (0.0, 1.0), (0.999, 0.0), (0.4, 0.6), (1e-9, 0.0)):
-        low, high = change_interval(gained, lost, worth=2.0)
-        assert -1 <= low <= gained - lost <= high <= 1
+        for low, high in (
+            change_interval(gained, lost, worth=2.0),
+            single_change_interval(gained, lost, pairs=2),
+            single_change_interval(gained, lost, pairs=1000),
+        ):
+            assert -1 <= low <= gained - lost <= high <= 1
 
 
 @pytest.mark.parametrize("seed", range(3))
