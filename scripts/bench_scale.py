@@ -210,12 +210,12 @@ def make_corpus(out: Path, items: int, small: Path) -> None:
     """A corpus of about `items` items: the samples of a small one again and again, under new names."""
     from vtrap_data.shards.index import write_index
     from vtrap_data.shards.manifest import read_manifest
-    from vtrap_data.shards.stored import read_stored
-    from vtrap_data.shards.write import ShardLimits, Stored, write_shards
+    from vtrap_data.shards.stored import StoredSample, read_stored
+    from vtrap_data.shards.write import ShardLimits, write_shards
 
     old, samples = read_manifest(small), list(read_stored(small, members=True))
 
-    def again() -> Iterator[Stored]:
+    def again() -> Iterator[StoredSample]:
         left = items
         for number in count():
             stored = samples[number % len(samples)]
@@ -224,7 +224,7 @@ def make_corpus(out: Path, items: int, small: Path) -> None:
             left -= len(stored.sample.items)
             names = tuple(replace(item, id=f"{item.id}-{number}") for item in stored.sample.items)
             sample = replace(stored.sample, key=f"{number:08d}", id=f"sample-{number}", items=names)
-            yield Stored(sample, stored.members, stored.frames)
+            yield stored._replace(sample=sample)
 
     written = write_shards(out, again(), split=old.settings.split, limits=ShardLimits(old.settings.samples_per_shard))
     write_index(out, written.index)

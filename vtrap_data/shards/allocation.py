@@ -5,35 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from vtrap_data.budgets.allocate import (
     DELTA,
     JUDGED,
     Allocation,
-    Need,
-    allocate,
     check_delta,
     check_strategy,
-    reads_questions,
     reads_videos,
 )
-from vtrap_data.budgets.demand import Scorer, demands
+from vtrap_data.budgets.demand import Scorer
 from vtrap_data.errors import UsageError
+from vtrap_data.shards.asked import Asked, allocated, demand_scores
 from vtrap_data.shards.manifest import Manifest, PackSettings, read_manifest
-from vtrap_data.shards.pack import check_settings, item_text
+from vtrap_data.shards.pack import check_settings
 from vtrap_data.shards.stored import read_stored
-
-
-class Asked(NamedTuple):
-    """What an allocation needs to know about a video item: its id, what its question says, facts of its video."""
-
-    id: str
-    text: str
-    needs: int | None
-    residuals: tuple[float, ...]
-    distinct: int
-    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +47,12 @@ class Outcome:
 
 def asked_items(root: Path) -> list[Asked]:
     """The video items of a corpus, in its order."""
-    asked = []
+    items = []
     for stored in read_stored(root, members=False):
         if stored.sample.video is not None and stored.frames is not None:
-            facts = (stored.sample.video.residuals, stored.frames.distinct)
-            asked += [Asked(item.id, item_text(item), item.needs, *facts) for item in stored.sample.items]
-    return asked
+            residuals, distinct = stored.sample.video.residuals, stored.frames.distinct
+            items += [Asked.of(item, residuals=residuals, distinct=distinct) for item in stored.sample.items]
+    return items
 
 
 def check_again(settings: PackSettings, *, delta: float = DELTA) -> None:
@@ -96,28 +82,10 @@ def allocate_again(
             f"strategy {settings.strategy!r} needs coverage, which was not measured for this corpus: pack the media "
             "again with --strategy hybrid (or coverage, or random)"
         )
-    needs = [
-        Need(demand=score, residuals=one.residuals, distinct=one.distinct, scores=one.scores)
-        for one, score in zip(asked, scores, strict=True)
-    ]
     try:
-        return allocate(
-            settings.strategy,
-            needs,
-            budgets=settings.budgets,
-            mean_frames=settings.mean_frames,
-            seed=settings.seed,
-            delta=delta,
-        )
+        return allocated(asked, scores, settings, delta=delta)
     except ValueError as error:
         raise UsageError(f"the corpus holds what pack does not write ({error}): run `doctor` on it") from None
-
-
-def demand_scores(asked: Sequence[Asked], settings: PackSettings) -> list[float | None]:
-    """The demand of every item's question, or None for each when the strategy does not look at questions."""
-    if not asked or not reads_questions(settings.strategy):
-        return [None] * len(asked)
-    return list(demands([one.text for one in asked], scorer=settings.scorer))
 
 
 def compare_strategies(root: Path, *, mean_frames: float | None = None, scorer: Scorer | None = None) -> list[Outcome]:

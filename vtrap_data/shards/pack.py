@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from vtrap_data.budgets.allocate import Allocation, Need, allocate, check_strategy, reads_questions
-from vtrap_data.budgets.demand import check_scorer, demands
+from vtrap_data.budgets.allocate import check_strategy, reads_questions
+from vtrap_data.budgets.demand import check_scorer
 from vtrap_data.budgets.demand import versions as demand_versions
 from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError
 from vtrap_data.files import canonical_json, sha256_file, write_bytes
@@ -32,14 +32,13 @@ from vtrap_data.media.tars import COPIES, marks
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import (
     FORMAT_VERSION,
-    IMAGE_MARK,
-    VIDEO_MARK,
     Item,
     PackedItem,
     PackedSample,
     PackedVideo,
     SourceSample,
 )
+from vtrap_data.shards.asked import Asked, allocated, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.cluster import check_ray, measure_on_ray
 from vtrap_data.shards.index import INDEX_VERSION, FrameFacts, count_rows, write_index
@@ -58,7 +57,8 @@ from vtrap_data.shards.manifest import (
 from vtrap_data.shards.measure import MeasureOptions, is_measured, measure_all, measure_options
 from vtrap_data.shards.members import FRAMES, IMAGES, pack_list
 from vtrap_data.shards.spool import VideoFacts, read_facts, read_spool
-from vtrap_data.shards.write import ShardLimits, Stored, remove_other_shards, sample_key, write_shards
+from vtrap_data.shards.stored import StoredSample
+from vtrap_data.shards.write import ShardLimits, remove_other_shards, sample_key, write_shards
 
 WORK = ".work"
 PLAN = "plan.json"
@@ -236,12 +236,6 @@ def scorer_versions(settings: PackSettings) -> dict[str, str | int]:
     return demand_versions(settings.scorer if reads_questions(settings.strategy) else "lexical")
 
 
-def item_text(item: Item) -> str:
-    """What a budget strategy reads: the bare question, or else the user's turns without the marks."""
-    text = item.question or "\n".join(message.content for message in item.messages if message.role == "user")
-    return text.replace(VIDEO_MARK, " ").replace(IMAGE_MARK, " ").strip()
-
-
 def packed_item(item: Item, *, budget: int, ids: tuple[int, ...], demand: float | None) -> PackedItem:
     """An item with its budget. Fields of a `PackedItem` that already has one are replaced."""
     plain = {name: getattr(item, name) for name in Item.__dataclass_fields__}
@@ -377,31 +371,24 @@ def _allocate(
     jobs: Sequence[Job], settings: PackSettings
 ) -> tuple[dict[str, int], dict[str, float], dict[str, float | int | str]]:
     """Budget of every video item and, where the strategy looked, its demand; and the solved parameters."""
-    asked = [(item, job) for job in jobs if job.sample.kind == "video" for item in job.sample.items]
-    if not asked:
-        return {}, {}, {}
-    scores: list[float | None] = [None] * len(asked)
-    if reads_questions(settings.strategy):
-        scores = list(demands([item_text(item) for item, _ in asked], scorer=settings.scorer))
-    needs = [
-        Need(demand=score, residuals=job.residuals, distinct=job.distinct)
-        for (_, job), score in zip(asked, scores, strict=True)
+    items = [
+        Asked.of(item, residuals=job.residuals, distinct=job.distinct)
+        for job in jobs
+        if job.sample.kind == "video"
+        for item in job.sample.items
     ]
-    allocation: Allocation = allocate(
-        settings.strategy,
-        needs,
-        budgets=settings.budgets,
-        mean_frames=settings.mean_frames,
-        seed=settings.seed,
-    )
-    budgets = {item.id: budget for (item, _), budget in zip(asked, allocation.budgets, strict=True)}
-    demand = {item.id: float(s) for (item, _), s in zip(asked, scores, strict=True) if s is not None}
+    if not items:
+        return {}, {}, {}
+    scores = demand_scores(items, settings)
+    allocation = allocated(items, scores, settings)
+    budgets = {item.id: budget for item, budget in zip(items, allocation.budgets, strict=True)}
+    demand = {item.id: float(s) for item, s in zip(items, scores, strict=True) if s is not None}
     return budgets, demand, dict(allocation.params)
 
 
 def _stored(
     jobs: Sequence[Job], budgets: dict[str, int], demand: dict[str, float], spool: Path, settings: PackSettings
-) -> Iterator[Stored]:
+) -> Iterator[StoredSample]:
     for job in jobs:
         spooled = read_spool(spool, job.sample)
         if spooled is None:
@@ -431,7 +418,7 @@ def _stored(
             video=video,
             images=measured.images,
         )
-        yield Stored(sample, members, facts)
+        yield StoredSample(sample, members, facts)
 
 
 def _store_video(

@@ -19,13 +19,14 @@ from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.media.select import frame_ids
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
-from vtrap_data.shards.allocation import Asked, allocate_again, asked_items, check_again, demand_scores
+from vtrap_data.shards.allocation import allocate_again, asked_items, check_again
+from vtrap_data.shards.asked import Asked, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
 from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
 from vtrap_data.shards.pack import packed_item, scorer_versions, shard_limits
-from vtrap_data.shards.stored import read_stored
-from vtrap_data.shards.write import Stored, write_shards
+from vtrap_data.shards.stored import StoredSample, read_stored
+from vtrap_data.shards.write import write_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +211,7 @@ def _rewritten(
     demand: dict[str, float | None],
     said: dict[str, tuple[float, ...]],
     settings: PackSettings,
-) -> Iterator[Stored]:
+) -> Iterator[StoredSample]:
     for stored in read_stored(source, members=True):
         video = stored.sample.video
         items = []
@@ -219,4 +220,4 @@ def _rewritten(
             ids = frame_ids(video.pool, budget, smallest=settings.smallest) if video else ()
             packed = packed_item(item, budget=budget, ids=ids, demand=demand.get(item.id))
             items.append(replace(packed, scores=said.get(item.id, ())))
-        yield Stored(replace(stored.sample, items=tuple(items)), stored.members, stored.frames)
+        yield stored._replace(sample=replace(stored.sample, items=tuple(items)))

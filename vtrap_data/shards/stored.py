@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 class StoredSample(NamedTuple):
-    """A sample as it lies in a shard.
+    """A sample with the bytes of its members, as they lie in a shard or are to be written into one.
 
     Attributes:
         sample: Its facts and items.

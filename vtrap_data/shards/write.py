@@ -12,24 +12,10 @@ import pyarrow as pa
 
 from vtrap_data.files import atomic_file, canonical_json
 from vtrap_data.media.tars import tar_members
-from vtrap_data.samples import PackedSample
-from vtrap_data.shards.index import SCHEMA, FrameFacts, index_rows, index_table
+from vtrap_data.shards.index import SCHEMA, index_rows, index_table
 from vtrap_data.shards.manifest import DATA, Shard
+from vtrap_data.shards.stored import StoredSample
 from vtrap_data.shards.tokens import frame_tokens, images_tokens
-
-
-class Stored(NamedTuple):
-    """A sample ready to be written.
-
-    Attributes:
-        sample: The `<key>.json` member.
-        members: The other members, by extension (`frames.mp`, `images.mp`).
-        frames: Facts for the index, for a video.
-    """
-
-    sample: PackedSample
-    members: dict[str, bytes]
-    frames: FrameFacts | None
 
 
 class Written(NamedTuple):
@@ -64,7 +50,7 @@ class ShardLimits(NamedTuple):
     tokens: int | None = None
 
 
-def write_shards(out: Path, samples: Iterable[Stored], *, split: str, limits: ShardLimits) -> Written:
+def write_shards(out: Path, samples: Iterable[StoredSample], *, split: str, limits: ShardLimits) -> Written:
     """Write `out/data/<split>-00000.tar` and on; each appears under its name only when it is whole.
 
     Args:
@@ -92,7 +78,7 @@ def write_shards(out: Path, samples: Iterable[Stored], *, split: str, limits: Sh
     return Written(tuple(shards), pa.concat_tables(tables) if tables else SCHEMA.empty_table())
 
 
-def stored_tokens(stored: Stored) -> int:
+def stored_tokens(stored: StoredSample) -> int:
     """Visual tokens that the items of a sample show a model, all together."""
     sample, size = stored.sample, stored.frames
     if size is not None:
@@ -111,18 +97,18 @@ def remove_other_shards(out: Path, shards: Sequence[Shard]) -> None:
 class _Ahead:
     """An iterator whose next sample can be looked at: it may belong into the next tar."""
 
-    def __init__(self, samples: Iterator[Stored]) -> None:
+    def __init__(self, samples: Iterator[StoredSample]) -> None:
         self._samples = samples
         self.next = next(samples, None)
 
-    def take(self) -> Stored:
+    def take(self) -> StoredSample:
         taken = self.next
         assert taken is not None
         self.next = next(self._samples, None)
         return taken
 
 
-def _fill(todo: _Ahead, limits: ShardLimits) -> Iterator[tuple[Stored, bytes]]:
+def _fill(todo: _Ahead, limits: ShardLimits) -> Iterator[tuple[StoredSample, bytes]]:
     """The samples of one tar, each with its JSON member."""
     count = size = tokens = 0
     while (ahead := todo.next) is not None:
@@ -140,7 +126,7 @@ def _fill(todo: _Ahead, limits: ShardLimits) -> Iterator[tuple[Stored, bytes]]:
         yield todo.take(), text
 
 
-def _write_tar(sink: _Hashed, samples: Iterable[tuple[Stored, bytes]]) -> Iterator[Stored]:
+def _write_tar(sink: _Hashed, samples: Iterable[tuple[StoredSample, bytes]]) -> Iterator[StoredSample]:
     # webdataset loads torch where torch is installed, which takes seconds: only the process that writes pays for it.
     from webdataset.writer import TarWriter
 
