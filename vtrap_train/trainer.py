@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import random
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from safetensors import SafetensorError
@@ -146,8 +148,6 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As in SFTTrainer, for every batch of a step; ranks exchange gradients after the last one."""
-        if self._whole is None or self._whole.step != self.state.global_step:
-            self._whole = _Whole(self.state.global_step, self._here.vector.clone(), self._total_train_tokens)
         if MICRO not in inputs:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
             return loss
@@ -206,6 +206,16 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 "causes: a learning rate that is too high (--learning_rate), too little warm-up (--warmup_steps), "
                 "fp16 instead of bf16."
             )
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._whole = _Whole(
+            self.state.global_step,
+            self._here.vector.clone(),
+            self._total_train_tokens,
+            self.current_flos,
+            _random_numbers(),
+        )
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
@@ -273,7 +283,8 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         if not self.state.global_step or self.accelerator.reduce(bad, reduction="sum").item():
             return last_checkpoint(folder.parent)
         if self._whole is not None and self._whole.step == self.state.global_step:
-            self._here.vector, self._total_train_tokens = self._whole.totals, self._whole.tokens
+            _, self._here.vector, self._total_train_tokens, self.current_flos, numbers = self._whole
+            _go_back_to(numbers)  # or whoever goes on would draw other dropout masks
         if not complete(folder):
             self._save_checkpoint(self.model_wrapped, None)
         return folder
@@ -373,12 +384,36 @@ def per_row(values: torch.Tensor, packed: Sequence[int] | None) -> torch.Tensor:
     return sums[: len(packed)]
 
 
+class _RandomNumbers(NamedTuple):
+    """Where the generators of random numbers stand; `device`: that of the GPU, if there is one."""
+
+    python: Any
+    numpy: Any
+    torch: torch.Tensor
+    device: torch.Tensor | None
+
+
+def _random_numbers() -> _RandomNumbers:
+    device = torch.get_device_module().get_rng_state() if torch.accelerator.is_available() else None
+    return _RandomNumbers(random.getstate(), np.random.get_state(), torch.get_rng_state(), device)
+
+
+def _go_back_to(numbers: _RandomNumbers) -> None:
+    random.setstate(numbers.python)
+    np.random.set_state(numbers.numpy)
+    torch.set_rng_state(numbers.torch)
+    if numbers.device is not None:
+        torch.get_device_module().set_rng_state(numbers.device)
+
+
 class _Whole(NamedTuple):
-    """What had been counted when a step began: the step may not come to its end."""
+    """What there was at the end of the last whole step: the one after it may not come to its end."""
 
     step: int
     totals: torch.Tensor
     tokens: int
+    operations: float
+    numbers: _RandomNumbers
 
 
 class NotFiniteError(VtrapError):

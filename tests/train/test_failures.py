@@ -50,6 +50,31 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
     assert log(out) == log(straight) and same(out, straight)
 
 
+def test_dropout_goes_on_as_if_no_step_had_been_broken_off(model_dir, packed, tmp_path, monkeypatch):
+    """In the middle of an epoch, and in the first step of one (20 samples, of which a step takes four)."""
+    stock = trainer.SFTTrainer.compute_loss
+    more = "--max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 4"
+    words = [*more.split(), "--lora_r", 2, "--lora_dropout", 0.2]
+    straight, out = tmp_path / "straight", tmp_path / "out"
+    run(parse(argv(model_dir, packed, straight, *words)))
+    for passes, last in ((10, 2), (14, 5)):  # the second one of steps 3 and 6
+        calls = []
+
+        def broken(self, *args, calls=calls, passes=passes, **kwargs):
+            calls.append(1)
+            loss = stock(self, *args, **kwargs)
+            return loss * float("nan") if len(calls) == passes else loss
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer.SFTTrainer, "compute_loss", broken)
+            assert main(argv(model_dir, packed, out, *words)) == 1
+        assert trainer.last_checkpoint(out).name == f"checkpoint-{last}"
+    assert main(argv(model_dir, packed, out, *words)) == 0
+    assert log(out) == log(straight) and same(out, straight)
+    states = [json.loads((o / "checkpoint-7/trainer_state.json").read_text()) for o in (out, straight)]
+    assert states[0]["total_flos"] == states[1]["total_flos"] > 0
+
+
 def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
     model_dir, packed, tmp_path, monkeypatch, capsys
 ):
