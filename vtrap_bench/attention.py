@@ -190,7 +190,8 @@ def overlay(example: Example, looks: Sequence[Look], boxes: Boxes | None) -> byt
         pictures = [example.images[i] for i in shown]
     else:
         each = -(-len(example.frames) // steps)
-        pictures = [example.frames.images[min(i * each, len(example.frames) - 1)] for i in shown]
+        stored = example.frames.images
+        pictures = [stored[min(i * each, len(stored) - 1)] for i in shown]
     tiles = []
     for look in looks:
         for group in range(look.mass.shape[0]):

@@ -7,8 +7,9 @@ pixels. The C library keeps blocks of up to 32 MB for the next request; larger o
 from __future__ import annotations
 
 import math
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,11 @@ class _Lease:
     def __array_interface__(self) -> dict[str, Any]:
         return self._block.__array_interface__
 
-    def __del__(self, wait: Callable[[NDArray[np.uint8]], None] = _waiting.append) -> None:
-        # Without the lock: this may happen at any moment, also when the module is being taken down.
-        wait(self._block)
+    def __del__(self, waiting: list[NDArray[np.uint8]] = _waiting, kept: int = KEPT) -> None:
+        # Without the lock: this may happen at any moment, also when the module is being taken down. Two at once may
+        # leave one block more than is kept.
+        if len(waiting) < kept:
+            waiting.append(self._block)
 
 
 def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
@@ -50,5 +53,14 @@ def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     with _taking:
         fitting = [number for number, block in enumerate(_waiting) if size <= block.nbytes <= 2 * size]
         block = _waiting.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
-        del _waiting[: max(0, len(_waiting) - KEPT)]
+        if not fitting and len(_waiting) >= KEPT:
+            del _waiting[0]  # sizes have changed: the oldest makes room for this one
     return np.asarray(_Lease(block))[:size].view(kind).reshape(shape)
+
+
+def _new_lock() -> None:
+    global _taking
+    _taking = threading.Lock()  # another thread of the parent may have held the old one when it forked
+
+
+os.register_at_fork(after_in_child=_new_lock)

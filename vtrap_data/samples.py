@@ -185,6 +185,8 @@ class PackedSample:
 class Frames:
     """Frames of one video, in time order: what `media.decode` returns and what a model is shown.
 
+    Not compared by their pixels: two of them are equal if they are the same object.
+
     Attributes:
         pixels: uint8 [frames, height, width, 3], RGB. Several examples may share it: to be read only.
         times: Presentation times in seconds, ascending, one per frame.

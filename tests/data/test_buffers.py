@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -46,8 +49,35 @@ def test_small_and_unlike_sizes_are_left_alone() -> None:
 def test_few_blocks_wait() -> None:
     held = [buffers.empty(LARGE, np.float32) for _ in range(9)]
     del held
-    _ = buffers.empty((1 << 14, 1 << 10), np.float32)
-    assert len(buffers._waiting) <= buffers.KEPT
+    assert len(buffers._waiting) == buffers.KEPT
+
+
+def test_blocks_of_another_size_make_room() -> None:
+    small = [buffers.empty(LARGE, np.float32) for _ in range(buffers.KEPT)]
+    del small
+    for _ in range(2):
+        large = buffers.empty((1 << 14, 1 << 10), np.float32)
+        where = large.ctypes.data
+        del large
+    assert buffers.empty((1 << 14, 1 << 10), np.float32).ctypes.data == where
+
+
+def test_a_process_that_forks_while_a_thread_takes_a_block_goes_on() -> None:
+    with buffers._taking:
+        child = os.fork()
+        if not child:
+            buffers.empty(LARGE, np.float32)
+            os._exit(7)
+    for _ in range(500):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.02)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError("it hangs")
+    assert os.waitstatus_to_exitcode(status) == 7
 
 
 def test_threads_never_share_a_block() -> None:

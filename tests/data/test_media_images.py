@@ -271,7 +271,7 @@ def test_a_broken_stored_frame_names_the_sample():
     whole = jpeg.encode(noise(200, 200))
     cmyk = data(noise(20, 20).convert("CMYK"), "JPEG")
     zeros = whole[:3000] + bytes(64) + whole[3064:]  # Pillow takes it for a sound file
-    for broken in (b"", b"nothing", whole[:3000], data(noise()), cmyk, zeros):
+    for broken in (b"", b"nothing", None, whole[:3000], data(noise()), cmyk, zeros):
         with pytest.raises(SampleError) as caught:
             jpeg.decode(broken, name="key-7")
         assert caught.value.sample == "key-7" and caught.value.reason is Reason.CORRUPT

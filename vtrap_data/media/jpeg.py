@@ -18,6 +18,7 @@ from vtrap_data.media.size import Size
 QUALITY = 85
 
 _COLOURS = ("YCbCr", "Gray", "RGB")
+_START = b"\xff\xd8"
 
 
 def version() -> str:
@@ -62,7 +63,7 @@ def decode_all(frames: Sequence[bytes], *, name: str = "<jpeg>") -> NDArray[np.u
             # The size of each is known from decoding it: asking for it first costs a hundredth of that.
             if simplejpeg.decode_jpeg(data, "RGB", buffer=place).shape != place.shape:
                 raise ValueError("it is smaller than the first")
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         sizes = sorted({_size(data, name) for data in frames})
         raise _broken(name, f"their sizes are {sizes}" if len(sizes) > 1 else error) from None
     except MemoryError:
@@ -74,8 +75,8 @@ def decode_all(frames: Sequence[bytes], *, name: str = "<jpeg>") -> NDArray[np.u
 def _size(data: bytes, name: str) -> Size:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise _broken(name, error) from None
+    except (ValueError, TypeError) as error:  # TypeError: no bytes at all
+        raise _broken(name, error if data and data[:2] == _START else "it does not begin as one") from None
     check_pixels(name, width, height)
     if colours not in _COLOURS:
         raise _broken(name, f"its colours are {colours}, not {' or '.join(_COLOURS)}")

@@ -219,7 +219,8 @@ def read_index(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     path = root / INDEX
     try:
-        with path.open("rb") as file:
+        # Not Python's file: a thread of Arrow's may still let go of it when the interpreter has gone, and aborts.
+        with pa.OSFile(str(path)) as file:
             table = pq.read_table(file, columns=None if columns is None else [*columns, "version"])
             table = table.select(SCHEMA.names if columns is None else [*columns, "version"])
         for field in table.schema:
