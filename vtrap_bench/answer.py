@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vtrap_bench.backends import Backend, Choice, Generation, Step, UnfinishedError
 from vtrap_bench.extract import AnswerForm, Extraction, extract, is_right
@@ -30,34 +30,48 @@ class Answers(NamedTuple):
     failure: UnfinishedError | None
 
 
-def load(batch: Sequence[Job], benches: Mapping[str, Bench]) -> list[Example]:
-    """The items of a batch, with their media decoded.
+class Ready(NamedTuple):
+    """A batch that can be asked.
+
+    Attributes:
+        examples: Its items, with their media decoded.
+        asked: The same, put as the profile does.
+        prompts: What the backend has made of those; None: it takes them as they are.
+    """
+
+    examples: list[Example]
+    asked: list[Example]
+    prompts: Any
+
+
+def prepare(batch: Sequence[Job], bench: Bench, backend: Backend, settings: RunSettings) -> Ready:
+    """Read and decode a batch of items of one task, and put the questions.
 
     Raises:
         UsageError: One has no answer.
+        SampleError: One cannot be decoded or encoded.
     """
-    data = benches[batch[0].task].data
-    examples = [data[job.number] for job in batch]
+    examples = [bench.data[job.number] for job in batch]
     for example in examples:
         if example.item.answer is None:
             raise UsageError(
-                f"{data.root}: item {example.item.id} has no answer, so it cannot be scored: pack a benchmark"
+                f"{bench.data.root}: item {example.item.id} has no answer, so it cannot be scored: pack a benchmark"
             )
-    return examples
-
-
-def ask(
-    backend: Backend, batch: Sequence[Job], examples: Sequence[Example], bench: Bench, settings: RunSettings
-) -> Answers:
-    """Ask a batch of items of one task, and grade what is said."""
     asked = [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples]
+    encode = getattr(backend, "prepare", None) if settings.answers == "generate" else None
+    return Ready(examples, asked, None if encode is None else encode(asked))
+
+
+def ask(backend: Backend, batch: Sequence[Job], ready: Ready, bench: Bench, settings: RunSettings) -> Answers:
+    """Ask a batch of items of one task, and grade what is said."""
+    examples, asked, prompts = ready
     likelihoods: list[tuple[float, ...]] = [()] * len(asked)
     failure: UnfinishedError | None = None
     if settings.answers == "likelihood":
         said, likelihoods = _choose(backend, asked, form=bench.profile.form, settings=settings)
     else:
         try:
-            said = backend.generate(asked, max_new_tokens=bench.task.max_new_tokens)
+            said = backend.generate(asked if prompts is None else prompts, max_new_tokens=bench.task.max_new_tokens)
         except UnfinishedError as error:
             failure, kept = error, sorted(error.done)
             said = [error.done[n] for n in kept]

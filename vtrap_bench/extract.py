@@ -97,6 +97,8 @@ def clean(response: str) -> str:
 
     A thought that never ends leaves what stood before it, which is usually nothing.
     """
+    if _PLAIN.fullmatch(response):
+        return response.strip()
     text = after_thought(unicodedata.normalize("NFKC", response).replace("\u2019", "'").replace("\u2018", "'"))
     if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
         text = tagged[-1]
@@ -113,6 +115,7 @@ def after_thought(response: str) -> str:
     return _THOUGHT.split(response, maxsplit=1)[0]
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9 .,:;!?'\"()\n-]*")  # nothing in it could be dropped: as most answers are
 _THOUGHT, _THOUGHT_END = (re.compile(rf"<{slash}think(?:ing)?>", re.IGNORECASE) for slash in ("", "/"))
 _LETTERS_OF_ASIA = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 
@@ -296,8 +299,8 @@ _DENIED_OPTION = re.compile(r" (?:is|are|was|were) (?:not|wrong|incorrect|false)
 class _Named(NamedTuple):
     """Which options a response names.
 
-    `exact`: index of the option that the response is, or None. `indices`: options whose text it contains as whole
-    words and does not deny.
+    `exact`: index of the option that the response is, or None. `indices`: where it is none, options whose text it
+    contains as whole words and does not deny.
     """
 
     exact: int | None
@@ -347,8 +350,8 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
         whole = " ".join(text.casefold().split()).rstrip(".")
         hits = [i for i, o in enumerate(plain) if o in {whole, f"{whole}."}]
         return _Named(hits[0] if len(hits) == 1 else None, ())
-    said = squash(text)
-    exact = forms.index(said) if said in forms else None
+    if (said := squash(text)) in forms:
+        return _Named(forms.index(said), ())
     marked = _with_breaks(text)
     taken: list[tuple[int, int]] = []
     indices: set[int] = set()
@@ -364,7 +367,7 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
             taken.append(match.span())
             if not _NEGATED.search(marked[: match.start()]) and not _DENIED_OPTION.match(marked, match.end()):
                 indices.add(i)
-    return _Named(exact, tuple(sorted(indices)))
+    return _Named(None, tuple(sorted(indices)))
 
 
 def _without_options(text: str, options: Sequence[str]) -> str:

@@ -32,6 +32,11 @@ class Job(NamedTuple):
     number: int
     order: tuple[int, int, int, str, int]
 
+    @property
+    def pixels(self) -> int:
+        """That it shows."""
+        return self.order[0]
+
 
 class Bench(NamedTuple):
     """A task with its data open and its items chosen."""

@@ -8,18 +8,18 @@ killed is one whose other processes are all dead.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from vtrap_bench import scores as scoring
-from vtrap_bench.answer import ask, load
+from vtrap_bench.ahead import Ahead
+from vtrap_bench.answer import ask
 from vtrap_bench.answered import WORK, Answered
 from vtrap_bench.backends import Backend, BackendSettings, OpenBackend
 from vtrap_bench.backends.tokens import TOKENS, TokenFile, read_tokens
@@ -41,7 +41,9 @@ from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
 
 _LOOK = 0.2
-"""Seconds between two looks at what other processes have finished."""
+"""Seconds between two looks at what other processes have finished, for one that has nothing else to do."""
+_GLANCE = 1.0
+"""The same for one that is at work."""
 _SHARED = ("label", "frames", "tasks", "batch_size", "bootstrap")
 """What processes of one run must agree on, beside what decides the answers."""
 
@@ -192,58 +194,34 @@ def _work(
 ) -> None:
     """Answer until everything is answered, by this process or another."""
     total = len(plan.jobs)
-    todo = list(batches(pending, settings.batch_size))
-    backend: Backend | None = None
+
+    @cache
+    def backend() -> Backend:
+        opened = open_backend(plan.loading)
+        _write_down(opened, settings, plan, me, model)
+        return opened
+
     bar = tqdm(total=total, initial=len(answered.records), desc=settings.out.name, unit="item", mininterval=0.5)
-    # One thread reads and decodes the next batch while the model works on this one.
-    with bar, TokenFile(me.folder / TOKENS) as tokens, ThreadPoolExecutor(1) as pool:
-        batch = _take(todo, answered, me)
-        ahead = pool.submit(load, batch, plan.benches) if batch else None
-        while batch or len(answered.records) < total:
-            if ahead is None:
-                time.sleep(_LOOK)
-            else:
-                if backend is None:
-                    backend = open_backend(plan.loading)
-                    _write_down(backend, settings, plan, me, model)
-                examples, now = ahead.result(), batch
-                batch = _take(todo, answered, me)
-                ahead = pool.submit(load, batch, plan.benches) if batch else None
-                found = ask(backend, now, examples, plan.benches[now[0].task], settings)
+    ahead = Ahead(
+        batches(pending, settings.batch_size), answered, me, benches=plan.benches, backend=backend, settings=settings
+    )
+    with bar, TokenFile(me.folder / TOKENS) as tokens, ahead:
+        while True:
+            if (one := ahead.next()) is not None:
+                found = ask(backend(), one.batch, one.ready.result(), plan.benches[one.batch[0].task], settings)
                 tokens.append(found.tokens)
                 part.append(found.records)
                 answered.add(found.records, written_to=part.path)
                 if found.failure is not None:
                     # What was answered before the failure is recorded; then the run ends with it.
                     raise found.failure
-            answered.refresh(older_than=_LOOK)
+                answered.refresh(older_than=_GLANCE)
+            elif len(answered.records) < total:
+                time.sleep(_LOOK)
+                answered.refresh()
+            else:
+                break
             bar.update(len(answered.records) - bar.n)
-            if ahead is None and (batch := _take(todo, answered, me)):
-                ahead = pool.submit(load, batch, plan.benches)
-
-
-def _take(todo: list[list[Job]], answered: Answered, me: Worker) -> list[Job]:
-    """The next batch that nobody has in hand, without what is answered; [] if there is none now.
-
-    Batches that are done, or are taken, leave `todo`; those of others stay until they are done.
-    """
-    at = 0
-    while at < len(todo):
-        batch = todo[at]
-        if any(job.key not in answered.records for job in batch):
-            if (claim := me.claim(_name(batch))) is None:
-                at += 1
-                continue
-            if claim == "left behind":
-                answered.refresh()  # its last owner may have got that far
-        del todo[at]
-        if left := [job for job in batch if job.key not in answered.records]:
-            return left
-    return []
-
-
-def _name(batch: Sequence[Job]) -> str:
-    return hashlib.sha256(" ".join(job.key for job in batch).encode()).hexdigest()[:24]
 
 
 def _write_down(backend: Backend, settings: RunSettings, plan: _Plan, me: Worker, model: LocalModel) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from vtrap_bench import ahead
 from vtrap_bench import run as running
 from vtrap_bench.__main__ import main
 from vtrap_bench.answer import read_answer
@@ -327,6 +328,42 @@ def test_a_letter_becomes_its_option():
     assert (found.value, found.stage, right) == ("blue", Stage.STATEMENT, True)
     assert read_answer("A", item, "letter")[1] is False
     assert read_answer("A or B", item, "letter")[0].value is None
+
+
+@pytest.mark.parametrize("pixels", [None, 1], ids=["small", "large"])
+def test_small_batches_are_prepared_several_at_once(settings, monkeypatch, pixels):
+    if pixels is not None:
+        monkeypatch.setattr(ahead, "PIXELS", pixels)
+    in_hand = []
+
+    class Watching(Fake):
+        def prepare(self, examples):
+            return {"prepared": examples}
+
+        def generate(self, examples, *, max_new_tokens):
+            in_hand.append(len(list((settings.out / WORK / "claims").iterdir())) - len(self.asked))
+            return super().generate(examples["prepared"], max_new_tokens=max_new_tokens)
+
+    _, backend = score(replace(settings, batch_size=1), Watching())
+    assert len(set(backend.asked)) == len(backend.asked) == 32
+    # The one that is asked, and those after it; few towards the end, where other processes would have none.
+    assert max(in_hand) == (2 if pixels else 6) and max(in_hand[-8:]) <= 2
+
+
+def test_what_cannot_be_prepared_costs_nothing_that_comes_before(settings):
+    prepared = []
+
+    class Choosy(Fake):
+        def prepare(self, examples):
+            prepared.extend(e.item.id for e in examples)
+            if len(prepared) == 5:
+                raise VtrapError(f"{prepared[-1]} is too much")
+            return examples
+
+    first = Choosy()
+    with pytest.raises(VtrapError, match="is too much"):
+        score(replace(settings, batch_size=1), first)
+    assert {r.item_id for r in Answered(settings.out).records.values()} == set(first.asked) == set(prepared[:4])
 
 
 def test_kill_9_in_the_middle(settings, capsys):

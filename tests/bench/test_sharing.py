@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -365,6 +366,23 @@ def test_a_claim_has_one_owner(tmp_path, orphaned):
     assert [ended(c) for c in children] == [0] * 4
     won = Counter(n for r in results for n in json.loads(r.read_text()))
     assert won == Counter(range(names))
+
+
+def test_a_claim_takes_no_room_on_the_disk(tmp_path, monkeypatch):
+    def claimed(name):
+        return os.lstat(tmp_path / "work/claims" / f"{name}.0")
+
+    def no_more(*_, **__):
+        raise OSError(errno.EMLINK, "Too many links")
+
+    with Worker(tmp_path / "work") as me, Worker(tmp_path / "work") as other:
+        assert me.claim("a") == me.claim("b") == other.claim("c") == "new"
+        assert claimed("a").st_ino == claimed("b").st_ino != claimed("c").st_ino
+        monkeypatch.setattr(os, "link", no_more)
+        assert me.claim("d") == "new" and claimed("d").st_nlink == 1
+        assert not any(other.claim(name) for name in "abd") and not me.claim("c")
+        me.forget_claims()
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_lock_holds_one_process_at_a_time(tmp_path):

@@ -192,6 +192,18 @@ def test_images_are_numbered_as_transformers_does(toy_processor, random_toy):
     assert torch.equal(ours[1].flatten(), theirs[1].flatten())
 
 
+@pytest.mark.parametrize("train", [True, False], ids=["train", "ask"])
+def test_settings_that_a_tokenizer_was_saved_with_change_nothing(toy_processor, train):
+    changed = copy.deepcopy(toy_processor)
+    inner = changed.tokenizer.backend_tokenizer
+    inner.enable_truncation(max_length=4)
+    inner.enable_padding(length=999)
+    inner.encode_special_tokens = True
+    one = example(*IMAGE, images=1)
+    expected, found = (encode(one, p, train=train) for p in (toy_processor, changed))
+    assert torch.equal(found.input_ids, expected.input_ids) and torch.equal(found.labels, expected.labels)
+
+
 def mixed(toy_processor, *, train: bool):
     samples = [example(*VIDEO, frames=6), example(*IMAGE, images=1), example(*TEXT), example(*TWO_TURNS, frames=2)]
     return [encode(s, toy_processor, train=train) for s in samples]

@@ -70,7 +70,11 @@ class Choice(NamedTuple):
 
 
 class Backend(Protocol):
-    """A loaded model."""
+    """A loaded model.
+
+    It may have a method `prepare(examples)`, which makes of them what `generate` takes just as well. Then that is done
+    in another thread, while the model answers other ones.
+    """
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from vtrap_bench.backends import GENERATION, BackendSettings, Choice, Generation, Step
-from vtrap_data.encoding import accept_bytes, collate, encode, load_model, load_processor, preprocessing
+from vtrap_data.encoding import Encoded, accept_bytes, collate, encode, load_model, load_processor, preprocessing
 from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
 
@@ -22,6 +22,18 @@ DTYPES = ("float32", "bfloat16", "float16")
 def default_device() -> str:
     """A CUDA device where there is one, otherwise the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Prompts(NamedTuple):
+    """A batch as the model takes it.
+
+    Attributes:
+        rows: Its samples.
+        inputs: All of them together, on the CPU.
+    """
+
+    rows: Sequence[Encoded]
+    inputs: dict[str, torch.Tensor]
 
 
 class TransformersBackend:
@@ -60,11 +72,22 @@ class TransformersBackend:
         """Nothing beyond the settings."""
         return {}
 
-    def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
-        """Answer each example.
+    def prepare(self, examples: Sequence[Example]) -> Prompts:
+        """Make of examples what the model takes; from any thread.
 
         Args:
             examples: With their media decoded; best of similar length, as the longest one decides the cost of all.
+
+        Raises:
+            SampleError: An example cannot be encoded.
+        """
+        return self._prompts([encode(example, self.processor, train=False) for example in examples])
+
+    def generate(self, examples: Sequence[Example] | Prompts, *, max_new_tokens: int) -> list[Generation]:
+        """Answer each example.
+
+        Args:
+            examples: As for `prepare`, or what that has made of them.
             max_new_tokens: Longest answer.
 
         Raises:
@@ -73,9 +96,13 @@ class TransformersBackend:
         """
         if not examples:
             return []
-        return self._as_fits(
-            examples, lambda some: self._batch(some, max_new_tokens=max_new_tokens), name=lambda one: one.item.id
-        )
+        prompts = examples if isinstance(examples, Prompts) else self.prepare(examples)
+
+        def answers(rows: Sequence[Encoded]) -> list[Generation]:
+            some = prompts if len(rows) == len(prompts.rows) else self._prompts(rows)
+            return self._answers(some, max_new_tokens=max_new_tokens)
+
+        return self._as_fits(prompts.rows, answers, name=lambda row: row.id)
 
     def _as_fits(
         self, rows: Sequence[A], do: Callable[[Sequence[A]], list[B]], *, name: Callable[[A], str]
@@ -146,28 +173,30 @@ class TransformersBackend:
             totals.append(float(likely[row, -length - 1 : -1].gather(-1, tail[:, None]).double().sum()))
         return totals
 
-    def _batch(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
-        encoded = [encode(example, self.processor, train=False) for example in examples]
-        batch = collate(encoded, self.processor, pad="left", as_bytes=True)
-        del batch["labels"]
-        width = batch["input_ids"].shape[1]
-        # Pixels reach the device as bytes or in 32 bits; there the vision tower gets them in its own dtype.
-        moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def _prompts(self, rows: Sequence[Encoded]) -> Prompts:
+        inputs = collate(rows, self.processor, pad="left", as_bytes=True)
+        del inputs["labels"]
+        return Prompts(rows, inputs)
+
+    def _answers(self, prompts: Prompts, *, max_new_tokens: int) -> list[Generation]:
         from transformers import LogitsProcessorList
 
+        width = prompts.inputs["input_ids"].shape[1]
+        # Pixels reach the device as bytes or in 32 bits; there the vision tower gets them in its own dtype.
+        moved = {name: tensor.to(self.device) for name, tensor in prompts.inputs.items()}
         watch = _Watch()
         with torch.inference_mode():
             out = self.model.generate(
                 **moved, max_new_tokens=max_new_tokens, logits_processor=LogitsProcessorList([watch])
             )
-        written = out[:, width:].cpu()
-        texts = self.processor.tokenizer.batch_decode(
-            written, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        steps = watch.steps(written.tolist(), ends=self._ends)
+        written = out[:, width:].tolist()
+        # The tokenizer's core: what `batch_decode` does beside it takes longer.
+        core = self.processor.tokenizer.backend_tokenizer
+        texts = [core.decode(ids, skip_special_tokens=True) for ids in written]
+        steps = watch.steps(written, ends=self._ends)
         return [
-            Generation(text=text, visual_tokens=e.visual_tokens, n_prompt_tokens=len(e.input_ids), steps=seen)
-            for text, e, seen in zip(texts, encoded, steps, strict=True)
+            Generation(text=text, visual_tokens=row.visual_tokens, n_prompt_tokens=len(row.input_ids), steps=seen)
+            for text, row, seen in zip(texts, prompts.rows, steps, strict=True)
         ]
 
 
