@@ -6,8 +6,9 @@ import argparse
 import importlib
 import os
 import sys
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
+from vtrap_data.command_line import OneLineParser
 from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
 from vtrap_data.interruption import interruption_told
 
@@ -32,11 +33,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name of each command: its module, imported when it is used, and what it is for."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
@@ -45,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else argv
     listed = "\n".join(f"  {name:<12} {summary}" for name, (_, summary) in COMMANDS.items())
-    top = _Parser(
+    top = OneLineParser(
         prog="python -m vtrap_bench",
         description="Measure image and video ability, before and after.",
         epilog=f"commands:\n{listed}\n\n`python -m vtrap_bench COMMAND --help` has examples.",
@@ -56,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with interruption_told():
             command = cast("_Command", importlib.import_module(COMMANDS[name][0]))
-            parser = _Parser(
+            parser = OneLineParser(
                 prog=f"python -m vtrap_bench {name}", formatter_class=argparse.RawDescriptionHelpFormatter
             )
             command.add_arguments(parser)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vtrap_data.command_line import OneLineParser
 from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
 from vtrap_data.interruption import interruption_told
 
@@ -80,22 +81,15 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for wrong use, not the whole usage text."""
-
-    def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def _parser(command: Sequence[str]) -> argparse.ArgumentParser:
     """The parser; of the commands in modules of their own only `command` gets its arguments."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m vtrap_data",
         description="Pack video and image corpora with a frame budget per question, check them, look at them.",
         epilog=EPILOG,
         formatter_class=_SHAPE,
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=OneLineParser)
     _add_pack(commands)
 
     doctor = _add(commands, "doctor", "check a packed corpus, byte by byte")

@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+def home() -> Path:
+    """Where vtrap keeps what can be had again: `$VTRAP_HOME`, or ~/.cache/vtrap."""
+    return Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap")
+
+
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of `path` for writing; rename it to `path` when the block ends without an error.

@@ -24,6 +24,7 @@ from trl import SFTConfig, TrlParser
 from vtrap_data.encoding.models import named
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
+from vtrap_data.files import home
 from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_train.command_line import Parser
 from vtrap_train.data import Mixture, Streaming, parse_data, parse_frames
@@ -437,10 +438,9 @@ def mixture_of(parsed: Parsed) -> Mixture:
                 f"--streaming shuffles by itself: --train_sampling_strategy {config.train_sampling_strategy} must be "
                 "random or sequential; --tokens_per_batch groups samples by length"
             )
-        home = Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap")
         streaming = Streaming(
             shards=arguments.streaming_shards,
-            cache=Path(arguments.streaming_cache) if arguments.streaming_cache else home / "streaming",
+            cache=Path(arguments.streaming_cache) if arguments.streaming_cache else home() / "streaming",
             shuffle=config.train_sampling_strategy == "random",
             seed=config.seed if config.data_seed is None else config.data_seed,
         )

@@ -20,11 +20,11 @@ from torch import Tensor
 from vtrap_data.encoding import ModelRef
 from vtrap_data.encoding.family import FamilyName
 from vtrap_data.encoding.positions import Rule, rule_of
+from vtrap_data.encoding.tokens import IGNORE
 from vtrap_data.errors import UsageError
 
 PROVEN: tuple[FamilyName, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
-IGNORE = -100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shlex
 import shutil
 import subprocess
@@ -14,14 +13,15 @@ from pathlib import Path
 
 from vtrap_bench.tasks.task import Task
 from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.files import home
 
 MANIFEST = "manifest.json"
 """Written last by `pack`: a folder that has it is complete."""
 
 
 def cache() -> Path:
-    """`$VTRAP_HOME/benchmarks`; VTRAP_HOME is ~/.cache/vtrap unless set."""
-    return Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap") / "benchmarks"
+    """`$VTRAP_HOME/benchmarks`."""
+    return home() / "benchmarks"
 
 
 def present(tasks: Iterable[Task], *, benchmarks: Path | None = None) -> set[str]:

@@ -11,7 +11,7 @@ import torch
 
 from vtrap_data.encoding.batch import collate
 from vtrap_data.encoding.models import load_model, load_processor, resolve
-from vtrap_data.encoding.tokens import encode
+from vtrap_data.encoding.tokens import IGNORE, encode
 from vtrap_data.errors import UsageError
 from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
@@ -109,4 +109,4 @@ def _loss(example: Example, processor: Any, model: Any) -> tuple[float, int]:
     batch = {name: value.to(model.device) for name, value in batch.items()}
     with torch.inference_mode():
         loss = float(model(**batch).loss)
-    return loss, int((batch["labels"][:, 1:] != -100).sum())
+    return loss, int((batch["labels"][:, 1:] != IGNORE).sum())
