@@ -38,7 +38,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class ScoredModel:
     """A model and its runs.
 
     Attributes:
@@ -74,8 +74,8 @@ class Material:
         benchmarks: Folder of the packed benchmarks, for pictures of items; None: the cache.
     """
 
-    base: Checkpoint
-    trained: Sequence[Checkpoint]
+    base: ScoredModel
+    trained: Sequence[ScoredModel]
     common: str | None
     curve: Sequence[int] = ()
     commands: Sequence[str] = ()
@@ -83,7 +83,7 @@ class Material:
     benchmarks: Path | None = None
 
 
-def read_study(folder: Path) -> Material:
+def read_runs_of_study(folder: Path) -> Material:
     """Read the runs of a study, finished or not.
 
     Raises:
@@ -108,7 +108,7 @@ def _material(folder: Path, study: Mapping[str, Any]) -> Material:
             unfinished.append(name if entry["seed"] is None else f"{name}, seed {entry['seed']}")
             continue
         checkpoints.append(
-            Checkpoint(
+            ScoredModel(
                 name=name,
                 frames=entry["frames"] if entry["frames"] is not None else int(entry["evaluated"]),
                 strategy=entry["strategy"],
@@ -147,7 +147,7 @@ def read_runs(folders: Sequence[Path]) -> Material:
             raise UsageError(f"{runs[frames].folder} and {folder} both score {run.scores['model']} at {frames} frames")
         runs[frames] = run
     names: set[str] = set()
-    checkpoints: list[Checkpoint] = []
+    checkpoints: list[ScoredModel] = []
     for model, runs in grouped.items():
         frames, first = next(iter(runs.items()))
         name = "base" if not checkpoints else str(first.scores.get("label") or Path(model).name)
@@ -160,7 +160,7 @@ def read_runs(folders: Sequence[Path]) -> Material:
         if isinstance(trained_with, str) and trained_with.isdecimal():
             trained_with = int(trained_with)
         checkpoints.append(
-            Checkpoint(
+            ScoredModel(
                 name=name,
                 frames=trained_with,
                 strategy=None,
@@ -220,7 +220,7 @@ def seed_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - reach, mean + reach
 
 
-def _entry(checkpoint: Checkpoint, material: Material) -> Json:
+def _entry(checkpoint: ScoredModel, material: Material) -> Json:
     """One checkpoint: as trained, and at the common setting."""
     common = material.common
     both = common is not None and common in checkpoint.runs and common in material.base.runs
@@ -239,7 +239,7 @@ def _entry(checkpoint: Checkpoint, material: Material) -> Json:
     }
 
 
-def _view(checkpoint: Checkpoint, frames: str) -> dict[str, Run]:
+def _view(checkpoint: ScoredModel, frames: str) -> dict[str, Run]:
     """Which run holds each task at this number of frames: image tasks may be in another run than video tasks."""
     found = dict.fromkeys(checkpoint.runs[frames].scores["tasks"], checkpoint.runs[frames])
     for run in checkpoint.runs.values():
@@ -254,7 +254,7 @@ def _fewest_first(frames: str) -> tuple[bool, int, str]:
     return not number, int(frames) if number else 0, frames
 
 
-def _sheet(checkpoint: Checkpoint, frames: str, base: Checkpoint | None = None) -> Json:
+def _sheet(checkpoint: ScoredModel, frames: str, base: ScoredModel | None = None) -> Json:
     """Scores of a checkpoint at a number of frames, and their change against the base at the same number."""
     view = _view(checkpoint, frames)
     before = None if base is None else _view(base, frames if frames in base.runs else base.evaluated)

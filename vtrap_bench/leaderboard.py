@@ -16,7 +16,7 @@ from hub_cards.leaderboard import ROWS, leaderboard_files, write_leaderboard
 from hub_cards.model_card import HUB_ID
 from hub_cards.report_rows import report_rows
 from hub_cards.results import ResultRow
-from vtrap_bench.changes import Material, build, read_runs, read_study
+from vtrap_bench.changes import Material, build, read_runs, read_runs_of_study
 from vtrap_bench.records import RECORDS
 from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.submitted import fetched, submitted_rows
@@ -135,7 +135,7 @@ def leaderboard_rows(folders: Sequence[Path], *, out: Path) -> list[ResultRow]:
     """
     studies = [folder for folder in folders if (folder / STUDY_RECORD).is_file()]
     bare = [folder for folder in folders if folder not in studies]
-    materials = [read_study(folder) for folder in studies]
+    materials = [read_runs_of_study(folder) for folder in studies]
     if bare:
         materials.append(read_runs(bare))
     rows = [row for material in materials for row in _linked(material, out)]

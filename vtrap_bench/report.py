@@ -86,7 +86,7 @@ def write_report(paths: Sequence[Path], *, out: Path, benchmarks: Path | None = 
         UsageError: The paths are neither, or runs cannot be compared.
     """
     if len(paths) == 1 and (paths[0] / STUDY_RECORD).exists():
-        material = changes.read_study(paths[0])
+        material = changes.read_runs_of_study(paths[0])
     elif len(paths) == 1:
         need = "give the folder of a study, or at least two runs with the base first"
         raise UsageError(f"{paths[0]} is no study (it has no {STUDY_RECORD}): {need}")

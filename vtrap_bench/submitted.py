@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
-from vtrap_bench.changes import Checkpoint, Json, Material, build
+from vtrap_bench.changes import Json, Material, ScoredModel, build
 from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import RECORDS, RUN, read_chained
 from vtrap_data.errors import UsageError, VtrapError, printable
@@ -119,8 +119,8 @@ def _row(entry: Submitted, entries: Sequence[Submitted]) -> ResultRow:
     return replace(report_rows(report)[0].row, **facts)
 
 
-def _checkpoint(entry: Submitted, name: str) -> Checkpoint:
+def _checkpoint(entry: Submitted, name: str) -> ScoredModel:
     frames: int | str = int(entry.frames) if entry.frames.isdecimal() else "hybrid"
-    return Checkpoint(
+    return ScoredModel(
         name=name, frames=frames, strategy=None, seed=None, evaluated=entry.frames, runs={entry.frames: entry.run}
     )

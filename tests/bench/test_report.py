@@ -466,7 +466,7 @@ def test_names_in_a_crowded_figure_lie_on_nothing() -> None:
 def test_unfinished_study_reports_what_there_is_and_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path, seeds=(0,), settings=SETTINGS[:2], items=8)
     (folder / "scores/fixed-8-s0/8/scores.json").unlink()
-    made = changes.build(changes.read_study(folder))
+    made = changes.build(changes.read_runs_of_study(folder))
     assert [s["name"] for s in made["summary"]] == ["fixed-2"]
     assert "fixed-8, seed 0" in Page(report.render_html(made, drawn={"light": {}, "dark": {}})).text
     # One seed: the interval is that of the items.

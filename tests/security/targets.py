@@ -26,7 +26,7 @@ from hub_cards.report_rows import report_rows
 from vtrap_bench.answered import Answered
 from vtrap_bench.backends.tokens import TOKENS, read_tokens
 from vtrap_bench.boxes import read_boxes
-from vtrap_bench.changes import read_study as read_finished_study
+from vtrap_bench.changes import read_runs_of_study
 from vtrap_bench.claims import ALIVE, Worker
 from vtrap_bench.extract import extract
 from vtrap_bench.finished import read_run
@@ -305,7 +305,7 @@ def scores(data: bytes, folder: Path) -> None:
 
 def study_json(data: bytes, folder: Path) -> None:
     _write(folder, run__json=_json(_INFO), scores__json=_json(_SCORES), records__jsonl=_records()[0], study__json=data)
-    read_finished_study(folder)
+    read_runs_of_study(folder)
 
 
 def study_yaml(data: bytes, folder: Path) -> None:
