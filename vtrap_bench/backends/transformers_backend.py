@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from vtrap_bench.backends import GENERATION, BackendSettings, Choice, Generation, Step
+from vtrap_bench.backends.ends import end_tokens
 from vtrap_data.encoding import Encoded, accept_bytes, collate, encode, load_model, load_processor, preprocessing
 from vtrap_data.errors import VtrapError
 from vtrap_data.samples import Example
@@ -52,15 +53,14 @@ class TransformersBackend:
         own = self.model.generation_config
         tokenizer = self.processor.tokenizer
         pad = tokenizer.pad_token_id
+        self._ends = end_tokens(own.eos_token_id, tokenizer)
         self._generation = GenerationConfig(
             **GENERATION,
-            eos_token_id=own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id,
+            eos_token_id=list(self._ends),
             bos_token_id=own.bos_token_id,
             pad_token_id=pad if pad is not None else tokenizer.eos_token_id,
         )
         self.model.generation_config = self._generation
-        ends = self._generation.eos_token_id
-        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
@@ -133,14 +133,12 @@ class TransformersBackend:
             SampleError: An example cannot be encoded.
             VtrapError: As in `generate`.
         """
-        end = self._generation.eos_token_id
-        end_id = end[0] if isinstance(end, list) else end
         rows: list[tuple[Any, int]] = []
         prompts = [encode(example, self.processor, train=False) for example in examples]
         for prompt, texts in zip(prompts, candidates, strict=True):
             for text in texts:
                 said = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-                tail = torch.tensor([*said, end_id])
+                tail = torch.tensor([*said, self._ends[0]])
                 longer = replace(
                     prompt,
                     input_ids=torch.cat([prompt.input_ids, tail]),
@@ -193,7 +191,7 @@ class TransformersBackend:
         # The tokenizer's core: what `batch_decode` does beside it takes longer.
         core = self.processor.tokenizer.backend_tokenizer
         texts = [core.decode(ids, skip_special_tokens=True) for ids in written]
-        steps = watch.steps(written, ends=self._ends)
+        steps = watch.steps(written, ends=frozenset(self._ends))
         return [
             Generation(text=text, visual_tokens=row.visual_tokens, n_prompt_tokens=len(row.input_ids), steps=seen)
             for text, row, seen in zip(texts, prompts.rows, steps, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vtrap_bench.backends import BackendSettings, Choice, Generation, Step
+from vtrap_bench.backends.ends import end_tokens
 from vtrap_bench.backends.prompts import folded, same_prompt, video_of, video_settings
 from vtrap_data.encoding import Encoded, encode, load_processor, preprocessing
 from vtrap_data.errors import UsageError, VtrapError, first_line
@@ -61,7 +62,7 @@ class VllmBackend:
                 "arguments can be changed with --engine, for example --engine '{\"max_model_len\": 16384}'"
             ) from error
         self._max_length = int(self._llm.llm_engine.model_config.max_model_len)
-        self._ends = end_tokens(settings, self.processor)
+        self._ends = end_tokens(_said_ends(settings.model.path), self.processor.tokenizer)
         self._version = str(__version__)
 
     @property
@@ -155,17 +156,15 @@ class VllmBackend:
             )
 
 
-def end_tokens(settings: BackendSettings, processor: Any) -> tuple[int, ...]:
-    """Which tokens end an answer: what the checkpoint's generation config says, otherwise its tokenizer."""
+def _said_ends(folder: str) -> int | list[int] | None:
+    """What the checkpoint's generation config says; None without one."""
     from transformers import GenerationConfig
 
     try:
-        own = GenerationConfig.from_pretrained(settings.model.path).eos_token_id
+        found: int | list[int] | None = GenerationConfig.from_pretrained(folder).eos_token_id
     except OSError:
-        own = None
-    if own is None:
-        own = processor.tokenizer.eos_token_id
-    return tuple(own) if isinstance(own, list) else (int(own),)
+        return None
+    return found
 
 
 def _why(error: Exception) -> str:
