@@ -1,7 +1,8 @@
 """Where do the pixels of a batch lie? In memory that those of an earlier one have left.
 
 Fresh memory comes from the system page by page, each of which it clears first: that takes longer than filling it with
-pixels. The C library keeps blocks of up to 32 MB for the next request; larger ones it gives back at once.
+pixels. The C library keeps the end of its memory for the next request, but not two blocks of some MB in turn, as when a
+batch is made while the one before is still held; what is larger than 32 MB it gives back at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-SMALL = 16 << 20
+SMALL = 4 << 20
 """Bytes below which the C library does it by itself."""
 KEPT = 4
 """Blocks that wait for the next request, at most."""
