@@ -1,8 +1,8 @@
 """Where do the pixels of a batch lie? In memory that those of an earlier one have left.
 
 Fresh memory comes from the system page by page, each of which it clears first: that takes longer than filling it with
-pixels. The C library keeps the end of its memory for the next request, but not two blocks of some MB in turn, as when a
-batch is made while the one before is still held; what is larger than 32 MB it gives back at once.
+pixels. The C library keeps the end of its memory for the next request, but not two blocks of some MB in turn, as when
+a batch is made while the one before is still held; what is larger than 32 MB it gives back at once.
 """
 
 from __future__ import annotations
