@@ -72,20 +72,21 @@ def parse_yaml(text: str, *, loader: type[yaml.SafeLoader] = yaml.SafeLoader) ->
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def typed(kind: type[T], data: Any) -> T:
+def typed(kind: type[T], data: Any, *, known_only: bool = False) -> T:
     """A dataclass from its JSON form: every field has the type that is written down for it.
 
-    Lists become tuples, whole numbers are taken where a float is due, nothing else is converted.
+    Lists become tuples, whole numbers are taken where a float is due, nothing else is converted. Floats are finite.
 
     Args:
         kind: Whose fields are of str, int, float, bool, None, Literal, tuples, mappings and such classes.
         data: The JSON object.
+        known_only: Pass over unknown fields, so that older versions read what newer ones add.
 
     Raises:
         ValueError: A field is missing, unknown or of another type; the message names it.
     """
     read: Any = _reader
-    value: T = read(kind)(data)
+    value: T = read(kind, known_only)(data)
     return value
 
 
@@ -135,21 +136,21 @@ def _exact(kind: Any) -> Any:
 
 
 @cache
-def _reader(kind: Any) -> Read:
+def _reader(kind: Any, known_only: bool) -> Read:
     """What turns a JSON value into one of that type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return lambda value: value
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
-        return _object_reader(kind)
+        return _object_reader(kind, known_only)
     if origin is Literal:
         return _literal_reader(arguments)
     if origin in (typing.Union, types.UnionType):
-        return _union_reader([_reader(one) for one in arguments], null=types.NoneType in arguments)
+        return _union_reader([_reader(one, known_only) for one in arguments], null=types.NoneType in arguments)
     if origin is tuple:
-        return _list_reader(_reader(arguments[0]), plain=arguments[0])
+        return _list_reader(_reader(arguments[0], known_only), plain=arguments[0])
     if origin is not None and issubclass(origin, Mapping):
-        return _mapping_reader(_reader(arguments[1]))
+        return _mapping_reader(_reader(arguments[1], known_only))
     if kind is float:
         return _float
     return _plain_reader(kind)
@@ -174,18 +175,22 @@ def _literal_reader(allowed: Sequence[Any]) -> Read:
 
 
 def _float(value: Any) -> float:
-    if type(value) is float:
+    if type(value) is float and math.isfinite(value):
         return value
     if type(value) is int and abs(value) < 1 << 53:
         return value  # as it is: what is written again is what was read
     raise ValueError(f"is {_shown(value)}, not a number")
 
 
+def _finite(values: Sequence[float]) -> bool:
+    return math.isfinite(sum(values)) or all(map(math.isfinite, values))  # a sum is quicker, and may overflow
+
+
 def _list_reader(read: Read, *, plain: Any) -> Read:
     def read_list(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise ValueError(f"is {_shown(value)}, not a list")
-        if plain in (int, float, str) and {*map(type, value)} <= {plain}:
+        if plain in (int, float, str) and {*map(type, value)} <= {plain} and (plain is not float or _finite(value)):
             return tuple(value)  # as nearly all are: a corpus is read thousands of times a second
         return tuple([read(one) for one in value])
 
@@ -216,15 +221,17 @@ def _union_reader(readers: Sequence[Read], *, null: bool) -> Read:
     return read_union
 
 
-def _object_reader(kind: Any) -> Read:
+def _object_reader(kind: Any, known_only: bool) -> Read:
     hints = typing.get_type_hints(kind)
-    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    readers = {field.name: _reader(hints[field.name], known_only) for field in fields(kind)}
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
 
     def read_object(value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"is {_shown(value)}, not an object")
-        if unknown := value.keys() - readers.keys():
+        if known_only:
+            value = {key: one for key, one in value.items() if key in readers}
+        elif unknown := value.keys() - readers.keys():
             raise ValueError(f"has the unknown key {_shown(min(unknown))}")
         if missing := needed - value.keys():
             raise ValueError(f"lacks {min(missing)!r}")

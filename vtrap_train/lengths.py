@@ -99,7 +99,10 @@ def visual_lengths(mixture: Mixture, frames: NDArray[Any], processor: Any) -> ND
             n_frames, n_images, width, height = facts
             # The index knows the first image's size; the others are taken to be like it.
             shown = Shown((Size(width, height),) * n_images, n_frames, Size(width, height), (0.0,) * n_frames)
-            known[facts] = visual_tokens(shown, processor)
+            try:
+                known[facts] = visual_tokens(shown, processor)
+            except ValueError:  # of a size that the model does not take: encoding leaves it out, and says so
+                known[facts] = 0
         out.append(known[facts])
     return np.asarray(out, dtype=np.int64)
 

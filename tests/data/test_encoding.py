@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vtrap_data.encoding import Size, collate, encode, install_positions
+from vtrap_data.encoding import Size, collate, encode, install_positions, shown, token_cost
 from vtrap_data.encoding.manifest import differences, preprocessing
 from vtrap_data.encoding.models import resolve
 from vtrap_data.encoding.patches import image_patches, numbers, video_patches
@@ -284,3 +284,16 @@ def test_installing_twice_is_harmless(toy_processor, random_toy):
         [encode(example(*VIDEO, frames=random.Random(0).choice([3, 4])), toy_processor, train=True)], toy_processor
     )
     assert torch.isfinite(random_toy(**batch).loss)
+
+
+@pytest.mark.parametrize("size", [(3000, 10), (2, 900)])
+def test_a_picture_that_the_model_does_not_take_is_told_of_its_sample(toy_processor, size):
+    for narrow in (
+        example(*IMAGE, images=1, size=size, name="strip"),
+        example(*VIDEO, frames=2, size=size, name="strip"),
+    ):
+        with pytest.raises(SampleError, match="200") as caught:
+            encode(narrow, toy_processor, train=True)
+        assert caught.value.sample == "strip" and caught.value.reason is Reason.BAD_ROW
+        with pytest.raises(SampleError):
+            token_cost(narrow.item.messages, shown(narrow), toy_processor)

@@ -109,6 +109,14 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
     family = family_of(processor)
     if media.images and media.frames and "video" not in family.modalities:
         raise SampleError(sample, Reason.BAD_ROW, f"a video and images in one sample, which {family.name} cannot tell")
+    kinds = {processor.image_token_id: _IMAGE}
+    try:
+        counts = {_IMAGE: family.image_tokens(media, processor)}
+        if "video" in family.modalities:
+            counts[_VIDEO] = family.video_tokens(media, processor)
+            kinds[processor.video_token_id] = _VIDEO
+    except ValueError as error:  # of the Qwen families: one side is more than 200 times the other
+        raise SampleError(sample, Reason.BAD_ROW, f"the model takes no picture of such a size ({error})") from None
     script = write(
         chat(
             messages if train else _prompt(messages),
@@ -124,11 +132,6 @@ def lay_out(messages: Sequence[Message], media: Shown, processor: Any, *, train:
     ids: list[int] = coded.ids
     labels = _learned(ids, coded.offsets, script) if train else [IGNORE] * len(ids)
 
-    counts = {_IMAGE: family.image_tokens(media, processor)}
-    kinds = {processor.image_token_id: _IMAGE}
-    if "video" in family.modalities:
-        counts[_VIDEO] = family.video_tokens(media, processor)
-        kinds[processor.video_token_id] = _VIDEO
     queues = {kind: iter(numbers) for kind, numbers in counts.items()}
 
     types = [kinds.get(token, _TEXT) for token in ids]
