@@ -11,9 +11,10 @@ The same 16 real clips, the same toy-size Qwen2.5-VL (random weights, the real o
   says), then `python -m vtrap_train --frames N`
 
 A clock that is imported before either takes down CPU (all threads) around every fetch of a batch, which is the data
-part (reading, decoding, resizing, template, tokens, processor), and at the end of every training step. The first batch
-is fetched once more beforehand, uncounted, for imports and caches. Start-up is CPU until the first fetch. Peak memory
-is the largest resident set of the process.
+part (reading, decoding, resizing, template, tokens, processor; vtrap's patches stay bytes until the model has them,
+and becoming numbers is not counted), and at the end of every training step. The first batch is fetched once more
+beforehand, uncounted, for imports and caches. Start-up is CPU until the first fetch. Peak memory is the largest
+resident set of the process.
 
 Resume, at 8 frames: killed (SIGKILL) after 12 steps with a checkpoint at step 8, started again, and held against the
 run that nobody disturbed: losses from step 9 on, and the weights in the end.
