@@ -11,12 +11,14 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, fields
+from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from trl import SFTConfig, TrlParser
@@ -158,6 +160,12 @@ class VtrapArguments:
             raise UsageError(f"--streaming_shards {self.streaming_shards} is not positive")
         if self.lora_r < 0 or self.gpus < 0:
             raise UsageError("--lora_r and --gpus cannot be negative")
+        if not 0 <= self.lora_dropout < 1:
+            raise UsageError(f"--lora_dropout {self.lora_dropout} is not in 0 to 1 (below 1)")
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < float("inf"):
+            raise UsageError(f"--lora_alpha {self.lora_alpha} is not above 0; leave it out for 2 x --lora_r")
+        if self.gpu_memory_gb is not None and not 0 < self.gpu_memory_gb < float("inf"):
+            raise UsageError(f"--gpu_memory_gb {self.gpu_memory_gb} is not above 0")
         if self.lora_4bit and not self.lora_r:
             raise UsageError(
                 "--lora_4bit needs --lora_r: weights in four bits cannot be trained, adapters on them can"
@@ -238,11 +246,27 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
             ("remove_unused_columns", False, "the collator needs the row numbers"),
             ("save_only_model", False, "such a checkpoint cannot be resumed from"),
             ("hub_token", None, "it would show in the list of processes; use `hf auth login` or HF_TOKEN"),
+            ("resume_from_checkpoint", None, "a run goes on from the last checkpoint in its --output_dir by itself"),
             ("hub_revision", None, "the model goes to the default branch, checkpoint-N to a revision of that name"),
         ):
             if getattr(self, name) != wanted:
                 shown = "" if name == "hub_token" else f" {getattr(self, name)}"
                 raise UsageError(f"--{name}{shown} is not possible: {why}")
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)} is not positive")
+        for name in ("seed", "data_seed"):
+            if not 0 <= (getattr(self, name) or 0) < 2**32:
+                raise UsageError(f"--{name} {getattr(self, name)} is not in 0 to {2**32 - 1}")
+        try:
+            shlex.split(self.eval_args)
+        except ValueError as error:
+            raise UsageError(f"--eval_args {self.eval_args!r} is not what a shell takes: {error}") from error
+        if self.save_strategy == "best":
+            raise UsageError(
+                "--save_strategy best is not possible: with steps or epoch, --load_best_model_at_end true keeps the "
+                "best checkpoint"
+            )
         # The Trainer would show readers every half-written state: publishing comes after the training.
         self.publish: bool = bool(self.push_to_hub)
         self.push_to_hub: bool = False
@@ -363,6 +387,21 @@ class _Peek(Parser):
         self.add_argument("--lora_r", "--lora-r")
 
 
+def flags() -> Any:
+    """The parser of everything that can be set (TRL's, which has no types)."""
+    parser = _Parser(
+        (VtrapArguments, TrainConfig),
+        prog="python -m vtrap_train",
+        usage=USAGE,
+        description="Fine-tune a vision-language model on packed video, images and text, with TRL's SFTTrainer.",
+        epilog=EPILOG,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", default=None, metavar="FILE", help=CONFIG_HELP)
+    return parser
+
+
 def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     """Turn a command line into settings.
 
@@ -374,25 +413,15 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     Raises:
         UsageError: For anything wrong in the command line, a recipe or a value.
     """
-    parser = _Parser(
-        (VtrapArguments, TrainConfig),
-        prog="python -m vtrap_train",
-        usage=USAGE,
-        description="Fine-tune a vision-language model on packed video, images and text, with TRL's SFTTrainer.",
-        epilog=EPILOG,
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", default=None, metavar="FILE", help=CONFIG_HELP)
-    known = {action.dest for action in parser._actions} - {"config", "help"}
+    parser = flags()
     peek, rest = _Peek().parse_known_args(list(argv))
     given: dict[str, Any] = {}
     for part in (peek.config or "").split(","):
         if part:
-            given |= read_settings(SETUPS.get(part, Path(part)), known)
+            given = _over(given, read_settings(SETUPS.get(part, Path(part)), parser))
     entry = named(str(peek.model or given.get("model", "")))
     recipe = entry.name if entry is not None and entry.name in RECIPES else None
-    settings = {} if recipe is None else read_settings(RECIPES[recipe], known)
+    settings = {} if recipe is None else read_settings(RECIPES[recipe], parser)
     words = [*rest, *(["--model", peek.model] if peek.model is not None else [])]
     words += ["--lora_r", peek.lora_r] if peek.lora_r is not None else []
     if str(given.get("lora_r", 0) if peek.lora_r is None else peek.lora_r) != "0":
@@ -401,8 +430,9 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     deepspeed = next((str(word) for word in asked if word is not None), None)
     if deepspeed is not None and deepspeed not in (AUTO, NONE):
         preset(deepspeed)
-    parser.set_defaults_with_config(**settings)
-    parser.set_defaults_with_config(**given)
+    typed = {word.partition("=")[0][2:].replace("-", "_"): None for word in rest if word.startswith("--")}
+    settings = _over(_over(settings, given), typed)
+    parser.set_defaults_with_config(**{k: v for k, v in settings.items() if k not in typed})
     try:
         found = vars(parser.parse_args(words))
         arguments = VtrapArguments(**_of(VtrapArguments, found))
@@ -413,6 +443,12 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
     if config.output_dir == "trainer_output":  # what transformers puts where nothing was given
         config.output_dir = str(Path("runs") / f"{Path(arguments.model).name}-{arguments.frames}")
     return Parsed(arguments=arguments, config=config, deepspeed=deepspeed, recipe=recipe)
+
+
+def _over(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, of which the stronger win; epochs also over weaker steps, beside which they would not count."""
+    kept = {k: v for k, v in weak.items() if k != "max_steps" or "num_train_epochs" not in strong}
+    return {**kept, **strong}
 
 
 def _of(kind: type, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -453,17 +489,49 @@ def mixture_of(parsed: Parsed) -> Mixture:
     )
 
 
-def read_settings(path: Path, known: set[str]) -> dict[str, Any]:
-    """Read a recipe. Raises UsageError if it is no YAML mapping or sets something unknown."""
+def read_settings(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Read a recipe.
+
+    Args:
+        path: Of a YAML file.
+        parser: From `flags`. What a flag would not take, a setting does not take either.
+
+    Raises:
+        UsageError: It is no YAML mapping, or sets something unknown or to a value that cannot be.
+    """
+    where = f"--config {str(path)!r}"
     try:
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--config {str(path)!r} cannot be read: {error}") from error
+        raise UsageError(f"{where} cannot be read: {error}") from error
     if not isinstance(settings, dict):
-        raise UsageError(f"--config {str(path)!r} is no mapping of settings to values")
+        raise UsageError(f"{where} is no mapping of settings to values")
+    known = {action.dest: action for action in parser._actions if action.dest not in ("config", "help")}
     if unknown := sorted(str(k) for k in settings if k not in known):
-        raise UsageError(f"--config {str(path)!r} sets what does not exist: {', '.join(unknown)}")
-    return settings
+        raise UsageError(f"{where} sets what does not exist: {', '.join(unknown)}")
+    hints = get_type_hints(VtrapArguments) | get_type_hints(TrainConfig)
+    found = {}
+    for name, value in settings.items():
+        try:
+            found[name] = _as_flag(parser, name, value, hint=hints[name], several=known[name].nargs == "+")
+        except UsageError as error:
+            raise UsageError(f"{where} sets {name} to {value!r}: {error}") from error
+    return found
+
+
+def _as_flag(parser: argparse.ArgumentParser, name: str, value: Any, *, hint: Any, several: bool) -> Any:
+    """What a flag of that value would set."""
+    kinds = {get_origin(kind) or kind for kind in (get_args(hint) or (hint,))} | {get_origin(hint)}
+    if type(value) in kinds & {type(None), bool, dict} or (value == [] and list in kinds):
+        return value
+    if isinstance(value, list) and list in kinds and not several:
+        return value
+    values = value if isinstance(value, list) and several else [value]
+    if not all(type(one) in (str, int, float, date) for one in values):
+        what = "put it in quotes" if isinstance(value, bool) else "one value is wanted"
+        raise UsageError(f"it is not of a type that --{name} takes; {what}")
+    words = [f"--{name}", *map(str, values)] if len(values) > 1 else [f"--{name}={values[0]}"]
+    return getattr(parser.parse_args(words), name)
 
 
 # Settings that change neither the trained weights nor their meaning: a run may go on with others.

@@ -205,6 +205,12 @@ class Mixture:
             [(number, item) for item in _repeat(len(groups), weight, seed=seed + number)]
             for number, (groups, weight) in enumerate(zip(self._groups, self.weights, strict=True))
         ]
+        for part, weight, mine, groups in zip(self.parts, self.weights, rows, self._groups, strict=True):
+            if not mine:
+                raise UsageError(
+                    f"--data {part.location!r} with weight {weight:.3g} adds none of its {len(groups)} rows to an "
+                    f"epoch: take more than {0.5 / len(groups):.3g}, or leave it out"
+                )
         self.rows = np.asarray([row for group in rows for row in group], dtype=np.int64).reshape(-1, 2)
         self._places: tuple[list[int], ...] = tuple(d.column("item_index") for d in self.datasets)
         self._sources: tuple[list[str], ...] = tuple(d.column("source") for d in self.datasets)

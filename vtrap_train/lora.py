@@ -24,7 +24,7 @@ def lora(arguments: VtrapArguments, model: Any) -> Any:
 
     return LoraConfig(
         r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha or 2 * arguments.lora_r,
+        lora_alpha=2 * arguments.lora_r if arguments.lora_alpha is None else arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=lora_targets(arguments, model),
     )

@@ -172,8 +172,21 @@ _REPORT = {
         "name": "hybrid", "seed": 0, "frames": "hybrid", "strategy": None, "evaluated": 8, "common": None, **_SHEET,
     }],
 }  # fmt: skip
-_SCORES = {"format": 1, "model": "m", "frames": "8", "tasks": {"toy-image": {"n": 2, "version": 1}}}
-_INFO = {"format": 1, "decides": {"model": "m"}, "tasks": {"toy-image": {"version": 1}}, "preprocessing": {}}
+_SCORE = {"score": 75.0, "ci": [10.0, 99.0]}
+_SCORES = {
+    "format": 1, "model": "m", "label": "m", "frames": "8", "records_sha256": "", "image": _SCORE,
+    "tasks": {"toy-image": {
+        **_SCORE, "n": 2, "version": 1, "modality": "image", "synthetic": True, "clusters": 1, "unparsed": 0.0,
+        "empty": 0.0, "mean_frames": 1.0, "visual_tokens": 2, "abilities": {"colour": {**_SCORE, "n": 2}},
+    }},
+}  # fmt: skip
+_INFO = {
+    "format": 1, "model": {"name": "m", "hub_revision": None, "family": "f", "weights": {"a": "b"}}, "label": "m",
+    "frames": "8", "decides": {"model": "m"}, "device": "cpu", "batch_size": 1, "preprocessing": {}, "backend": {},
+    "tasks": {"toy-image": {"version": 1, "modality": "image", "synthetic": True, "data_sha256": "", "items": 2,
+                            "limit": None, "max_new_tokens": 8, "answer_form": "option"}},
+    "bootstrap": {"seed": 0, "resamples": 2000, "level": 0.95, "tasks": "t"}, "versions": {},
+}  # fmt: skip
 _STUDY = {
     "format": 1, "common_frames": 8, "curve": [], "commands": ["python"], "tasks": ["toy-image"], "benchmarks": None,
     "checkpoints": [{"setting": None, "frames": None, "strategy": None, "evaluated": "8", "seed": None, "model": "m",
@@ -313,9 +326,9 @@ def study_yaml(data: bytes, folder: Path) -> None:
 
 
 def recipe(data: bytes, folder: Path) -> None:
-    from vtrap_train.config import read_settings  # loads torch and TRL
+    from vtrap_train.config import flags, read_settings  # loads torch and TRL
 
-    read_settings(_write(folder, s__yaml=data) / "s.yaml", {"learning_rate", "freeze"})
+    read_settings(_write(folder, s__yaml=data) / "s.yaml", flags())
 
 
 def eval_results(data: bytes, folder: Path) -> None:

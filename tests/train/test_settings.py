@@ -59,6 +59,23 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--data", "a:90%,b:20%"], "110.0%"),
         (["--model", "toy-vl", "--data", "a:90%,b:0.1"], "1 of 2"),
         (["--model", "toy-vl", "--data", "DATA", "--max_tokens", "100000000"], "--max_tokens 100000000 is more than"),
+        (["--model", "toy-vl", "--data", "RARE"], "adds none of its 20 rows to an epoch: take more than 0.025"),
+        (["--model", "toy-vl", "--data", "RARE", "--plan"], "adds none of its 20 rows"),
+        (["--model", "toy-vl", "--seed", "-1"], "--seed -1 is not in 0 to"),
+        (["--model", "toy-vl", "--eval_args", '"--limit 5'], "No closing quotation"),
+        (
+            ["--model", "toy-vl", "--per_device_train_batch_size", "0"],
+            "--per_device_train_batch_size 0 is not positive",
+        ),
+        (
+            ["--model", "toy-vl", "--gradient_accumulation_steps", "0"],
+            "--gradient_accumulation_steps 0 is not positive",
+        ),
+        (["--model", "toy-vl", "--lora_r", "4", "--lora_dropout", "2"], "--lora_dropout 2.0"),
+        (["--model", "toy-vl", "--lora_r", "4", "--lora_alpha", "0"], "leave it out for 2 x --lora_r"),
+        (["--model", "toy-vl", "--gpu_memory_gb", "nan"], "--gpu_memory_gb nan"),
+        (["--model", "toy-vl", "--save_strategy", "best"], "--load_best_model_at_end"),
+        (["--model", "toy-vl", "--resume_from_checkpoint", "a/b"], "goes on from the last checkpoint"),
         (["--model", "toy-vl", "--no_such_flag", "1"], "no_such_flag"),
         (["--model", "toy-vl", "--max_step", "1"], "max_step"),  # no guessing of abbreviations
         (["--model", "toy-vl", "--learning_rate", "fast"], "--learning_rate"),
@@ -83,7 +100,11 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(argv, says, capsys, packed, tmp_path):
-    places = {"DATA": packed, "BARE": tmp_path}  # a model of which only config.json is there
+    places = {
+        "DATA": packed,
+        "RARE": f"{packed}:0.001",
+        "BARE": tmp_path,
+    }  # a model of which only config.json is there
     shutil.copy(TOY_VL / "config.json", tmp_path)
     argv = [str(places.get(a, a)) for a in argv]
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 2
@@ -121,6 +142,59 @@ def test_config_with_an_unknown_key(tmp_path, capsys):
     path.write_text("model: toy-vl\nlerning_rate: 1\n")
     assert main([f"--config={path}"]) == 2
     assert "lerning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("dtype: float16", "sets dtype to 'float16': argument --dtype: invalid choice"),
+        ("turns: both", "sets turns to 'both': argument --turns: invalid choice"),
+        ("max_steps: 2.5", "invalid int value: '2.5'"),
+        ("learning_rate: true", "sets learning_rate to True"),
+        ("frames: [8, 16]", "one value is wanted"),
+        ("eval_tasks: [toy-image]", "sets eval_tasks to ['toy-image']"),
+        ("report_to: no", "put it in quotes"),  # which YAML reads as false
+        ("freeze: [[vision]]", "sets freeze to [['vision']]"),
+        ("seed: null", "sets seed to None"),
+        ("resume_from_checkpoint: a/b", "--resume_from_checkpoint a/b is not possible"),
+    ],
+)
+def test_yaml_may_say_what_a_flag_may_say(line, says, tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{line}\n")
+    assert main(["--model", "toy-vl", "--config", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and says in err
+
+
+def test_yaml_values_become_what_flags_become(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "frames: 16\nfreeze: projector\nlearning_rate: 1e-5\nbf16: false\nlora_alpha: null\nweight_decay: 1\n"
+        "lr_scheduler_kwargs: {num_cycles: 2}\nrun_name: 2026-01-02\n"
+    )
+    arguments, config, *_ = parse(["--model", "toy-vl", "--config", str(path)])
+    assert (arguments.frames, arguments.freeze, arguments.lora_alpha) == ("16", ["projector"], None)
+    assert (config.learning_rate, config.bf16, config.weight_decay) == (1e-5, False, 1.0)
+    assert (config.lr_scheduler_kwargs, config.run_name) == ({"num_cycles": 2}, "2026-01-02")
+
+
+def test_epochs_asked_for_more_strongly_count_although_something_weaker_says_steps(tmp_path):
+    assert parse(["--model", "toy-vl"]).config.max_steps == 300  # of the recipe
+    (tmp_path / "e.yaml").write_text("num_train_epochs: 2\n")
+    (tmp_path / "s.yaml").write_text("max_steps: 7\n")
+    epochs, steps = str(tmp_path / "e.yaml"), str(tmp_path / "s.yaml")
+    for words, length in (
+        (["--num_train_epochs", "2"], (-1, 2)),
+        (["--num-train-epochs=2"], (-1, 2)),
+        (["--config", epochs], (-1, 2)),
+        (["--config", f"{steps},{epochs}"], (-1, 2)),
+        (["--config", steps, "--num_train_epochs", "2"], (-1, 2)),
+        (["--config", f"{epochs},{steps}"], (7, 2)),  # then Trainer goes by the steps
+        (["--config", epochs, "--max_steps", "9"], (9, 2)),
+    ):
+        config = parse(["--model", "toy-vl", *words]).config
+        assert (config.max_steps, config.num_train_epochs) == length, words
 
 
 def test_every_recipe_parses_and_every_preset_is_safe_on_a_cpu():
