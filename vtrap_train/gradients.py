@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from vtrap_data.encoding import collate, encode, load_model, load_processor, preprocessing, resolve
-from vtrap_data.errors import SampleError, UsageError, VtrapError, printable
+from vtrap_data.errors import SampleError, UsageError, VtrapError, printable, storage_full, wrong_path
 from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.interruption import interruption_told
 from vtrap_data.loading.dataset import PackedDataset
@@ -63,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VtrapError as error:
         print(f"vtrap-train gradients: {printable(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:
+        if not (wrong_path(error) or storage_full(error)):
+            raise
+        print(f"vtrap-train gradients: {printable(error)}", file=sys.stderr)
+        return 2 if wrong_path(error) else 1
     except KeyboardInterrupt:
         print("vtrap-train gradients: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -104,6 +109,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     frames = _frame_counts(args.frames)
     if args.batches < 2 or args.batch_size < 1 or args.draws < 100:
         raise UsageError("--batches must be at least 2, --batch-size at least 1 and --draws at least 100")
+    if not 0 <= args.seed < 2**32:
+        raise UsageError(f"--seed {args.seed} is not in 0 to {2**32 - 1}")
     if args.image_batch_size is None:
         args.image_batch_size = args.batch_size
     if args.image_batch_size < 1:

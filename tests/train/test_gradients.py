@@ -156,6 +156,8 @@ def test_it_goes_on_where_it_stopped_and_gives_the_same_bytes(measured, monkeypa
         (["--batches", "1"], "--batches must be at least 2"),
         (["--batches", "99"], "lower --batches"),
         (["--images", "no/such/place"], "--images 'no/such/place'"),
+        (["--seed", "-1"], "--seed -1 is not in 0 to"),
+        (["--out", "/dev/null/x"], "'/dev/null/x'"),
     ],
 )
 def test_wrong_use(change, says, measured, capsys):
