@@ -102,6 +102,8 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
             line["step"] == step and line.items() >= self.scores[step].items() for line in self.lines.read()
         ):
             self._tell(step)
+        if self.metric is not None:
+            self._value(step)  # of step 0, too: that there is no such score is better known before the training
         best = self.best()
         if best is not None and step:
             state.best_global_step, state.best_metric = best, self._value(best)

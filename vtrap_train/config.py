@@ -548,6 +548,10 @@ _FREE = frozenset(
 )
 
 
+CHOICE = frozenset({"load_best_model_at_end", "metric_for_best_model", "greater_is_better"})
+"""Settings that only choose among the checkpoints: they may change until that is done."""
+
+
 def settings_of(parsed: Parsed, *, world_size: int, data: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Everything that decides the result, as JSON: what a resumed run must have in common with the first part."""
     config = parsed.config.to_dict()

@@ -22,7 +22,16 @@ from vtrap_data.json_object import read_json_object
 from vtrap_data.trained import SETTINGS, SUMMARY
 from vtrap_train.checkpoint_eval import CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
-from vtrap_train.config import Parsed, TrainConfig, VtrapArguments, mixture_of, origin, settings_hash, settings_of
+from vtrap_train.config import (
+    CHOICE,
+    Parsed,
+    TrainConfig,
+    VtrapArguments,
+    mixture_of,
+    origin,
+    settings_hash,
+    settings_of,
+)
 from vtrap_train.data import Mixture
 from vtrap_train.four_bits import load_in_four_bits
 from vtrap_train.groups import GROUPS, Group, assert_frozen, assert_tied, check_groups, facts, freeze, table
@@ -216,7 +225,8 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     before = out / SETTINGS
     if before.is_file() and ((out / SUMMARY).is_file() or last_checkpoint(out) is not None):
         other = read_json_object(before, "choose another --output_dir, or remove that one")
-        differing = sorted(k for k in other.keys() | settings.keys() if other.get(k) != settings.get(k))
+        free = frozenset() if (out / SUMMARY).is_file() else CHOICE
+        differing = sorted(k for k in (other.keys() | settings.keys()) - free if other.get(k) != settings.get(k))
         if differing:
             changes = ", ".join(f"{k} {_short(other.get(k))} -> {_short(settings.get(k))}" for k in differing[:4])
             raise UsageError(

@@ -113,12 +113,20 @@ def test_scoring_adapters_changes_nothing_of_what_is_learned(model_dir, packed, 
 
 
 def test_a_metric_that_no_task_gives_is_named(model_dir, packed, tmp_path, capsys):
+    """Before anything is trained. It may be mended, also in a run that has checkpoints, until the run is finished."""
     out = tmp_path / "out"
-    for step in (0, 2):
+    for step in (0, 2, 4):
         write_score(out, step, 1.0, 2.0, tasks="image")
-    more = ["--eval_tasks", "image", "--load_best_model_at_end", "true", "--metric_for_best_model", "beauty"]
-    assert main(argv(model_dir, packed, out, *more)) == 2
+    more = ["--eval_tasks", "image", "--load_best_model_at_end", "true", "--metric_for_best_model"]
+    assert main(argv(model_dir, packed, out, *more, "beauty")) == 2
     assert "'beauty' is no score that --eval_tasks gives: mean, image, video, toy-image" in capsys.readouterr().err
+    assert not (out / "loss.jsonl").exists()
+    run(parse(argv(model_dir, packed, out, *more, "video")))
+    (out / "training_summary.json").rename(out / "kept.json")  # as if it had been stopped at its end
+    assert main(argv(model_dir, packed, out, *more, "image")) == 0
+    assert "going on from" in capsys.readouterr().err
+    assert main(argv(model_dir, packed, out, *more, "video")) == 2
+    assert 'metric_for_best_model "image" -> "video"' in capsys.readouterr().err
 
 
 def rank(number, port, out, pipe):
