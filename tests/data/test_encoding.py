@@ -132,6 +132,15 @@ def test_labels_are_exactly_the_assistant_turns(toy_processor, turns):
     assert torch.equal(encoded.labels[encoded.labels != IGNORE], encoded.input_ids[encoded.labels != IGNORE])
 
 
+@pytest.mark.parametrize("answer", [">", "|>", "im_end|>", "<", "a > b >"])
+def test_an_answer_that_stands_in_the_end_mark_is_learned_once(toy_processor, answer):
+    sample = example(("user", "Which sign?"), ("assistant", answer))
+    labels = encode(sample, toy_processor, train=True).labels
+    assert toy_processor.tokenizer.decode(labels[labels != IGNORE]).replace(" ", "") == (
+        answer.replace(" ", "") + "<|im_end|>\n"
+    )
+
+
 def test_prompt_stops_where_the_assistant_begins(toy_processor):
     encoded = encode(example(*TWO_TURNS, frames=2), toy_processor, train=False)
     assert toy_processor.tokenizer.decode(encoded.input_ids).endswith(

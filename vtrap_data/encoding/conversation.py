@@ -95,11 +95,10 @@ def _said(piece: str, asked: str, message: dict[str, Any], tokenizer: Any, sampl
     if not words:
         raise SampleError(sample, Reason.BAD_ROW, "an assistant turn without words")
     said = piece[len(asked) :] if piece.startswith(asked) else piece[_place(piece, words[0], sample) :]
-    last = words[-1].strip()
-    end = said.rfind(last)
-    if end < 0:
-        raise SampleError(sample, Reason.BAD_ROW, "the chat template rewrites an assistant turn; labels are unknown")
-    if not said[end + len(last) :].strip() and tokenizer.eos_token:
+    end = 0  # of the words, from the front: an answer such as ">" may stand in the end mark, too
+    for part in words:
+        end += _place(said[end:], part.strip(), sample) + len(part.strip())
+    if not said[end:].strip() and tokenizer.eos_token:
         return said.rstrip() + str(tokenizer.eos_token)
     return said
 
