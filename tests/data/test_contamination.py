@@ -15,7 +15,7 @@ from shards_media import SMALL, write_clip, write_rows
 
 from vtrap_data.__main__ import main
 from vtrap_data.shards import contamination as module
-from vtrap_data.shards.contamination import contamination, plain_question
+from vtrap_data.shards.contamination import contamination, count_words, plain_question
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.looks import picture_hash
 
@@ -109,6 +109,34 @@ def test_what_is_shared_is_found_and_nothing_else(corpora):
     assert questions == {plain_question(LONG), "what is it"}
     assert (one.questions_shared, one.short_questions_shared) == (2, 1) and one.found
     assert two.shared == () and not two.found
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("What is it?", 3),
+        ("视频中穿红色衣服的女人在打开门之后做了什么动作？", 23),
+        ("赤い服の人は何をしましたか。", 13),
+        ("문을 연 뒤에 무엇을 했나요?", 11),
+        ("ผู้ชายทำอะไร", 10),
+        ("第3个 TV 是什么?", 7),
+        ("ｶﾀｶﾅ", 4),
+        ("", 0),
+    ],
+)
+def test_words_are_counted_where_none_are_set_apart(question, words):
+    assert count_words(plain_question(question)) == words
+
+
+def test_a_copied_question_without_spaces_counts(tmp_path, capsys):
+    photo(tmp_path / "a.jpg", 1)
+    photo(tmp_path / "b.jpg", 2)
+    question = "视频中穿红色衣服的女人在打开门之后做了什么动作？"
+    corpus = pack(tmp_path, [asked("a", question, image="a.jpg")], "corpus")
+    bench = pack(tmp_path, [asked("b", question, image="b.jpg")], "bench")
+    (one,) = contamination(corpus, [bench])
+    assert (one.questions_shared, one.short_questions_shared, one.media_shared) == (1, 0, 0) and one.found
+    assert main(["contamination", str(corpus), str(bench)]) == 1
 
 
 def test_a_corpus_shares_everything_with_itself(corpora):

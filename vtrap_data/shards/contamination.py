@@ -33,7 +33,14 @@ FRAMES_SEEN = 8
 SHARE = 0.5
 """Share of a benchmark medium's pictures that must be found in one medium of the corpus."""
 MIN_WORDS = 6
-"""Words of a question below which many people would have written the same one."""
+"""Words of a question (`count_words`) below which many people would have written the same one."""
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao; Burmese; Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana, and signs that stand for characters
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\uac00-\ud7a3"  # Hangul, which has spaces, but not between all words
+)
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 _HELD = 1 << 20
 """Alike pictures that are held before those that count are picked out."""
@@ -169,6 +176,15 @@ def plain_question(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
+def count_words(plain: str) -> int:
+    """Words of a plain question. In scripts that set no spaces between words every letter or syllable counts as one.
+
+    >>> count_words("what is red here"), count_words("\u7ea2\u8272\u7684 tv")
+    (4, 4)
+    """
+    return len(_WORD.findall(plain))
+
+
 def as_text(found: Iterable[Contamination]) -> str:
     """A paragraph per benchmark, with the first few of what is shared."""
     lines = []
@@ -243,7 +259,7 @@ def _compare(corpus: _Corpus, name: str, media: Sequence[tuple[_Medium, _Look | 
             for text in item.texts[:1]:
                 if text in corpus.questions:
                     asked += 1
-                    short += len(text.split()) < MIN_WORDS
+                    short += count_words(text) < MIN_WORDS
                     known = corpus.questions[text]
                     found = Shared(kind="question", benchmark=name, item=item.id, corpus_item=known, detail=text)
                     shared.append(found)
