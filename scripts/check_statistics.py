@@ -23,6 +23,8 @@ from statistics_designs import BEYOND, DESIGNS, ELSEWHERE, KNOWN, Design, draw, 
 from vtrap_bench.compare import ALPHA, Comparison, compare
 from vtrap_bench.finished import Run
 from vtrap_bench.records import Record
+from vtrap_bench.run_info import RUN_FORMAT, Bootstrap, ModelInfo, RunInfo, TaskInfo
+from vtrap_bench.scores import SCORES_FORMAT, Scores
 from vtrap_bench.statistics import (
     RESAMPLES,
     bootstrap_means,
@@ -191,9 +193,32 @@ def run_of(tasks: list[tuple[np.ndarray, np.ndarray, list[str]]]) -> Run:
         }
         for number, (answers, media, named) in enumerate(tasks)
     }
-    names = {name: {"version": 1, "data_sha256": ""} for name in records}
-    info = {"label": "", "frames": "", "tasks": names, "preprocessing": {}, "decides": {}}
-    return Run(folder=Path(), info=info, scores={}, records=records)
+    task = TaskInfo(
+        version=1,
+        modality="image",
+        synthetic=True,
+        data_sha256="",
+        items=0,
+        limit=None,
+        max_new_tokens=0,
+        answer_form="",
+    )
+    info = RunInfo(
+        format=RUN_FORMAT,
+        model=ModelInfo(name="", hub_revision=None, family="", weights={}),
+        label="",
+        frames="",
+        tasks=dict.fromkeys(records, task),
+        decides={},
+        device="",
+        batch_size=1,
+        bootstrap=Bootstrap(seed=0, resamples=0, level=0.95),
+        preprocessing={},
+        backend={},
+        versions={},
+    )
+    scores = Scores(format=SCORES_FORMAT, model="", label="", frames="", tasks={}, records_sha256="")
+    return Run(folder=Path(), info=info, scores=scores, records=records)
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from scipy import stats
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.finished import Run, read_run
-from vtrap_bench.scores import SCORES
+from vtrap_bench.scores import SCORES, Mean, group_mean
 from vtrap_bench.statistics import mean_difference, paired_difference
 from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.thumbnails import Thumbnails
@@ -141,16 +141,16 @@ def read_runs(folders: Sequence[Path]) -> Material:
     grouped: dict[str, dict[str, Run]] = {}
     for folder in folders:
         run = read_run(folder)
-        runs = grouped.setdefault(str(run.scores["model"]), {})
-        frames = str(run.scores["frames"])
+        runs = grouped.setdefault(run.scores.model, {})
+        frames = run.scores.frames
         if frames in runs:
-            raise UsageError(f"{runs[frames].folder} and {folder} both score {run.scores['model']} at {frames} frames")
+            raise UsageError(f"{runs[frames].folder} and {folder} both score {run.scores.model} at {frames} frames")
         runs[frames] = run
     names: set[str] = set()
     checkpoints: list[ScoredModel] = []
     for model, runs in grouped.items():
         frames, first = next(iter(runs.items()))
-        name = "base" if not checkpoints else str(first.scores.get("label") or Path(model).name)
+        name = "base" if not checkpoints else first.scores.label or Path(model).name
         while name in names:
             name += "'"
         names.add(name)
@@ -189,8 +189,8 @@ def build(material: Material, *, versions: Mapping[str, str] | None = None) -> J
     facts: Json = {}
     for checkpoint in (base, *material.trained):
         for run in checkpoint.runs.values():
-            for task, found in run.scores["tasks"].items():
-                facts.setdefault(task, {k: found[k] for k in ("modality", "version", "synthetic")})
+            for task, found in run.scores.tasks.items():
+                facts.setdefault(task, {k: getattr(found, k) for k in ("modality", "version", "synthetic")})
     return {
         "format": REPORT_FORMAT,
         "synthetic": any(found["synthetic"] for found in facts.values()),
@@ -198,7 +198,7 @@ def build(material: Material, *, versions: Mapping[str, str] | None = None) -> J
         "common_frames": material.common,
         "base": {
             "name": base.name,
-            "model": str(next(iter(base.runs.values())).scores["model"]),
+            "model": next(iter(base.runs.values())).scores.model,
             **_sheet(base, base.evaluated),
             "at": {frames: _sheet(base, frames) for frames in sorted(base.runs, key=_fewest_first)},
         },
@@ -241,10 +241,10 @@ def _entry(checkpoint: ScoredModel, material: Material) -> Json:
 
 def _view(checkpoint: ScoredModel, frames: str) -> dict[str, Run]:
     """Which run holds each task at this number of frames: image tasks may be in another run than video tasks."""
-    found = dict.fromkeys(checkpoint.runs[frames].scores["tasks"], checkpoint.runs[frames])
+    found = dict.fromkeys(checkpoint.runs[frames].scores.tasks, checkpoint.runs[frames])
     for run in checkpoint.runs.values():
-        for task, facts in run.scores["tasks"].items():
-            if facts["modality"] == "image":
+        for task, facts in run.scores.tasks.items():
+            if facts.modality == "image":
                 found.setdefault(task, run)
     return found
 
@@ -255,36 +255,51 @@ def _fewest_first(frames: str) -> tuple[bool, int, str]:
 
 
 def _sheet(checkpoint: ScoredModel, frames: str, base: ScoredModel | None = None) -> Json:
-    """Scores of a checkpoint at a number of frames, and their change against the base at the same number."""
+    """Scores of a checkpoint at a number of frames, and their change against the base at the same number.
+
+    Every change is None where the base was not scored at that number.
+    """
     view = _view(checkpoint, frames)
-    before = None if base is None else _view(base, frames if frames in base.runs else base.evaluated)
+    before = _before(base, frames) if base is not None else {}
     sheet: Json = {"abilities": {}}
     for modality in MODALITIES:
-        tasks = [t for t, run in view.items() if run.scores["tasks"][t]["modality"] == modality]
-        total = next((run.scores.get(modality) for t, run in view.items() if t in tasks), None)
-        sheet[modality] = _score(total) if tasks else None
-        if before is not None:
-            shared = [t for t in tasks if t in before]
-            pairs = [_pairs(before[t], view[t], t) for t in shared]
-            sheet[f"{modality}_change"] = _change(pairs) if pairs and shared == tasks else None
+        tasks = [t for t, run in view.items() if run.scores.tasks[t].modality == modality]
+        sheet[modality] = _score(_total(view, tasks, modality)) if tasks else None
+        if base is not None:
+            whole = bool(tasks) and before.keys() >= set(tasks)
+            sheet[f"{modality}_change"] = _change([_pairs(before[t], view[t], t) for t in tasks]) if whole else None
     for task, run in view.items():
-        facts = run.scores["tasks"][task]
-        rows = {a: {**(_score(s) or {}), "n": s["n"]} for a, s in facts["abilities"].items()}
-        if before is not None:
+        rows = {a: {**_score(s), "n": s.n} for a, s in run.scores.tasks[task].abilities.items()}
+        if base is not None:
             pairs_of = _by_ability(before[task], run, task) if task in before else {}
             for ability, row in rows.items():
                 row["change"] = _change([pairs_of[ability]]) if ability in pairs_of else None
         sheet["abilities"][task] = rows
-    sheet["across"] = _across(view, before)
+    sheet["across"] = _across(view, None if base is None else before)
     sheet["reading"] = {task: _reading(run, task) for task, run in view.items()}
-    all_facts = [run.scores["tasks"][t] for t, run in view.items()]
-    video = [f for f in all_facts if f["modality"] == "video"]
-    sheet["n"] = sum(f["n"] for f in all_facts)
+    all_facts = [run.scores.tasks[t] for t, run in view.items()]
+    video = [f for f in all_facts if f.modality == "video"]
+    sheet["n"] = sum(f.n for f in all_facts)
     for key, some in (("unparsed", all_facts), ("empty", all_facts), ("mean_frames", video)):
-        count = sum(f["n"] for f in some)
-        sheet[key] = sum(f[key] * f["n"] for f in some) / count if count else None
-    sheet["eval_visual_tokens"] = sum(f["visual_tokens"] for f in all_facts)
+        count = sum(f.n for f in some)
+        sheet[key] = sum(getattr(f, key) * f.n for f in some) / count if count else None
+    sheet["eval_visual_tokens"] = sum(f.visual_tokens for f in all_facts)
     return sheet
+
+
+def _before(base: ScoredModel, frames: str) -> dict[str, Run]:
+    """What a checkpoint shown that many frames is compared with: nothing where the base was not shown as many."""
+    return _view(base, frames) if frames in base.runs else {}
+
+
+def _total(view: Mapping[str, Run], tasks: Sequence[str], modality: Modality) -> Mean:
+    """The mean over exactly these tasks, which may lie in several runs."""
+    for run in (view[task] for task in tasks):
+        total = run.scores.group(modality)
+        if total is not None and {t for t, f in run.scores.tasks.items() if f.modality == modality} == set(tasks):
+            return total
+    members = [(view[t].scores.tasks[t].score, [*view[t].records[t].values()]) for t in tasks]
+    return group_mean(members, seed=view[tasks[0]].info.bootstrap.seed)
 
 
 def _reading(run: Run, task: str) -> Json:
@@ -298,8 +313,8 @@ def _run_settings(material: Material) -> list[Json]:
     found: dict[str, list[str]] = {}
     for checkpoint in (material.base, *material.trained):
         for run in checkpoint.runs.values():
-            decides = {k: v for k, v in run.info.get("decides", {}).items() if k not in ("model", "frames")}
-            for name, value in {**decides, "device": run.info.get("device")}.items():
+            decides = {k: v for k, v in run.info.decides.items() if k not in ("model", "frames")}
+            for name, value in {**decides, "device": run.info.device}.items():
                 text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
                 if value is not None and text not in found.setdefault(name, []):
                     found[name].append(text)
@@ -333,7 +348,7 @@ class _Pairs(NamedTuple):
 def _pairs(before: Run, after: Run, task: str, common: str | None = None) -> _Pairs:
     """Scores of the same items in both runs; with `common`, of one common ability."""
     old, new = before.records[task], after.records[task]
-    versions = [run.scores["tasks"][task]["version"] for run in (before, after)]
+    versions = [run.scores.tasks[task].version for run in (before, after)]
     if versions[0] != versions[1]:
         raise UsageError(
             f"{before.folder} and {after.folder} hold versions {versions[0]} and {versions[1]} of {task}, which "
@@ -477,13 +492,13 @@ def _flips(name: str, material: Material, pictures: Thumbnails) -> list[Json]:
     checkpoint = next(c for c in material.trained if c.name == name)
     frames = checkpoint.evaluated
     after = _view(checkpoint, frames)
-    before = _view(material.base, frames if frames in material.base.runs else material.base.evaluated)
+    before = _before(material.base, frames)
     flips = []
     for modality in MODALITIES:
         for kind, sign in (("lost", -1), ("gained", 1)):
             found = []
             for task, run in after.items():
-                if run.scores["tasks"][task]["modality"] != modality or task not in before:
+                if run.scores.tasks[task].modality != modality or task not in before:
                     continue
                 old = before[task].records[task]
                 for item, new in run.records[task].items():
@@ -504,18 +519,14 @@ def _flips(name: str, material: Material, pictures: Thumbnails) -> list[Json]:
                         "before": was.response,
                         "after": new.response,
                         "frame_times": list(new.frame_times),
-                        "media": pictures.of(
-                            new, data_sha256=after[task].info.get("tasks", {}).get(task, {}).get("data_sha256")
-                        ),
+                        "media": pictures.of(new, data_sha256=after[task].info.tasks[task].data_sha256),
                     }
                 )
     return flips
 
 
-def _score(found: Mapping[str, Any] | None) -> Json | None:
-    return (
-        None if found is None else {"score": float(found["score"]), "ci": list(found["ci"]) if found["ci"] else None}
-    )
+def _score(found: Mean) -> Json:
+    return {"score": float(found.score), "ci": list(found.ci)}
 
 
 def _training(model: Path) -> Json:

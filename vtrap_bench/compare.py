@@ -165,7 +165,7 @@ def compare(a: Run, b: Run) -> Comparison:
     """
     shared = [name for name in a.records if name in b.records]
     for name in shared:
-        versions = [r.info["tasks"][name]["version"] for r in (a, b)]
+        versions = [r.info.tasks[name].version for r in (a, b)]
         if versions[0] != versions[1]:
             raise UsageError(
                 f"{a.folder} and {b.folder} have versions {versions[0]} and {versions[1]} of task {name}, which are "
@@ -410,16 +410,16 @@ def _warnings(a: Run, b: Run, pairs: Mapping[str, Sequence[Any]]) -> list[str]:
             found.append(
                 f"{name}: A answered {counts[0]} items, B {counts[1]}; only the {len(shared)} shared ones count"
             )
-        if a.info["tasks"][name]["data_sha256"] != b.info["tasks"][name]["data_sha256"]:
+        if a.info.tasks[name].data_sha256 != b.info.tasks[name].data_sha256:
             found.append(f"{name}: the packed data differ; items are matched by id")
     for only, run in (("A", a.records.keys() - b.records.keys()), ("B", b.records.keys() - a.records.keys())):
         if run:
             found.append(f"only {only} has {', '.join(sorted(run))}; left out")
-    if a.info["frames"] != b.info["frames"]:
-        found.append(f"A was shown {a.info['frames']} frames per video, B {b.info['frames']}")
-    for part in ("preprocessing", "decides"):
+    if a.info.frames != b.info.frames:
+        found.append(f"A was shown {a.info.frames} frames per video, B {b.info.frames}")
+    for one, two in ((a.info.preprocessing, b.info.preprocessing), (a.info.decides, b.info.decides)):
         # The model is meant to differ, and the frames were spoken of.
-        left, right = (_without(r.info[part] or {}, ("model", "frames")) for r in (a, b))
+        left, right = (_without(part or {}, ("model", "frames")) for part in (one, two))
         if left != right:
             names = sorted(k for k in left.keys() | right.keys() if left.get(k) != right.get(k))
             found.append(f"settings differ beside the model: {', '.join(names)}")

@@ -5,41 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vtrap_bench.records import RECORDS, RUN, Record, read_records
-from vtrap_bench.scores import SCORES, SCORES_FORMAT, by_task
+from vtrap_bench.records import RECORDS, RUN, Record, read_chained, read_records
+from vtrap_bench.run_info import RunInfo, read_typed
+from vtrap_bench.scores import SCORES, Scores, by_task, differences
 from vtrap_data.errors import UsageError
-from vtrap_data.json_object import read_json_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A finished run.
+    """A finished run. Its three files speak of the same tasks.
 
     Attributes:
         folder: Where it lies.
-        info: Content of `run.json`.
-        scores: Content of `scores.json`.
+        info: What `run.json` says.
+        scores: What `scores.json` says.
         records: By task and item id, ordered by item id.
     """
 
     folder: Path
-    info: dict[str, Any]
-    scores: dict[str, Any]
+    info: RunInfo
+    scores: Scores
     records: Mapping[str, Mapping[str, Record]]
 
     @property
     def label(self) -> str:
         """What tables call its model."""
-        return str(self.info["label"])
+        return self.info.label
+
+
+class Untouched(NamedTuple):
+    """A finished run that is as it was made, and the lines of its `records.jsonl`."""
+
+    run: Run
+    rows: list[dict[str, Any]]
 
 
 def read_run(folder: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        UsageError: It is none, is not finished, or was written in another format.
+        UsageError: It is none, is not finished, was written in another format or is damaged; the message names the
+            file and the key.
     """
     if not (folder / RUN).is_file():
         several = sorted(p.parent.name for p in folder.glob(f"*/{SCORES}"))
@@ -47,20 +55,52 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is no run: it has no {RUN}{hint}")
     if not (folder / SCORES).is_file():
         raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again")
-    info = read_json_object(folder / RUN, "run it again in another --out")
-    if not isinstance(info.get("tasks"), dict):
-        raise UsageError(f"{folder / RUN} is damaged (it has no tasks): run it again in another --out")
-    scores = read_json_object(folder / SCORES, "remove it and run its command again")
-    if scores.get("format") != SCORES_FORMAT or not isinstance(scores.get("tasks"), dict):
-        raise UsageError(
-            f"{folder / SCORES} has format {scores.get('format')!r}, not {SCORES_FORMAT}: score the run again"
-        )
+    info = read_typed(RunInfo, folder / RUN, "run it again in another --out")
+    scores = read_typed(Scores, folder / SCORES, "remove it and run its command again")
     path = folder / RECORDS
     records = {task: {r.item_id: r for r in rows} for task, rows in by_task(read_records(path)).items()}
-    for task, facts in scores["tasks"].items():
-        wanted = facts.get("n") if isinstance(facts, dict) else None
-        if not isinstance(wanted, int):
-            raise UsageError(f"{folder / SCORES} is damaged (tasks, {task!r}): score the run again")
-        if (found := len(records.get(task, {}))) < wanted:
+    for task in (*scores.tasks, *records, *info.tasks):
+        for name, there in ((RUN, info.tasks), (SCORES, scores.tasks), (RECORDS, records)):
+            if task not in there:
+                raise UsageError(f"{folder / name} has nothing of {task}: run the command of this run again")
+        if (found := len(records[task])) != (wanted := scores.tasks[task].n):
             raise UsageError(f"{path} holds {found} of the {wanted} items of {task}: run the benchmark again")
+        for fact in ("version", "modality", "synthetic"):
+            one, two = getattr(info.tasks[task], fact), getattr(scores.tasks[task], fact)
+            if one != two:
+                raise UsageError(
+                    f"{folder / SCORES} gives {task} the {fact} {two}, {RUN} gives {one}: remove {SCORES} and run its "
+                    "command again"
+                )
+    if not records:
+        raise UsageError(f"{path} holds no records: run the benchmark again")
     return Run(folder=folder, info=info, scores=scores, records=records)
+
+
+def read_untouched(folder: Path) -> Untouched:
+    """Read a finished run that may be shown to others: whole, and as it was made.
+
+    Its records are chained by hashes, every item is answered, and each number of its scores is what the records give.
+
+    Raises:
+        UsageError: What `read_run` says, or something was changed by hand.
+    """
+    # First: records that were changed by hand are to be called that, not incomplete.
+    rows = read_chained(folder / RECORDS) if (folder / RECORDS).exists() else []
+    run = read_run(folder)
+    for task, asked in run.info.tasks.items():
+        if (answered := len(run.records[task])) != asked.items:
+            raise UsageError(
+                f"{folder} is not finished: {answered} of {asked.items} items of {task} are answered; run the same "
+                "benchmark command again"
+            )
+    if run.scores.frames != run.info.frames:
+        raise UsageError(f"{folder / SCORES} is of {run.scores.frames} frames, {RUN} of {run.info.frames}")
+    records = [record for some in run.records.values() for record in some.values()]
+    if found := differences(run.scores, records, seed=run.info.bootstrap.seed):
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise UsageError(
+            f"{folder / SCORES}: {found[0]}{more}: it was changed by hand, or is of another version; remove it and "
+            "run the same benchmark command again"
+        )
+    return Untouched(run, rows)

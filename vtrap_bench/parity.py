@@ -267,14 +267,14 @@ def _why(
 
 
 def _settings(a: Run, b: Run) -> tuple[str, ...]:
-    found = differences(dict(a.info["decides"]), dict(b.info["decides"]))
+    found = differences(dict(a.info.decides), dict(b.info.decides))
     for name in ("preprocessing", "versions"):
-        one, two = a.info.get(name) or {}, b.info.get(name) or {}
-        found += [f"{name}.{d}" for d in differences(dict(one), dict(two))]
-    for task in a.info["tasks"].keys() & b.info["tasks"].keys():
-        one, two = (run.info["tasks"][task]["max_new_tokens"] for run in (a, b))
-        if one != two:
-            found.append(f"max_new_tokens of {task}: {one} != {two}")
+        one, two = (dict(getattr(run.info, name) or {}) for run in (a, b))
+        found += [f"{name}.{d}" for d in differences(one, two)]
+    for task in sorted(a.info.tasks.keys() & b.info.tasks.keys()):
+        longest = [run.info.tasks[task].max_new_tokens for run in (a, b)]
+        if longest[0] != longest[1]:
+            found.append(f"max_new_tokens of {task}: {longest[0]} != {longest[1]}")
     return tuple(found)
 
 

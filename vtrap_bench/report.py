@@ -151,6 +151,7 @@ def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, f
         report=report,
         figures=[_figure(report, drawn, name) for name in CAPTIONS if name in drawn["light"]],
         swatch={s["name"]: f"c{i}" for i, s in enumerate(report["summary"])},
+        uncompared=uncompared(report),
         most_tokens=max((s["train_visual_tokens"] or 0 for s in report["summary"]), default=0),
     )
 
@@ -198,7 +199,19 @@ def table(report: Mapping[str, Any], *, width: int) -> str:
         )
         lines.append("  ".join([first, *rest]).rstrip())
     lines.insert(len(lines) - len(rows), "-" * total)
+    lines += [
+        cut(f"no change for {name}: the base has no run at {at}", max(width, 40)) for name, at in uncompared(report)
+    ]
     return "\n".join(lines)
+
+
+def uncompared(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Settings that have no change, as the base was not scored at their frames: name and frames of each."""
+    return [
+        (plain(s["name"]), "the packed budgets" if s["evaluated"] == "budget" else f"{s['evaluated']} frames")
+        for s in report["summary"]
+        if s["evaluated"] not in report["base"]["at"]
+    ]
 
 
 def plain(text: str) -> str:

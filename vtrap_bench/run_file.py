@@ -17,6 +17,7 @@ from vtrap_bench.extract import EXTRACTOR_VERSION
 from vtrap_bench.jobs import Bench
 from vtrap_bench.models import LocalModel
 from vtrap_bench.records import RECORDS, RUN
+from vtrap_bench.run_info import RUN_FORMAT, RunInfo, read_typed
 from vtrap_bench.run_settings import RunSettings
 from vtrap_bench.statistics import RESAMPLES
 from vtrap_bench.tasks.task import PROMPTS_VERSION
@@ -25,10 +26,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.files import canonical_json, write_bytes
 from vtrap_data.json_object import read_json_object
 from vtrap_data.media.select import FRAMES_VERSION
-from vtrap_data.parsing import parse_json
 from vtrap_data.trained import PREPROCESSING
-
-RUN_FORMAT = 1
 
 
 def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSettings) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def describe(
     benches: Sequence[Bench],
     before: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of `run.json`."""
+    """The content of `run.json`: the JSON form of a `RunInfo`."""
     default = Path(settings.model).resolve().name if Path(settings.model).is_dir() else settings.model
     return {
         "format": RUN_FORMAT,
@@ -125,7 +123,7 @@ def same_preprocessing(
 
 
 def read_info(out: Path) -> dict[str, Any] | None:
-    """The `run.json` that is there; None if the folder holds no run.
+    """The `run.json` that is there, sound as a `RunInfo`, as JSON: it is written again; None if there is no run.
 
     Raises:
         UsageError: It is damaged, or is missing beside records.
@@ -137,15 +135,9 @@ def read_info(out: Path) -> dict[str, Any] | None:
                 f"--out {out} has {RECORDS} but no {RUN}, so nobody knows what made it: choose another --out"
             )
         return None
-    try:
-        data: dict[str, Any] = parse_json(path.read_bytes())
-        if data["format"] != RUN_FORMAT:
-            raise UsageError(f"{path} has format {data['format']}, not {RUN_FORMAT}: choose another --out")
-        if not isinstance(data["decides"], dict) or not isinstance(data["tasks"], dict):
-            raise TypeError("decides and tasks must be objects")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}): choose another --out") from error
-    return data
+    remedy = "choose another --out"
+    read_typed(RunInfo, path, remedy)
+    return read_json_object(path, remedy)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ model merges it. The same run submitted twice changes nothing.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,10 @@ from hub_cards.errors import Failed, Refused
 from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
 from vtrap_bench.changes import Json
-from vtrap_bench.finished import Run, read_run
-from vtrap_bench.records import RECORDS, RUN, Record, read_chained
-from vtrap_bench.scores import SCORES, digest
+from vtrap_bench.finished import read_untouched
+from vtrap_bench.records import RUN
+from vtrap_bench.run_info import RunInfo
+from vtrap_bench.scores import SCORES, Scores, TaskScores
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.parsing import parse_json
@@ -64,20 +64,14 @@ def run(args: argparse.Namespace) -> int:
         VtrapError: Submitting did not get through.
     """
     folder: Path = args.run_dir
-    # First: records that were changed by hand are to be called that, not incomplete.
-    rows = read_chained(folder / RECORDS) if (folder / RECORDS).exists() else []
-    found = read_run(folder)
-    scores = found.scores
-    records = [Record.from_json(row) for row in rows]
-    if digest(records) != scores.get("records_sha256"):
-        raise UsageError(f"{folder / RECORDS} is not what scores.json was computed from: score the run again")
-    facts = _run_facts(folder)
-    blocked = _blocked(facts, scored=str(scores["model"]), model=args.model)
-    numbers = task_numbers(scores, owner=args.benchmarks)
+    found, rows = read_untouched(folder)
+    blocked = _blocked(found.info, model=args.model)
+    numbers = task_numbers(found.scores, owner=args.benchmarks)
     if args.dry_run is None:
-        check_complete(folder, facts, found, records)
         if blocked:
             raise UsageError(f"{folder} may not be submitted: {' '.join(blocked)}")
+        # Published as they are: with what a newer version may have added.
+        facts, scores = (read_json_object(folder / name, "run the benchmark again") for name in (RUN, SCORES))
         return explained(lambda: _submit(folder, facts, scores, rows, numbers, model=args.model, results=args.results))
     try:
         render(args.dry_run, results=Results(model_id=args.model, numbers=numbers, blocked=tuple(blocked)))
@@ -86,72 +80,38 @@ def run(args: argparse.Namespace) -> int:
     return say_rendered(args.dry_run, what=f"submitting {folder} to {args.model}", blocked=blocked)
 
 
-def _run_facts(folder: Path) -> Json:
-    remedy = "run the benchmark again"
-    facts = read_json_object(folder / RUN, remedy)
-    try:
-        if not all({"items", "limit"} <= asked.keys() for asked in facts["tasks"].values()):
-            raise KeyError("items, limit")
-        facts["model"]["weights"].items()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / RUN} is damaged ({type(error).__name__}: {error}): {remedy}") from error
-    return facts
-
-
-def _blocked(facts: Json, *, scored: str, model: str) -> list[str]:
+def _blocked(info: RunInfo, *, model: str) -> list[str]:
     """Why a run may not be submitted, one sentence per reason."""
     blocked = []
-    if HUB_ID.fullmatch(scored) and scored != model:
+    scored = info.model.name
+    # A folder such as runs/sft looks like an id of the Hub, too.
+    if info.model.hub_revision is not None and HUB_ID.fullmatch(scored) and scored != model:
         blocked.append(f"The run scored {scored}, not {model}: submit it to that model's repository.")
-    cut = [f"{name} ({asked['items']} items)" for name, asked in facts["tasks"].items() if asked["limit"] is not None]
+    cut = [f"{name} ({asked.items} items)" for name, asked in info.tasks.items() if asked.limit is not None]
     if cut:
         blocked.append(f"Only some items were scored, of {', '.join(cut)}: run it again without --limit.")
     return blocked
 
 
-def check_complete(folder: Path, facts: Json, found: Run, records: Sequence[Record]) -> None:
-    """Refuse a run that has fewer answers than items, or scores that its records do not give.
-
-    Raises:
-        UsageError: With what is missing or differs.
-    """
-    for task, asked in facts["tasks"].items():
-        answered = len(found.records.get(task, {}))
-        if answered != asked["items"] or task not in found.scores["tasks"]:
-            raise UsageError(
-                f"{folder} is not finished: {answered} of {asked['items']} items of {task} are answered; run the "
-                "same benchmark command again"
-            )
-    for task, said in found.scores["tasks"].items():
-        earned = [record.score for record in records if record.task == task]
-        # The mean, as every metric of ours is one; computing it with the metric's own library takes seconds to load.
-        if said["n"] != len(earned) or not math.isclose(said["score"], 100 * sum(earned) / len(earned), abs_tol=1e-6):
-            raise UsageError(
-                f"{folder / SCORES} gives {task} {said['score']:.2f}, its records give "
-                f"{100 * sum(earned) / max(1, len(earned)):.2f}: it was changed by hand; remove it and run the same "
-                "benchmark command again"
-            )
-
-
-def task_numbers(scores: Json, *, owner: str) -> list[TaskNumber]:
+def task_numbers(scores: Scores, *, owner: str) -> list[TaskNumber]:
     """One number per task of a run.
 
     The frame setting changes what a video task measures, so each has a board of its own: `toy-video-8-frames`,
     `toy-video-budget`. Image tasks have one.
 
     Args:
-        scores: Content of `scores.json`.
+        scores: What `scores.json` says.
         owner: Of the benchmark datasets, each named like its task.
     """
-    frames = str(scores["frames"])
+    frames = scores.frames
     return [
         TaskNumber(
             dataset_id=f"{owner}/{task}",
-            task_id=task_id(task, frames if facts["modality"] == "video" else None),
-            value=float(facts["score"]),
+            task_id=task_id(task, frames if facts.modality == "video" else None),
+            value=float(facts.score),
             notes=_notes(facts, frames),
         )
-        for task, facts in scores["tasks"].items()
+        for task, facts in scores.tasks.items()
     ]
 
 
@@ -242,11 +202,11 @@ def _origin(repository: Repository) -> Json:
     return {key: str(value) for key, value in found.items() if value is not None}
 
 
-def _notes(facts: Json, frames: str) -> str:
-    low, high = facts["ci"]
-    parts = [f"95% CI {low:.1f} to {high:.1f}", f"n={facts['n']}", f"task version {facts['version']}"]
-    if facts["modality"] == "video":
-        parts.append(f"frames={frames} (mean {facts['mean_frames']:.1f})")
-    if facts.get("synthetic"):
+def _notes(facts: TaskScores, frames: str) -> str:
+    low, high = facts.ci
+    parts = [f"95% CI {low:.1f} to {high:.1f}", f"n={facts.n}", f"task version {facts.version}"]
+    if facts.modality == "video":
+        parts.append(f"frames={frames} (mean {facts.mean_frames:.1f})")
+    if facts.synthetic:
         parts.append("synthetic data")
     return ", ".join(parts)

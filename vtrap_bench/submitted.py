@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hub_cards.report_rows import display_name, report_rows
 from hub_cards.results import ResultRow
 from vtrap_bench.changes import Json, Material, ScoredModel, build
-from vtrap_bench.finished import Run, read_run
-from vtrap_bench.records import RECORDS, RUN, read_chained
+from vtrap_bench.finished import Run, read_untouched
+from vtrap_bench.records import RUN
+from vtrap_bench.run_info import read_typed
 from vtrap_data.errors import UsageError, VtrapError, printable
 from vtrap_data.interruption import terminable
 from vtrap_data.push_command import explained
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What `submit` adds to a `run.json`.
+
+    Attributes:
+        submitted_to: Repository of the model.
+        date: ISO day of the run.
+        base: What the model was fine-tuned from; None where its repository does not say, and for a base.
+        trained_with: Frame setting of the training.
+    """
+
+    submitted_to: str
+    date: str
+    base: str | None = None
+    trained_with: str | None = None
 
 
 class Submitted(NamedTuple):
@@ -65,8 +86,8 @@ def fetched(results: str) -> Iterator[Path]:
 def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:
     """A row per model and frame setting. A change is given where the base was submitted at the same setting.
 
-    A run that cannot be read, or whose hash chain is broken, is left out and named on stderr. Of two runs of a model
-    at one setting the later one counts.
+    A run is left out, and named on stderr, if it cannot be read, its hash chain is broken, or its scores are not what
+    its records give. Of two runs of a model at one setting the later one counts.
 
     Args:
         root: From `fetched`.
@@ -74,33 +95,38 @@ def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:
     """
     found: dict[tuple[str, str], Submitted] = {}
     for path in sorted(root.glob(f"runs/*/*/*/{RUN}")):
-        try:
-            entry = _read(path.parent, f"{link}/{path.parent.relative_to(root).as_posix()}")
-        except (VtrapError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            print(printable(f"left out {path.parent.relative_to(root)}: {error}"), file=sys.stderr)
-            continue
-        before = found.get((entry.model, entry.frames))
-        if before is None or before.date <= entry.date:
+        place = path.parent.relative_to(root).as_posix()
+        entry = _sound(place, partial(_read, path.parent, f"{link}/{place}"))
+        before = None if entry is None else found.get((entry.model, entry.frames))
+        if entry is not None and (before is None or before.date <= entry.date):
             found[entry.model, entry.frames] = entry
     entries = list(found.values())
-    return [_row(entry, entries) for entry in entries]
+    rows = [_sound(entry.run.folder.relative_to(root).as_posix(), partial(_row, entry, entries)) for entry in entries]
+    return [row for row in rows if row is not None]
+
+
+def _sound(place: str, read: Callable[[], T]) -> T | None:
+    """What is read of one submission: None, said on stderr, where it is not as it should be. Others go on."""
+    try:
+        return read()
+    except (VtrapError, OSError, ValueError) as error:
+        print(printable(f"left out {place}: {error}"), file=sys.stderr)
+        return None
 
 
 def _read(folder: Path, link: str) -> Submitted:
-    read_chained(folder / RECORDS)
-    run = read_run(folder)
-    facts = run.info
-    model, name = str(facts["submitted_to"]), display_name(str(facts["model"]["name"]))
-    base = facts.get("base")
+    run = read_untouched(folder).run
+    origin = read_typed(Origin, folder / RUN, "submit the run again")
+    model = origin.submitted_to
     return Submitted(
         model=model,
-        base=None if base is None else str(base),
-        trained=facts.get("trained_with"),
+        base=origin.base,
+        trained=origin.trained_with,
         run=run,
-        frames=str(run.scores["frames"]),
-        date=str(facts["date"]),
+        frames=run.scores.frames,
+        date=origin.date,
         records=link,
-        names=frozenset({model} if base else {model, name}),
+        names=frozenset({model} if origin.base else {model, display_name(run.info.model.name)}),
     )
 
 

@@ -66,33 +66,29 @@ def sweep(folders: Sequence[Path], *, names: Sequence[str]) -> dict[str, Any]:
         names: The frames of each.
 
     Returns:
-        JSON: per task the scores, and the change of each step; p-values are adjusted by Holm over all steps.
+        JSON: per task the scores at the frames at which it was scored, and the change of each step; p-values are
+        adjusted by Holm over all steps.
     """
     runs = [read_run(folder) for folder in folders]
     steps = [compare(a, b) for a, b in itertools.pairwise(runs)]
-    scores = [one.scores for one in runs]
+    points: dict[str, list[dict[str, Any]]] = {}
+    for name, one in zip(names, runs, strict=True):
+        for task, facts in one.scores.tasks.items():  # a folder may hold more tasks, of an earlier command
+            if facts.modality == "video":
+                shown = {key: getattr(facts, key) for key in SHOWN}
+                points.setdefault(task, []).append({"frames": name, **shown, "ci": list(facts.ci)})
     moved: list[tuple[str, str, Difference]] = [
         (f"{a} to {b}", row.task, row)
-        for a, b, step in zip(names, names[1:], steps, strict=False)
+        for (a, b), step in zip(itertools.pairwise(names), steps, strict=True)
         for row in step.tasks
-        if scores[0]["tasks"][row.task]["modality"] == "video"
+        if row.task in points
     ]
     tested = [row.p for _, _, row in moved if row.p is not None]
     adjusted = iter(holm(tested))
     return {
         "format": SWEEP_FORMAT,
-        "model": scores[0]["model"],
-        "tasks": {
-            task: [
-                {
-                    "frames": name,
-                    **{key: one["tasks"][task][key] for key in SHOWN},
-                }
-                for name, one in zip(names, scores, strict=True)
-            ]
-            for task, facts in scores[0]["tasks"].items()
-            if facts["modality"] == "video"
-        },
+        "model": runs[0].scores.model,
+        "tasks": points,
         "steps": [
             {
                 "step": step,

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from finished_run import write_info, write_scores
 from test_statistics import check as check_statistics
 
 from vtrap_bench.__main__ import main
@@ -15,14 +16,6 @@ from vtrap_bench.statistics import holm, mcnemar, paired_difference
 
 def write_run(folder, answers, *, label="m", task="toy-video", version=1, frames="16", data="d", finished=True):
     """A run as `run` leaves it. `answers`: (item, ability, cluster, correct)."""
-    info = {
-        "format": 1,
-        "label": label,
-        "frames": frames,
-        "tasks": {task: {"version": version, "data_sha256": data}},
-        "decides": {"model": label, "frames": frames, "dtype": "float32"},
-        "preprocessing": {"family": "f"},
-    }
     with RecordFile(folder / RECORDS) as file:
         file.append(
             Record(
@@ -45,9 +38,11 @@ def write_run(folder, answers, *, label="m", task="toy-video", version=1, frames
             )
             for item, ability, cluster, correct in answers
         )
-    (folder / "run.json").write_text(json.dumps(info))
+        records = list(file.records)
+    task_info = {"version": version, "data_sha256": data}
+    write_info(folder, records, model=label, frames=frames, tasks={task: task_info}, preprocessing={"family": "f"})
     if finished:
-        (folder / "scores.json").write_text(json.dumps({"format": 1, "tasks": {}}))
+        write_scores(folder, records, model=label, frames=frames, version=version)
     return folder
 
 

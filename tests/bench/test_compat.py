@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finished_run import write_info, write_scores
 from test_benchmarks import check, record
 
 from vtrap_bench.compat import (
@@ -149,8 +150,8 @@ def test_the_command_prints_both(tmp_path, capsys):
 
     rows = [replace(graded("mvbench", r, item()), item_id=f"i{n}", key=f"k{n}") for n, r in enumerate(("B", "", "a"))]
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(r.to_json()) + "\n" for r in rows))
-    (tmp_path / "run.json").write_text(json.dumps({"label": "m", "tasks": {}}))
-    (tmp_path / "scores.json").write_text(json.dumps({"format": 1, "tasks": {}}))
+    write_info(tmp_path, rows, model="m")
+    write_scores(tmp_path, rows, model="m")
     assert main(["rescore", str(tmp_path), "--rules", "vlmevalkit"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  mvbench"))
     assert line.split() == ["mvbench", "33.3", "66.7", "1", "0"]

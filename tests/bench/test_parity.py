@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from finished_run import write_info, write_scores
 
 from vtrap_bench.__main__ import main
 from vtrap_bench.backends import Step
 from vtrap_bench.backends.tokens import TOKENS, TokenFile
 from vtrap_bench.parity import parity
 from vtrap_bench.records import RECORDS, Record, RecordFile
-from vtrap_bench.scores import SCORES, SCORES_FORMAT
 
 RECORD = Record(
     key="k0",
@@ -41,15 +41,9 @@ def make(tmp_path):
             file.append(records)
         with TokenFile(folder / TOKENS) as tokens:
             tokens.append({r.key: steps for r in records})
-        info = {
-            "label": name,
-            "decides": {"backend": "transformers", "dtype": "float32", **decides},
-            "tasks": {"toy-video": {"max_new_tokens": 8}},
-            "versions": {},
-            "preprocessing": {},
-        }
-        (folder / "run.json").write_text(json.dumps(info))
-        (folder / SCORES).write_text(json.dumps({"format": SCORES_FORMAT, "tasks": {}}))
+        settings = {"backend": "transformers", "dtype": "float32", **decides}
+        write_info(folder, records, model=name, decides=settings)
+        write_scores(folder, records, model=name)
         return folder
 
     return run

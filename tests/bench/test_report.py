@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_run import write_info
 
 from vtrap_bench import changes, figures, report
 from vtrap_bench.finished import read_run
 from vtrap_bench.records import Record, read_records
-from vtrap_bench.scores import compute
+from vtrap_bench.scores import compute, digest
 from vtrap_bench.statistics import paired_difference, share_interval
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
@@ -84,13 +85,13 @@ def write_run(
     (folder / "records.jsonl").write_text("".join(lines), "utf-8")
     head = {"model": model, "label": Path(model).name, "frames": frames}
     (folder / "scores.json").write_text(json.dumps(_scores(records, head)), "utf-8")
-    (folder / "run.json").write_text(json.dumps({"tasks": {}}), "utf-8")
+    write_info(folder, records, model=model, frames=frames, tasks={t: {"version": 1} for t in tasks})
     return folder
 
 
 def _scores(records: list[Record], head: dict[str, str]) -> dict[str, Any]:
     """What `vtrap_bench.scores.compute` makes, with fewer resamples; one test below checks that the forms agree."""
-    scores: dict[str, Any] = {"format": 1, **head, "tasks": {}}
+    scores: dict[str, Any] = {"format": 1, **head, "tasks": {}, "records_sha256": digest(records)}
     for task in dict.fromkeys(r.task for r in records):
         rows = [r for r in records if r.task == task]
         groups = {a: [r for r in rows if r.ability == a] for a in ABILITIES[task]}
@@ -506,9 +507,10 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path) -> None:
     (base / "records.jsonl").write_text("".join(lines[:-3]))
     with pytest.raises(UsageError, match="27 of the 30 items of toy-video"):
         read_run(base)
-    scores = json.loads((fewer / "scores.json").read_text())
-    scores["tasks"]["toy-image"]["version"] = 2
-    (fewer / "scores.json").write_text(json.dumps(scores))
+    for name in ("scores.json", "run.json"):
+        found = json.loads((fewer / name).read_text())
+        found["tasks"]["toy-image"]["version"] = 2
+        (fewer / name).write_text(json.dumps(found))
     with pytest.raises(UsageError, match="versions 2 and 1 of toy-image"):
         report.write_report([fewer, write_run(tmp_path / "c", model="c", frames="4", items=5)], out=tmp_path / "out")
 

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from finished_run import write_info, write_scores
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 
@@ -28,7 +29,6 @@ from hub_cards.report_rows import report_rows
 from hub_cards.results import Estimate, ResultRow
 from vtrap_bench.changes import build, read_runs
 from vtrap_bench.records import Record, RecordFile
-from vtrap_bench.scores import compute
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
 
@@ -216,7 +216,9 @@ def call(module: ModuleType, *words: object) -> int:
     return run(parser.parse_args([str(word) for word in words]))
 
 
-def write_run(folder: Path, *, model: str, frames: str, right: float, limit: int | None = None) -> Path:
+def write_run(
+    folder: Path, *, model: str, frames: str, right: float, limit: int | None = None, hub_revision: str | None = None
+) -> Path:
     """A finished run of toy-image and toy-video, as the benchmark writes it, with a share `right` of right answers."""
     records = []
     for task in ("toy-image", "toy-video"):
@@ -245,13 +247,9 @@ def write_run(folder: Path, *, model: str, frames: str, right: float, limit: int
     folder.mkdir(parents=True)
     with RecordFile(folder / "records.jsonl") as file:
         file.append(records)
-    head = {"model": model, "label": Path(model).name, "frames": frames}
-    tasks = [TASKS["toy-image"], TASKS["toy-video"]]
-    (folder / "scores.json").write_text(json.dumps(compute(tasks, records, head=head, seed=0)))
-    counts = {t.name: {"items": 20, "limit": limit} for t in tasks}
-    (folder / "run.json").write_text(
-        json.dumps({"format": 1, "tasks": counts, "model": {"name": model, "weights": {}}})
-    )
+    write_scores(folder, records, model=model, frames=frames)
+    limits = {task: {"limit": limit} for task in ("toy-image", "toy-video")}
+    write_info(folder, records, model=model, frames=frames, tasks=limits, hub_revision=hub_revision)
     return folder
 
 
@@ -321,7 +319,9 @@ def test_submit(tmp_path: Path, runs: list[Path], capsys: pytest.CaptureFixture[
 
 
 def test_submit_says_what_would_be_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cut = write_run(tmp_path / "cut", model="Qwen/Qwen2.5-VL-3B-Instruct", frames="4", right=0.5, limit=20)
+    cut = write_run(
+        tmp_path / "cut", model="Qwen/Qwen2.5-VL-3B-Instruct", frames="4", right=0.5, limit=20, hub_revision="c" * 40
+    )
     assert call(vtrap_bench.submit, cut, "--model", "other/model", "--dry-run", tmp_path / "hub") == 0
     said = capsys.readouterr().err
     assert "The run scored Qwen/Qwen2.5-VL-3B-Instruct, not other/model" in said

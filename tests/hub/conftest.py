@@ -99,9 +99,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def write_run(tmp_path: Path, checkpoint: Path):
     """Write finished runs of the checkpoint, as `vtrap_bench run` leaves them."""
+    from finished_run import write_info, write_scores
+
     from hub_cards.readback import file_sha256
     from vtrap_bench.records import Record, RecordFile
-    from vtrap_bench.scores import compute
     from vtrap_bench.tasks import TASKS
 
     def write(name: str, *, frames: str = "4", right: float = 0.5, items: int = 20) -> Path:
@@ -121,12 +122,9 @@ def write_run(tmp_path: Path, checkpoint: Path):
         folder.mkdir()
         with RecordFile(folder / "records.jsonl") as file:
             file.append(records)
-        head = {"model": str(checkpoint), "label": checkpoint.name, "frames": frames}
-        (folder / "scores.json").write_text(json.dumps(compute(tasks, records, head=head, seed=0)))
+        write_scores(folder, records, model=str(checkpoint), frames=frames)
         weights = {"model.safetensors": file_sha256(checkpoint / "model.safetensors")}
-        run = {"format": 1, "model": {"name": str(checkpoint), "weights": weights}, "bootstrap": {"seed": 0}}
-        run["tasks"] = {task.name: {"items": items, "limit": None} for task in tasks}
-        (folder / "run.json").write_text(json.dumps(run))
+        write_info(folder, records, model=str(checkpoint), frames=frames, weights=weights)
         return folder
 
     return write
