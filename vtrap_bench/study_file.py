@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from vtrap_bench.tasks import TASKS, select_tasks
+from vtrap_bench.tasks.locate import present
 from vtrap_data.budgets.allocate import STRATEGIES as ALLOCATE
 from vtrap_data.errors import UsageError, cut
 from vtrap_data.parsing import parse_yaml
@@ -149,11 +150,12 @@ def _study(data: object) -> Study:
     if not seeds:
         raise UsageError("seeds is empty: give at least one, for example [0]")
     _unique(seeds, "seeds", "seed")
+    benchmarks = Path(_text(found["benchmarks"], "benchmarks")) if found.get("benchmarks") is not None else None
     return Study(
         model=_text(found["model"], "model"),
         corpus=Path(_text(found["corpus"], "corpus")),
-        benchmarks=Path(_text(found["benchmarks"], "benchmarks")) if found.get("benchmarks") is not None else None,
-        tasks=_tasks(found["tasks"]),
+        benchmarks=benchmarks,
+        tasks=_tasks(found["tasks"], benchmarks=benchmarks),
         settings=settings,
         common_frames=_whole(found["common_frames"], "common_frames", least=1),
         seeds=seeds,
@@ -258,13 +260,14 @@ def _list(data: object, where: str) -> list[Any]:
     return data
 
 
-def _tasks(data: object) -> tuple[str, ...]:
+def _tasks(data: object, *, benchmarks: Path | None) -> tuple[str, ...]:
     for name in (names := _list(data, "tasks")):
         if name not in (*TASKS, "image", "video"):
             raise UsageError(f"tasks names {_show(name)}, which is none; there are {', '.join(TASKS)}, image, video")
     if not names:
         raise UsageError("tasks is empty: name at least one")
-    return tuple(t.name for t in select_tasks(",".join(names)))
+    at_hand = present(TASKS.values(), benchmarks=benchmarks)
+    return tuple(t.name for t in select_tasks(",".join(names), present=at_hand))
 
 
 def _text(data: object, where: str) -> str:
