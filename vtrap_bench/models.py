@@ -14,12 +14,14 @@ from vtrap_data.encoding.models import ModelRef, resolve, without_network
 from vtrap_data.errors import UsageError, first_line
 from vtrap_data.files import canonical_json
 from vtrap_data.json_object import read_json_object
-from vtrap_data.trained import PREPROCESSING, SUMMARY
+from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
 
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (".json", ".jinja", ".txt", ".model")
 # Says how a checkpoint was made, not what it answers.
-_NOT_THE_MODEL = frozenset({"trainer_state.json", SUMMARY, PREPROCESSING, "all_results.json"})
+_NOT_THE_MODEL = frozenset(
+    {"trainer_state.json", SUMMARY, PREPROCESSING, SETTINGS, "all_results.json", "progress.json"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
