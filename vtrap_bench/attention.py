@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from vtrap_bench.models import LocalModel, local_model, saved_dtype
+from vtrap_bench.run_settings import device_of
 from vtrap_bench.statistics import paired_difference
 from vtrap_bench.tasks import TASKS, Task
 from vtrap_bench.tasks.locate import ensure
@@ -78,8 +79,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{len(args.models)} models: give one, or two (before and after)")
     if args.limit < 1:
         raise UsageError(f"--limit {args.limit} must be at least 1")
+    if args.frames is not None and args.frames < 1:
+        raise UsageError(f"--frames {args.frames} must be at least 1; leave it out for the packed budgets")
     if args.profile not in task.profiles:
         raise UsageError(f"--profile {args.profile!r}: task {task.name} has {', '.join(task.profiles)}")
+    device_of(args.device)
     root = ensure(task, benchmarks=args.benchmarks)
     data = PackedDataset(root, frames=args.frames if args.frames and task.modality == "video" else "hybrid")
     models = [local_model(name) for name in args.models]
@@ -99,14 +103,14 @@ def measure(models: Sequence[LocalModel], task: Task, data: PackedDataset, *, ar
     Returns:
         `json`: the content of `attention.json`; `overlays`: PNG files by name.
     """
-    from vtrap_bench.backends.transformers_backend import DTYPES, default_device
+    from vtrap_bench.backends.transformers_backend import DTYPES
     from vtrap_bench.boxes import boxes_for, read_boxes
     from vtrap_bench.gaze import GROUPS, Gazer
 
     given = {} if args.boxes is None else read_boxes(args.boxes)
     ids = data.column("item_id")
     order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())[: args.limit]
-    device = default_device() if args.device == "auto" else args.device
+    device = device_of(args.device)
     profile = task.profiles[args.profile]
     looks: list[list[Look]] = []
     for model in models:

@@ -153,12 +153,12 @@ class RecordFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, records: Iterable[Record]) -> None:
-        """Add records and wait until they are on the disk."""
-        new = list(records)
+    def append(self, records: Iterable[Record]) -> list[Record]:
+        """Add records and wait until they are on the disk. Returns them as they will be read."""
+        new: list[Record] = []
         lines = []
         chain = self.chain
-        for record in new:
+        for record in records:
             row = record.to_json()
             text = json.dumps(row, ensure_ascii=False, allow_nan=False)
             try:
@@ -166,6 +166,8 @@ class RecordFile:
             except UnicodeEncodeError:  # replaced before it is hashed: the row is hashed as it will be read
                 line = text.encode(errors="replace")
                 row = json.loads(line)
+                record = Record.from_json(row)  # so must what is counted and hashed in memory be
+            new.append(record)
             chain = next_link(chain, row)
             lines.append(line[:-1] + f', "{CHAIN}": "{chain}"}}\n'.encode())
         self._file.write(b"".join(lines))
@@ -173,6 +175,7 @@ class RecordFile:
         os.fsync(self._file.fileno())
         self.records.extend(new)
         self.chain = chain
+        return new
 
 
 def next_link(chain: str, row: Mapping[str, Any]) -> str:

@@ -62,6 +62,13 @@ def check(settings: RunSettings) -> None:
     """
     if settings.limit is not None and settings.limit < 1:
         raise UsageError(f"--limit {settings.limit} must be at least 1")
+    if settings.seed < 0:
+        raise UsageError(f"--seed {settings.seed} must be 0 or more")
+    for option, text in (("--label", settings.label), ("--model", settings.model)):
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{option} {text!r} is not UTF-8, so it cannot be written down: give another") from None
     if settings.batch_size < 1:
         raise UsageError(f"--batch-size {settings.batch_size} must be at least 1")
     if settings.serving.concurrency < 1:
@@ -74,11 +81,43 @@ def check(settings: RunSettings) -> None:
 
 def loading(settings: RunSettings, model: LocalModel) -> BackendSettings:
     """How the backend loads the model."""
-    from vtrap_bench.backends.transformers_backend import DTYPES, default_device
+    from vtrap_bench.backends.transformers_backend import DTYPES
 
-    device = default_device() if settings.device == "auto" else settings.device
+    device = device_of(settings.device)
     dtype = settings.dtype
     if dtype == "auto":
         saved = saved_dtype(model.folder)
         dtype = saved if saved in DTYPES and not device.startswith("cpu") else "float32"
     return BackendSettings(model=model.ref, dtype=dtype, device=device, serving=settings.serving)
+
+
+def device_of(given: str) -> str:
+    """The device that `--device` names, as torch names it.
+
+    Raises:
+        UsageError: There is none such here.
+    """
+    import torch
+
+    from vtrap_bench.backends.transformers_backend import default_device
+
+    if given == "auto":
+        return default_device()
+    try:
+        device = torch.device(given)
+        if device.type == "cuda":  # asked so that CUDA is not begun in this process, which vLLM forks
+            there = (device.index or 0) < torch.cuda.device_count()
+        else:
+            torch.empty(1, device=device).item()  # "meta" holds nothing
+            there = True
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = False
+    if not there:
+        raise UsageError(f"--device {given!r}: there is none such here; give auto, cpu{_gpus()}")
+    return given
+
+
+def _gpus() -> str:
+    import torch
+
+    return "".join(f", cuda:{number}" for number in range(torch.cuda.device_count()))

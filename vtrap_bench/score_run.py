@@ -8,7 +8,6 @@ killed is one whose other processes are all dead.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -39,6 +38,7 @@ from vtrap_bench.run_file import (
 from vtrap_bench.run_settings import RunSettings, loading
 from vtrap_data.encoding.manifest import differences
 from vtrap_data.errors import UsageError
+from vtrap_data.parsing import parse_json, typed
 
 _LOOK = 0.2
 """Seconds between two looks at what other processes have finished, for one that has nothing else to do."""
@@ -134,8 +134,9 @@ def _finished(settings: RunSettings, plan: _Plan, answered: Answered) -> dict[st
             f"{stray[0].item_id}): choose another --out"
         )
     try:
-        scores: dict[str, Any] = json.loads((settings.out / scoring.SCORES).read_bytes())
-    except (OSError, ValueError):
+        scores: dict[str, Any] = parse_json((settings.out / scoring.SCORES).read_bytes())
+        typed(scoring.Scores, scores, known_only=True)
+    except (OSError, ValueError):  # not there, or damaged: they are computed again
         return None
     now = read_info(settings.out) or {}
     same = all(now.get(k) == plan.info[k] for k in ("label", "bootstrap", "tasks"))
@@ -210,8 +211,7 @@ def _work(
             if (one := ahead.next()) is not None:
                 found = ask(backend(), one.batch, one.ready.result(), plan.benches[one.batch[0].task], settings)
                 tokens.append(found.tokens)
-                part.append(found.records)
-                answered.add(found.records, written_to=part.path)
+                answered.add(part.append(found.records), written_to=part.path)
                 if found.failure is not None:
                     # What was answered before the failure is recorded; then the run ends with it.
                     raise found.failure
