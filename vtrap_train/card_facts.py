@@ -38,6 +38,8 @@ RECIPE = (
     "seed",
 )
 OUTCOME = ("steps", "samples", "mean_frames", "visual_tokens", "train_loss", "skipped", "seconds")
+ADAPTER = "adapter/adapter_config.json"
+PLACES = ("/", "./", "../", "~", "file:")
 LIBRARIES = ("vtrap", "torch", "transformers", "trl")
 
 
@@ -52,23 +54,24 @@ def model_facts(folder: Path, model_id: str, *, licence: str) -> ModelFacts:
     preprocessing = read_json_object(folder / PREPROCESSING, remedy)
     settings = read_json_object(folder / SETTINGS, remedy)
     try:
-        base, revision = _base(str(summary["model"]))
+        base, revision = _base(summary)
+        shipped = summary["model"] == "toy-vl"
+        link = None
         if licence.lower() == "unknown":
-            licence, link = base_licence(base, revision)
-        else:
-            link = None
+            # It ships with vtrap, under its licence.
+            licence, link = ("apache-2.0", None) if shipped else base_licence(base, revision)
         return ModelFacts(
             model_id=model_id,
             base_model=base,
             base_revision=revision,
-            data=tuple(dict.fromkeys(display_name(part["data"]) for part in summary["data"])),
+            data=tuple(dict.fromkeys(_corpus(part) for part in summary["data"])),
             frames=str(summary["frames"]),
             licence=licence,
             licence_link=link,
             recipe={k: settings[k] for k in RECIPE if settings.get(k) not in (None, [], "", -1)},
             training={k: _short(summary[k]) for k in OUTCOME if k in summary},
             preprocessing=preprocessing,
-            synthetic=base == "toy-vl",
+            synthetic=shipped,
             library_versions={name: found for name in LIBRARIES if (found := _version(name))},
         )
     except (KeyError, TypeError) as error:
@@ -109,19 +112,62 @@ def anonymous(value: Any) -> Any:
         return {key: anonymous(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [anonymous(inner) for inner in value]
-    return display_name(value) if isinstance(value, str) and value.startswith(("/", "./", "../", "~")) else value
+    return display_name(value) if isinstance(value, str) and value.startswith(PLACES) else value
 
 
-def _base(name: str) -> tuple[str, str | None]:
-    """The base model's Hub id and the revision it was taken at; of one that is not on the Hub its name."""
-    from vtrap_data.encoding.models import named, split_revision  # imports torch, which --help has no need of
+def published(folder: Path) -> dict[str, Any]:
+    """What others may see of the files that a training leaves, by name: no places of this machine.
 
-    ref = named(name)
+    Raises:
+        UsageError: One is missing or damaged.
+    """
+    summary = read_json_object(folder / SUMMARY, "finish the training")
+    settings = read_json_object(folder / SETTINGS, "finish the training")
+    if not (summary.get("model_on_hub") or _named(str(summary["model"]))):
+        summary["model"] = settings["model"] = _last(str(summary["model"]))
+    corpora = [{**part, "data": _corpus(part)} for part in summary["data"]]
+    summary["data"] = settings["data"] = corpora
+    for scores in summary.get("evaluations", {}).values():  # the settings of a command, and where its output lies
+        scores.pop("asked", None)
+        scores.pop("error", None)
+    found = {SUMMARY: summary, SETTINGS: settings}
+    if (folder / ADAPTER).is_file():
+        adapter = read_json_object(folder / ADAPTER, "finish the training")
+        if "base_model_name_or_path" in adapter:
+            adapter["base_model_name_or_path"] = _base(summary)[0]
+        found[ADAPTER] = adapter
+    return {name: anonymous(value) for name, value in found.items()}
+
+
+def _base(summary: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The base model's Hub id and the revision it was taken at; of one that did not come from the Hub its name.
+
+    What a folder is called may be somebody else's id on the Hub, so it is the training that says where it came from.
+    Those of earlier versions did not: then only named models are known to be there.
+    """
+    name = str(summary["model"])
+    if hub := summary.get("model_on_hub"):
+        return str(hub["id"]), hub["revision"]
+    ref = None if "model_on_hub" in summary and name != "toy-vl" else _named(name)
     if ref is None:
-        base, revision = split_revision(name)
-        on_hub = revision and HUB_ID.fullmatch(base) and not Path(name).exists()  # what lies there is meant, as it is
-        return (base, revision) if on_hub else (display_name(name), None)
+        return _last(name), None
     return (ref.path, ref.revision) if HUB_ID.fullmatch(ref.path) else (ref.name, None)
+
+
+def _named(name: str) -> Any:
+    from vtrap_data.encoding.models import named  # imports torch, which --help has no need of
+
+    return named(name)
+
+
+def _corpus(part: Mapping[str, Any]) -> str:
+    """The Hub id of a corpus; of one that did not come from the Hub, or of which it is not known, its name."""
+    hub = part.get("on_hub")
+    return str(hub["id"]) if hub else _last(str(part["data"]))
+
+
+def _last(place: str) -> str:
+    return place.replace("\\", "/").rstrip("/").rpartition("/")[2] or place
 
 
 def base_licence(base: str, revision: str | None) -> tuple[str, str | None]:
@@ -131,8 +177,6 @@ def base_licence(base: str, revision: str | None) -> tuple[str, str | None]:
     from hub_cards.errors import Failed, Refused
     from hub_cards.repository import Repository
 
-    if base == "toy-vl":
-        return "apache-2.0", None  # ships with vtrap, under its licence
     if not HUB_ID.fullmatch(base):
         return "unknown", None
     try:

@@ -321,6 +321,16 @@ class Mixture:
             for number, (part, dataset) in enumerate(zip(self.parts, self.datasets, strict=True))
         ]
 
+    def on_hub(self) -> list[dict[str, str | None] | None]:
+        """For each part the `id` on the Hub that it came from and the `revision` (None: the newest); None: local."""
+        found: list[dict[str, str | None] | None] = []
+        for part, dataset in zip(self.parts, self.datasets, strict=True):
+            name, revision = split_revision(part.location)
+            local = "://" in part.location or (Path(part.location).expanduser() / INDEX).is_file()
+            commit = dataset.root.name if dataset.root.parent.name == "snapshots" else revision
+            found.append(None if local else {"id": name, "revision": commit})
+        return found
+
 
 def _groups(dataset: PackedDataset, turns: Turns) -> list[tuple[int, ...]]:
     """Numbers of the items that make up each row: one, or all about a medium, in the order they are stored in."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.push_command import add_push_arguments, explained, say_rendered, send
 from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
-from vtrap_train.card_facts import anonymous, model_facts, trade_off
+from vtrap_train.card_facts import model_facts, published, trade_off
 
 EXAMPLES = """\
 examples:
@@ -30,12 +32,52 @@ on when it is run again.
 
 # Weights of an earlier version that would be loaded beside, or instead of, the new ones.
 OWNED = ("*.safetensors", "*.safetensors.index.json", "adapter/*")
-# Pickles, which run code when they are loaded, and the state of the optimiser are nothing to publish.
-NEVER = (".bin", ".pt", ".pth", ".pkl")
-# What else a training leaves is about this machine: shards that were skipped, scores of checkpoints.
-STATE = ("trainer_state.json", "progress.json", "latest", "zero_to_fp32.py", "skipped.jsonl", "eval.jsonl")
-FOLDERS = ("adapter/", "additional_chat_templates/")
-"""Those that belong to a model. Others hold checkpoints, trackers' logs, and questions and answers of benchmarks."""
+# What `save_pretrained` writes of model, processor and tokenizer; an adapter; what vtrap says about the training.
+SENT = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+    "*processor_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "LICENSE*",
+    "NOTICE*",
+    SUMMARY,
+    SETTINGS,
+    "loss.jsonl",
+)
+# What else a training leaves: the state of the optimiser, shards of this machine, scores, questions and answers.
+KNOWN = (
+    "README.md",
+    PREPROCESSING,
+    "checkpoint-*",
+    "adapter",
+    "eval",
+    "eval.jsonl",
+    "skipped.jsonl",
+    "runs",
+    "trainer_state.json",
+    "progress.json",
+    "latest",
+    "zero_to_fp32.py",
+    "global_step*",
+    "*.pt",
+    "*.pth",
+    "*.bin",
+)
+"""Nothing is said about leaving these out. By the first part of their path."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
                 f"The licence of the weights is not known, and the card of {facts.base_model} on the Hub gives none: "
                 "say it with --licence."
             )
+        _say_left_out(folder)
         if args.dry_run is None:
             if blocked:
                 raise UsageError(f"{folder} may not be published: {' '.join(blocked)}")
@@ -101,9 +144,7 @@ def _publish(
     from hub_cards.verifying import ReadBack
 
     files: dict[str, Content] = {upload.path: folder / upload.path for upload in _uploads(folder)}
-    record = {
-        name: _json(anonymous(read_json_object(folder / name, "finish the training"))) for name in (SUMMARY, SETTINGS)
-    }
+    record = {name: _json(value) for name, value in published(folder).items()}
     shown = replace(facts, figure=figure.name) if figure is not None else facts
     if figure is not None:
         files[figure.name] = figure
@@ -123,7 +164,12 @@ def _publish(
         # No table: what was measured is the finished model.
         card = model_card(replace(facts, table=(), training={}, checkpoint=step.name, checkpoints=()))
         parts: dict[str, Content] = {upload.path: step / upload.path for upload in _uploads(step)}
-        parts |= {**record, "README.md": card.encode(), PREPROCESSING: preprocessing}
+        parts |= {
+            SUMMARY: record[SUMMARY],
+            SETTINGS: record[SETTINGS],
+            "README.md": card.encode(),
+            PREPROCESSING: preprocessing,
+        }
         read_back = ReadBack("vtrap_train.readback", (), local=step)
         send(Publication(**common, files=parts, read_back=read_back, tag=step.name, aside=True))
     return 0
@@ -150,14 +196,20 @@ def checkpoints(folder: Path) -> list[Path]:
 def _uploads(folder: Path, *, root: Path | None = None) -> list[Upload]:
     """What of a checkpoint is sent as it is, by its path from `root` (the folder itself unless given)."""
     prefix = "" if root is None or root == folder else f"{folder.relative_to(root).as_posix()}/"
-    return [
-        Upload(prefix + upload.path, upload.bytes)
-        for upload in list_uploads(folder)
-        if ("/" not in upload.path or upload.path.startswith(FOLDERS))
-        and not upload.path.startswith(STATE)
-        and not upload.path.endswith(NEVER)
-        and upload.path not in ("README.md", PREPROCESSING)
-    ]
+    return [Upload(prefix + upload.path, upload.bytes) for upload in list_uploads(folder) if _fits(upload.path, SENT)]
+
+
+def _say_left_out(folder: Path) -> None:
+    """Whoever put something else there may have meant it to be sent."""
+    found = [u.path for u in list_uploads(folder) if not _fits(u.path, SENT)]
+    others = sorted({first for path in found if not _fits(first := path.partition("/")[0], KNOWN)})
+    if others:
+        shown = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
+        print(f"not sent, as it is no part of the model: {shown}", file=sys.stderr)
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def prepare(model_id: str | None, *, output_dir: Path) -> str:

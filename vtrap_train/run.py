@@ -93,6 +93,9 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     else:
         model = load_model(ref, dtype=dtype, attn_implementation=attention)
     accept_bytes(model, processor)
+    on_hub = None
+    if not Path(ref.path).exists():
+        on_hub = {"id": ref.path, "revision": getattr(model.config, "_commit_hash", None) or ref.revision}
     tied = assert_tied(model)
     frozen = check_groups(arguments.freeze, setting="--freeze")
     if not arguments.lora_r:  # PEFT freezes everything but its adapters itself
@@ -169,7 +172,8 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         "seconds": round(trainer.seconds, 3),
         "seed": config.seed,
         "model": arguments.model,
-        "data": mixture.describe(),
+        "model_on_hub": on_hub,
+        "data": [{**part, "on_hub": hub} for part, hub in zip(mixture.describe(), mixture.on_hub(), strict=True)],
         "sharding": {"setup": config.sharding.setup, "why": config.sharding.why},
         "groups": {
             n: {"parameters": g.parameters, "trainable": g.trainable, "learning_rate": g.learning_rate}

@@ -231,6 +231,8 @@ def test_a_revision_of_a_dataset_on_the_hub_is_what_is_opened(packed, tmp_path, 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert locate("ann/tiny@v1").name == "1" * 40
     assert locate("ann/tiny").name == "0" * 40
+    mixture = Mixture(parse_data(f"ann/tiny@v1,ann/tiny,{packed}"), frames="hybrid", seed=0)
+    assert mixture.on_hub() == [*({"id": "ann/tiny", "revision": commit * 40} for commit in "10"), None]
 
 
 def test_mixture_weights_say_how_often_an_item_is_seen(packed_by_kind, monkeypatch):

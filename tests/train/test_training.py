@@ -75,6 +75,7 @@ def test_summary_and_loss_log_say_what_was_trained_on(straight):
     assert summary == json.loads((out / "training_summary.json").read_text())
     assert (summary["steps"], summary["samples"], summary["frames"]) == (6, 24, "hybrid")
     assert sum(summary["samples_by_modality"].values()) == summary["samples"]
+    assert summary["model_on_hub"] is None and [part["on_hub"] for part in summary["data"]] == [None]
     assert set(summary["loss_by_source"]) == {"toy-videos", "toy-images", "toy-text"}
     assert sum(summary["samples_by_source"].values()) == summary["samples"]
     shares = {k.removeprefix("share/"): v for k, v in log(out)[-1].items() if k.startswith("share/")}
