@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example
 
 SMALL = ["--scorer", "lexical", "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6", "--workers", "0"]
@@ -102,3 +104,17 @@ def fingerprint(batch: Iterable[Example]) -> list[list[str]]:
             digest.update(image.tobytes())
         found.append([example.item.id, digest.hexdigest()])
     return found
+
+
+def spoiled(source: Path, root: Path) -> tuple[Path, list[str]]:
+    """A copy with one video no frame of which can be decoded, and the ids of its items."""
+    shutil.copytree(source, root)
+    data = PackedDataset(root)
+    rows = data.rows.to_pylist()
+    sample = data.sample(0)
+    assert sample.video is not None
+    with (root / rows[0]["shard"]).open("r+b") as file:
+        for start in sample.video.frame_bytes[:-1]:
+            file.seek(rows[0]["frames_offset"] + start)
+            file.write(b"\0\0")
+    return root, [item.id for item in sample.items]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shards_media import fingerprint, write_corpus
+from shards_media import fingerprint, spoiled, write_corpus
 from torch.utils.data import DataLoader
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.loading.corpus import Corpus, Part
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.loader import Loader
@@ -135,6 +136,57 @@ def test_a_state_of_another_order_is_refused(packed: Path) -> None:
     ):
         with pytest.raises(UsageError, match="belongs to another order"):
             Loader(corpus, **options).load_state_dict(state)
+
+
+def test_a_state_is_of_the_lengths_that_it_was_made_with(packed: Path) -> None:
+    """With others the rest of the epoch would see items twice, and others never."""
+    lengths = mixture(packed).column("n_frames")
+    options: dict[str, Any] = {"batch_size": 4, "window": 3}
+    state = Loader(mixture(packed), lengths=lengths, **options).state_dict()
+    Loader(mixture(packed), lengths=np.array(lengths, np.int32), **options).load_state_dict(state)
+    with pytest.raises(UsageError, match=r"lengths was [0-9a-f]{16}, is [0-9a-f]{16}"):
+        Loader(mixture(packed), lengths=lengths[::-1], **options).load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_is_bad_costs_its_batch_and_not_the_epoch(packed: Path, tmp_path: Path, workers: int) -> None:
+    root, bad = spoiled(packed / "a", tmp_path / "a")
+    loader = Loader(Corpus(root, seed=1), batch_size=1, workers=workers)
+    expected = [loader.corpus.column("item_id")[row] for row in loader.order(0)]
+    seen: list[str] = []
+    failed: list[int] = []
+    while loader.epoch == 0:
+        try:
+            for (example,) in loader:
+                seen.append(example.item.id)
+        except SampleError as error:
+            assert error.reason == "corrupt" and error.sample.startswith("0000")
+            failed.append(loader.batch)
+            again = Loader(Corpus(root, seed=1), batch_size=1)
+            again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+            loader = again if workers == 0 else loader
+    assert seen == [name for name in expected if name not in bad]
+    assert failed == [place + 1 for place, name in enumerate(expected) if name in bad]
+
+
+def too_large(batch: list[Any]) -> list[Any]:
+    raise SampleError(batch[0].item.id, Reason.TOO_LONG, "9 tokens of 8")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_come_out_of_workers_as_they_are(packed: Path, tmp_path: Path, workers: int) -> None:
+    loader = Loader(Corpus(packed / "a", shuffle=False), batch_size=2, workers=workers, transform=too_large)
+    with pytest.raises(SampleError, match=r"^q0-order: too-long: 9 tokens of 8$"):
+        next(iter(loader))
+    shutil.copytree(packed / "a", tmp_path / "a")
+    corpus = Corpus(tmp_path / "a", shuffle=False)
+    for shard in (tmp_path / "a/data").iterdir():
+        shard.unlink()
+    broken = Loader(corpus, batch_size=2, workers=workers)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="cannot be opened: No such file"):
+            next(iter(broken))
+        assert broken.batch == 0, "a shard that is put back is to be read"
 
 
 def test_wrong_use_is_refused(packed: Path) -> None:

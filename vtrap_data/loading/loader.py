@@ -6,7 +6,9 @@ does not depend on them, and a state that counts what was handed out, not what w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import SampleError, UsageError, VtrapError
 from vtrap_data.loading.corpus import Corpus
 from vtrap_data.loading.order import ORDER_VERSION, check_state, group_by_length
 from vtrap_data.samples import Example
@@ -24,6 +26,11 @@ Batch = TypeVar("Batch")
 
 class Loader(Generic[Batch]):
     """Batches of a corpus, epoch after epoch. One iteration is what is left of one epoch.
+
+    An iteration ends with the error of a batch that cannot be made, in workers as without them. After a SampleError
+    (one sample is bad: a frame of it, or what `transform` makes of it) the place is behind that batch, and another
+    iteration goes on with the next. After any other (a shard that is missing or cut off) it is before that batch,
+    which comes again.
 
     Args:
         corpus: What to read.
@@ -80,11 +87,15 @@ class Loader(Generic[Batch]):
         self.window = window
         self.drop_last = drop_last
         self._lengths = None if lengths is None else np.asarray(lengths, dtype=np.int64)
+        # Made once: a state is asked for after every batch.
+        self._lengths_hash = (
+            None if self._lengths is None else hashlib.sha256(self._lengths.tobytes()).hexdigest()[:16]
+        )
         self.epoch = 0
         self.batch = 0
         """Batches of this epoch that were handed out."""
         self._read = _Batches(corpus, transform)
-        self._batches: DataLoader[Batch] | None = None
+        self._batches: DataLoader[Batch | _Failed] | None = None
         if workers:
             self._batches = DataLoader(
                 self._read,
@@ -103,6 +114,9 @@ class Loader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._here() if self._batches is None else self._batches:
+            if isinstance(batch, _Failed):
+                self.batch += isinstance(batch.error, SampleError)
+                raise batch.error
             self.batch += 1
             yield batch
         self.epoch, self.batch = self.epoch + 1, 0
@@ -135,10 +149,11 @@ class Loader(Generic[Batch]):
             "corpus": self.corpus.fingerprint(),
             "batch_size": self.batch_size,
             "window": grouped,
+            "lengths": self._lengths_hash,
             "drop_last": self.drop_last,
         }
 
-    def _here(self) -> Iterator[Batch]:
+    def _here(self) -> Iterator[Batch | _Failed]:
         """In this process: as a DataLoader does it, without the cost of its profiler and fetcher for every batch."""
         # It draws a seed for each epoch: what is random elsewhere is to go on as it would after that.
         torch.empty((), dtype=torch.int64).random_()
@@ -163,6 +178,13 @@ class _Rest(Sampler[list[int]]):
         return len(self.loader) - self.loader.batch
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """In place of a batch. As a value, because a DataLoader makes errors of workers a RuntimeError."""
+
+    error: VtrapError
+
+
 class _Batches(Dataset[Any]):
     """What runs in the workers."""
 
@@ -171,9 +193,12 @@ class _Batches(Dataset[Any]):
         self.transform = transform
 
     def __getitem__(self, rows: list[int]) -> Any:
-        examples = [self.corpus[row] for row in rows]
-        return examples if self.transform is None else self.transform(examples)
+        try:
+            examples = [self.corpus[row] for row in rows]
+            return examples if self.transform is None else self.transform(examples)
+        except VtrapError as error:
+            return _Failed(error)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Batch | _Failed) -> Batch | _Failed:
     return batch
