@@ -18,13 +18,14 @@ from types import SimpleNamespace
 
 import pyarrow.compute as pc
 import pytest
-from shards_media import fingerprint, write_corpus
+from shards_media import fingerprint, spoiled, write_corpus
 
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import SampleError, UsageError
 from vtrap_data.loading import remote
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.remote import open_remote
 from vtrap_data.loading.stream import Stream
+from vtrap_data.media.tars import tar_members
 from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import PackSettings
 from vtrap_data.shards.pack import pack
@@ -79,7 +80,12 @@ def test_the_state_is_exact_after_every_item(packed: Path) -> None:
         seen = [next(items).item.id for _ in range(stop)]
         other = Stream(packed, seed=1, block=2)
         other.load_state_dict(json.loads(json.dumps(stream.state_dict())))
-        assert seen + [e.item.id for e in other] == expected
+        items = iter(other)
+        seen += [e.item.id for e in islice(items, min(2, 10 - stop))]  # and gone on with twice
+        third = Stream(packed, seed=1, block=2)
+        third.load_state_dict(json.loads(json.dumps(other.state_dict())))
+        assert seen + [e.item.id for e in items] == expected
+        assert seen + [e.item.id for e in third] == expected
     with pytest.raises(UsageError, match="belongs to another order"):
         Stream(packed, seed=2, block=2).load_state_dict(stream.state_dict())
 
@@ -327,6 +333,72 @@ def test_a_damaged_sample_is_named(
                 data, info.size = content, len(content)
             tar.addfile(info, io.BytesIO(data))
     with pytest.raises(UsageError, match=rf"sample {key} of {path.name} is damaged \(.*{said}"):
+        list(Stream(tmp_path / "c", shuffle=False))
+
+
+def test_a_frame_that_cannot_be_decoded_is_got_past(packed: Path, tmp_path: Path) -> None:
+    root, bad = spoiled(packed, tmp_path / "c")
+    expected = [e.item.id for e in Stream(packed, seed=1, block=2)]
+    stream = Stream(root, seed=1, block=2)
+    seen: list[str] = []
+    failed = 0
+    while stream.epoch == 0:
+        try:
+            for example in stream:
+                seen.append(example.item.id)
+        except SampleError as error:
+            assert error.reason == "corrupt"
+            failed += 1
+            again = Stream(root, seed=1, block=2)
+            again.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+            stream = again
+    assert seen == [name for name in expected if name not in bad] and failed == len(bad) > 0
+
+
+@pytest.mark.parametrize("cut", ["after a sample", "after a member", "in a member", "in a header", "to nothing"])
+def test_a_shard_that_is_cut_off_is_told(packed: Path, tmp_path: Path, cut: str) -> None:
+    shutil.copytree(packed, tmp_path / "c")
+    path = tmp_path / "c/data/train-00001.tar"
+    members = list(tar_members(path))
+    second = next(number for number, (name, _) in enumerate(members) if name[:8] != members[0][0][:8])
+    ends = [span.offset + -(-span.size // 512) * 512 for _, span in members]
+    places = {
+        "after a sample": ends[second - 1],
+        "after a member": ends[second],
+        "in a member": members[second][1].offset + 5,
+        "in a header": ends[second - 1] + 100,
+        "to nothing": 0,
+    }
+    os.truncate(path, places[cut])
+    stream = Stream(tmp_path / "c", shuffle=False, block=1)
+    seen: list[str] = []
+    said = r"data/train-00001.tar gives \d of its 2 samples \(.*"
+    if cut == "after a member":
+        said = r"sample 0000\S+ of train-00001.tar is damaged \(its (frames|images).mp is missing.*"
+    with pytest.raises(UsageError, match=said + "run `doctor` on it"):
+        for example in stream:
+            seen.append(example.item.id)
+    assert 0 < len(seen) < 10 and seen == [e.item.id for e in islice(Stream(packed, shuffle=False), len(seen))]
+    # Gone on with once the shard is whole again: nothing is missing.
+    shutil.copyfile(packed / "data/train-00001.tar", path)
+    assert len(seen + [e.item.id for e in stream]) == 10
+
+
+def test_shards_of_another_pack_and_none_at_all_are_told(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed, tmp_path / "c")
+    manifest = json.loads((tmp_path / "c/manifest.json").read_text())
+    for shard, said in (
+        (2, r"data/train-00002.tar gives 1 of its 1 samples \(and more come\)"),
+        (0, r"data/train-00001.tar gives 0 of its 2 samples \(then comes train-00000.tar\)"),
+    ):
+        changed = json.loads(json.dumps(manifest))
+        changed["shards"][shard]["samples"] -= 1
+        (tmp_path / "c/manifest.json").write_text(json.dumps(changed))
+        with pytest.raises(UsageError, match=said):
+            list(Stream(tmp_path / "c", shuffle=False))
+    (tmp_path / "c/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "c/data/train-00001.tar").unlink()
+    with pytest.raises(UsageError, match=r"Unable to find .*train-00001.tar': run `doctor` on it"):
         list(Stream(tmp_path / "c", shuffle=False))
 
 

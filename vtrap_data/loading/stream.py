@@ -8,6 +8,7 @@ and shuffles better.
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -17,13 +18,13 @@ from typing import Any, Literal
 
 from hub_cards.dataset_card import features
 from hub_cards.errors import redact
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import SampleError, UnreachableError, UsageError, first_line
 from vtrap_data.loading.order import ORDER_VERSION, check_state, permutation
 from vtrap_data.loading.remote import read_small
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample
-from vtrap_data.shards.manifest import MANIFEST, parse_manifest
+from vtrap_data.shards.manifest import MANIFEST, Shard, parse_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES
 
 
@@ -32,6 +33,11 @@ class Stream:
 
     The order is a pure function of (seed, epoch): shards in random order, and the items of every `block` samples
     shuffled among themselves. The state is exact; going on reads the shard that was open from its start up to there.
+
+    An iteration ends with a SampleError at an item with a frame or picture that cannot be decoded; the place is then
+    behind that item, and another iteration goes on with the next. It ends with a UsageError where a shard is damaged,
+    cut off or not the one that the manifest names, and with an UnreachableError where one does not come; the place
+    then stays where it was.
 
     Args:
         location: A folder, or an address that fsspec knows: `https://...`, `hf://datasets/owner/name`, `s3://...`.
@@ -84,24 +90,26 @@ class Stream:
 
     def __iter__(self) -> Iterator[Example]:
         rows = self._rows(self.epoch)
-        if self._begin is not None:
-            rows.load_state_dict(self._begin)
-        todo = iter(rows)
-        while True:
-            self._begin = json.loads(json.dumps(rows.state_dict()))
-            held = list(islice(todo, self.block))
-            if not held:
-                break
+        if self._begin is None:
+            self._begin = _state(rows)
+        else:
+            rows.load_state_dict(self._begin)  # which `rows` does not tell before it is iterated
+        todo = self._whole(iter(rows), done=self._blocks * self.block)
+        while held := list(islice(todo, self.block)):
             samples = [(row, self._sample(row)) for row in held]
             places = [(row, sample, number) for row, sample in samples for number in range(len(sample.items))]
             order = range(len(places))
             if self.shuffle:
                 order = permutation(len(places), self.seed, 4, self.epoch, self.rank, self._blocks).tolist()
             for place in islice(order, self._given, None):
-                example = self._example(*places[place])
+                try:
+                    example = self._example(*places[place])
+                except SampleError:
+                    self._given += 1
+                    raise
                 self._given += 1
                 yield example
-            self._blocks, self._given = self._blocks + 1, 0
+            self._begin, self._blocks, self._given = _state(rows), self._blocks + 1, 0
         self.epoch, self._begin, self._blocks, self._given = self.epoch + 1, None, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,10 +129,13 @@ class Stream:
 
     def shards(self, epoch: int) -> list[str]:
         """Addresses of the shards of this rank in the order of an epoch."""
-        names = [f"{self.location}/{shard.path}" for shard in self.manifest.shards]
+        return [f"{self.location}/{shard.path}" for shard in self._shards(epoch)]
+
+    def _shards(self, epoch: int) -> list[Shard]:
+        shards = list(self.manifest.shards)
         if self.shuffle:
-            names = [names[i] for i in permutation(len(names), self.seed, 3, epoch)]
-        return names[self.rank :: self.ranks]
+            shards = [shards[i] for i in permutation(len(shards), self.seed, 3, epoch)]
+        return shards[self.rank :: self.ranks]
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -148,13 +159,48 @@ class Stream:
         declared = Features._from_yaml_list(features())
         for name in (FRAMES, IMAGES):
             declared[name] = List(Image(decode=False))
-        return load_dataset(
-            "webdataset",
-            data_files={"train": self.shards(epoch)},
-            split="train",
-            streaming=True,
-            features=declared,
-            storage_options=self.storage_options or None,
+        try:
+            return load_dataset(
+                "webdataset",
+                data_files={"train": self.shards(epoch)},
+                split="train",
+                streaming=True,
+                features=declared,
+                storage_options=self.storage_options or None,
+            )
+        except FileNotFoundError as error:  # it names the shard
+            raise UsageError(f"{redact(self.location)}: {redact(first_line(error))}: run `doctor` on it") from None
+
+    def _whole(self, rows: Iterator[Mapping[str, Any]], *, done: int) -> Iterator[Mapping[str, Any]]:
+        """The rows behind the `done` first of the epoch, of each shard as many as the manifest says.
+
+        To `datasets` a tar that was cut off after a sample ends there like one that is whole.
+        """
+        for shard in self._shards(self.epoch):
+            for number in range(min(done, shard.samples), shard.samples):
+                row = self._next(rows, shard, number)
+                came = None if row is None else PurePosixPath(row["__url__"] or "").name
+                if row is None or came != PurePosixPath(shard.path).name:
+                    raise self._lacking(shard, number, "the stream ends" if row is None else f"then comes {came}")
+                yield row
+            done = max(0, done - shard.samples)
+        if self._next(rows, shard, shard.samples) is not None:
+            raise self._lacking(shard, shard.samples, "and more come")
+
+    def _next(self, rows: Iterator[Mapping[str, Any]], shard: Shard, number: int) -> Mapping[str, Any] | None:
+        try:
+            return next(rows, None)
+        except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            raise self._lacking(shard, number, first_line(error)) from error
+        except OSError as error:
+            raise UnreachableError(
+                f"{redact(self.location)}/{shard.path} did not come: {first_line(error)}"
+            ) from error
+
+    def _lacking(self, shard: Shard, number: int, why: str) -> UsageError:
+        return UsageError(
+            f"{redact(self.location)}: {shard.path} gives {number} of its {shard.samples} samples ({redact(why)}): "
+            "it is cut off, damaged or of another pack; run `doctor` on it"
         )
 
     def _sample(self, row: Mapping[str, Any]) -> PackedSample:
@@ -205,6 +251,12 @@ class Stream:
         except FramesNotStoredError as error:
             raise FramesNotStoredError(f"{redact(self.location)}: {item.id}: {error}") from None
         return replace(item, budget=self.frames, frame_ids=ids)
+
+
+def _state(rows: Any) -> dict[str, Any]:
+    """Where `datasets` stands, apart from what it goes on changing."""
+    state: dict[str, Any] = json.loads(json.dumps(rows.state_dict()))
+    return state
 
 
 def _member(row: Mapping[str, Any], name: str) -> Any:
