@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,12 +17,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from shards_media import write_corpus
+from shards_media import tree, write_corpus
 
 from vtrap_data.__main__ import main
 from vtrap_data.budgets.allocate import Need, allocate
 from vtrap_data.encoding.judge import how_many
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example, Message, PackedItem
 from vtrap_data.shards.doctor import doctor
@@ -121,6 +122,48 @@ def test_a_killed_run_asks_only_what_it_has_not_heard(packed: Path, tmp_path: Pa
     asked.clear()
     reallocate(packed, tmp_path / "next", strategy="loss", judge=other)
     assert len(asked) == 7 * 4, "what another model said does not count"
+
+
+def test_what_was_heard_behind_a_failed_item_is_kept(packed: Path, tmp_path: Path) -> None:
+    asked: list[tuple[str, int, int]] = []
+    patient = judge_by({}, asked)
+    heard: list[str] = []
+    fourth = threading.Event()
+
+    def stall(at: Any, budgets: Any) -> Any:
+        """The first item fails when three others have been answered and the fourth is under way."""
+        name = at(budgets[0]).item.id
+        if name == "q0-order":
+            assert fourth.wait(20)
+            raise VtrapError("the server stalled")
+        heard.append(name)
+        if len(heard) == 4:
+            fourth.set()
+            time.sleep(0.2)
+        return patient.scores(at, budgets)
+
+    with pytest.raises(VtrapError, match="the server stalled"):
+        reallocate(packed, tmp_path / "new", strategy="loss", judge=replace(patient, scores=stall, at_once=2))
+    (notes,) = tmp_path.iterdir()
+    assert [json.loads(line)[0] for line in notes.read_text().splitlines()[1:]] == heard and len(heard) >= 4
+    asked.clear()
+    reallocate(packed, tmp_path / "new", strategy="loss", judge=patient)
+    assert len(asked) == (7 - len(heard)) * 4
+    reallocate(packed, tmp_path / "plain", strategy="loss", judge=patient)
+    assert tree(tmp_path / "new") == tree(tmp_path / "plain"), "the order in which answers came is not to be seen"
+
+
+@pytest.mark.parametrize("strategy", ["loss", "vlm"])
+def test_what_is_no_number_is_refused_and_not_kept(packed: Path, tmp_path: Path, strategy: str) -> None:
+    for wrong in (float("nan"), float("inf")):
+        judge = judge_by({"q1-order": (1.0, wrong, 1.0, 1.0)}, [])
+        with pytest.raises(VtrapError, match=rf"^q1-order: the model says {wrong} of 4 frames.*another --model"):
+            reallocate(packed, tmp_path / "new", strategy=strategy, judge=judge)
+        notes = tmp_path / ".new.scores.jsonl"
+        assert "q0-order" in notes.read_text() and f'["q1-order", [1.0, {json.dumps(wrong)}' not in notes.read_text()
+        notes.write_text(notes.read_text() + '["q1-order", [1.0, NaN, 1.0, 1.0]]\n')  # as an earlier version left it
+    reallocate(packed, tmp_path / "new", strategy=strategy, judge=judge_by({}, []))
+    assert doctor(tmp_path / "new") == []
 
 
 def test_the_new_corpus_may_lie_anywhere(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

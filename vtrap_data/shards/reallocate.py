@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from vtrap_data.budgets.allocate import DELTA, JUDGED
 from vtrap_data.budgets.demand import Scorer
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.files import sha256_file, write_bytes
 from vtrap_data.media.select import frame_ids
 from vtrap_data.parsing import parse_json
@@ -23,7 +24,7 @@ from vtrap_data.shards.allocation import allocate_again, asked_items, check_agai
 from vtrap_data.shards.asked import Asked, demand_scores
 from vtrap_data.shards.card import write_card
 from vtrap_data.shards.index import count_rows, frame_counts, read_index, write_index
-from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, read_manifest, write_manifest
+from vtrap_data.shards.manifest import INDEX, Manifest, PackSettings, check_folder, read_manifest, write_manifest
 from vtrap_data.shards.pack import packed_item, scorer_versions, shard_limits
 from vtrap_data.shards.stored import StoredSample, read_stored
 from vtrap_data.shards.write import write_shards
@@ -91,6 +92,7 @@ def reallocate(
         seed=old.settings.seed if seed is None else seed,
         name=name or old.settings.name,
     )
+    check_folder(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is not an empty folder: choose another")
     out = out.resolve()  # `.` has no name to which neighbours could be called alike
@@ -140,7 +142,7 @@ def reallocate(
 
 
 def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSettings, *, notes: Path) -> list[Asked]:
-    """Let the judge look at every item, each answer noted before the next question."""
+    """Let the judge look at every item. Answers are noted as they come, whatever becomes of the other questions."""
     at_budget = {budget: judge.opened(source, budget) for budget in judge.looks_at(settings.budgets)}
     place = {name: row for row, name in enumerate(read_index(source, ("item_id",))["item_id"].to_pylist())}
     head = {"corpus": read_manifest(source).index_sha256, "budgets": list(settings.budgets), **judge.facts}
@@ -153,20 +155,47 @@ def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSetti
         # Of its own whatever stands before it: a kill may have cut off the last line.
         file.write("\n")
 
-        def scores(one: Asked) -> Sequence[float]:
-            return judge.scores(lambda budget: at_budget[budget](place[one.id]), settings.budgets)
-
         todo = [one for one in asked if one.id not in known]
-        bar = tqdm(todo, "ask", len(asked), initial=len(asked) - len(todo), unit="item", disable=None)
+        bar = tqdm(total=len(asked), desc="ask", initial=len(asked) - len(todo), unit="item", disable=None)
         pool = ThreadPoolExecutor(judge.at_once)
+
+        def scores(one: Asked) -> tuple[float, ...]:
+            try:
+                said = judge.scores(lambda budget: at_budget[budget](place[one.id]), settings.budgets)
+                return _finite(one.id, said, settings.budgets)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # at once: questions cost time, and some cost money
+                raise
+
+        def note(answer: Future[tuple[float, ...]]) -> None:
+            name = questions.pop(answer)
+            known[name] = answer.result()
+            file.write(json.dumps([name, known[name]]) + "\n")
+            file.flush()
+            bar.update()
+
+        questions = {pool.submit(scores, one): one.id for one in todo}
         try:
-            for one, said in zip(bar, pool.map(scores, todo), strict=True):
-                known[one.id] = tuple(float(score) for score in said)
-                file.write(json.dumps([one.id, known[one.id]]) + "\n")
-                file.flush()
+            for answer in as_completed(list(questions)):
+                note(answer)
         finally:
             pool.shutdown(cancel_futures=True)
+            for answer in [one for one in questions if not one.cancelled() and one.exception() is None]:
+                note(answer)
+            bar.close()
     return [one._replace(scores=known[one.id]) for one in asked]
+
+
+def _finite(name: str, said: Sequence[float], budgets: Sequence[int]) -> tuple[float, ...]:
+    """What a judge says of an item, which is kept for ever: refused where it cannot be compared."""
+    scores = tuple(float(score) for score in said)
+    for budget, score in zip(budgets, scores, strict=True):
+        if not math.isfinite(score):
+            raise VtrapError(
+                f"{name}: the model says {score} of {budget} frames, which cannot be compared: look at the item and "
+                "at what number type the model computes in, or choose another --model"
+            )
+    return scores
 
 
 def _noted(notes: Path, head: Mapping[str, object]) -> dict[str, tuple[float, ...]]:
@@ -180,7 +209,7 @@ def _noted(notes: Path, head: Mapping[str, object]) -> dict[str, tuple[float, ..
     known = {}
     for line in lines[1:]:
         try:
-            name, scores = parse_json(line)
+            name, scores = parse_json(line, nan=False)
             known[name] = tuple(scores)
         except (ValueError, TypeError):
             continue
