@@ -385,7 +385,7 @@ def _preview(args: argparse.Namespace) -> int:
 
     out = args.out or args.dir / "preview.html"
     shown = preview(args.dir, out, limit=args.limit)
-    print(f"{out}: {shown} media items, {out.stat().st_size / 1e6:.1f} MB")
+    print(printable(f"{out}: {shown} media items, {out.stat().st_size / 1e6:.1f} MB"))
     return 0
 
 

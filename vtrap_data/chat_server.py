@@ -49,7 +49,7 @@ class ChatServer:
 
     Raises:
         UsageError: No such address can be, or it holds a password; or the key cannot be sent.
-        VtrapError: The server cannot be reached.
+        VtrapError: The server cannot be reached, or is none that speaks this protocol.
     """
 
     def __init__(
@@ -71,7 +71,10 @@ class ChatServer:
         self._session.mount("http", HTTPAdapter(pool_maxsize=concurrency))
         # As `auth`, so that no other password (of a .netrc, say) takes its place.
         self._session.auth = self._sign
-        listed = self.ask("GET", "/models", None, what="the list of models").get("data") or []
+        what = "the list of models"
+        listed = self.ask("GET", "/models", None, what=what).get("data") or []
+        if not isinstance(listed, list) or not all(isinstance(model, dict) for model in listed):
+            raise VtrapError(f"{what}: {self.where} sent none in OpenAI's form: is --base-url the right address?")
         self.names = tuple(str(model.get("id")) for model in listed)
         self.is_vllm = any(model.get("owned_by") == "vllm" for model in listed)
 

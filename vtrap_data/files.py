@@ -66,3 +66,8 @@ def sha256_file(path: Path) -> str:
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written: file names and arguments, which may be any bytes, hold half surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= one <= "\udfff" for one in text)

@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from vtrap_data.chat_server import ChatServer
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, VtrapError
+
+SAYS = {"models": b'{"data": []}'}
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
             keys.append(self.headers.get("Authorization", ""))
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'{"data": []}')
+            self.wfile.write(SAYS["models"])
 
     serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
@@ -58,4 +60,14 @@ def test_a_key_that_cannot_be_sent_is_not_shown(
 @pytest.mark.parametrize("url", ["http://[x", "http://x:99999/v1", "http://x:y/v1"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--base-url is no address"):
+        ChatServer(url, concurrency=1)
+
+
+@pytest.mark.parametrize("listed", ["5", '["gpt"]', '{"id": "gpt"}', '"gpt"', "[null]"])
+def test_a_list_of_models_that_is_none_is_told(
+    server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    url, _ = server
+    monkeypatch.setitem(SAYS, "models", f'{{"data": {listed}}}'.encode())
+    with pytest.raises(VtrapError, match=r"list of models: the server at 127\.0\.0\.1:\d+ sent none in OpenAI's form"):
         ChatServer(url, concurrency=1)

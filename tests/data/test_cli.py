@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,60 @@ def test_what_reads_the_questions_is_chosen_said_recorded_and_kept(
     (work / "plan.json").write_text(json.dumps({"settings": here["settings"]}))
     assert main(["pack", str(source), "--out", str(tmp_path / "half"), *auto]) == 2
     assert "unfinished pack with other settings (scorer, which was 'embedding'" in capsys.readouterr().err
+
+
+def test_names_that_are_no_unicode_are_refused(
+    source: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    for option in ("--name", "--description"):
+        assert main(["pack", str(source), "--out", out, *SMALL, option, "a\udcff"]) == 2
+        assert f"{option} holds bytes that are no UTF-8, 'a\\udcff'" in capsys.readouterr().err
+    assert main(["budget", str(packed), "--out", out, "--strategy", "fixed:2", "--name", "a\udcff"]) == 2
+    assert "--name holds bytes that are no UTF-8" in capsys.readouterr().err
+    odd = source.with_name("odd\udcff.jsonl")
+    odd.write_bytes(source.read_bytes())
+    assert main(["pack", str(odd), "--out", out, *SMALL, "--name", "fine"]) == 2
+    assert "odd\\udcff.jsonl holds bytes that are no UTF-8: rename it" in capsys.readouterr().err
+    assert not Path(out).exists()
+
+    folder = shutil.copytree(packed, tmp_path / "o\udcff")
+    for words in (
+        ["pack", str(source), "--out", str(folder), *SMALL],
+        ["pack", str(source), "--out", f"{out}\udcff", *SMALL],
+        ["budget", str(packed), "--out", f"{out}\udcff", "--strategy", "fixed:2"],
+        ["doctor", str(folder)],
+    ):
+        assert main(words) == 2
+        assert "\\udcff holds bytes that are no UTF-8: choose another name" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("plan", ["{}", '{"settings": null}', '{"settings": []}', "[]", "no json"])
+def test_a_plan_that_is_none_is_begun_anew(source: Path, tmp_path: Path, plan: str) -> None:
+    work = tmp_path / "out/.work"
+    work.mkdir(parents=True)
+    (work / "plan.json").write_text(plan)
+    rows = source.with_name("one.jsonl")
+    rows.write_bytes(source.read_bytes().splitlines(keepends=True)[-1])
+    assert main(["pack", str(rows), "--out", str(tmp_path / "out"), *SMALL]) == 0
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"budgets": [10**30]}, {"name": "x\ud800"}, {"description": "x\ud800"}, {"strategy": "x\ud800"}]
+)
+@pytest.mark.parametrize("command", [["stats"], ["preview"], ["budget", "--strategy", "fixed:2", "--out"]])
+def test_settings_in_a_manifest_that_cannot_be_are_told(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, command: list[str]
+) -> None:
+    data = json.loads((packed / "manifest.json").read_text())
+    data["settings"] |= change
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    shutil.copy(packed / "index.parquet", tmp_path)
+    name, *more = command
+    assert main([name, str(tmp_path), *more, *([str(tmp_path / "out")] if more else [])]) == 2
+    assert "manifest.json is damaged" in capsys.readouterr().err
 
 
 def sha256_of_weights() -> str:

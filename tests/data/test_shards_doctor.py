@@ -206,6 +206,19 @@ def test_an_index_of_another_corpus_is_found(corpus: Path) -> None:
     assert kinds(corpus) == {FaultKind.INDEX}
 
 
+def with_path(text: str, new: str) -> str:
+    """A card with other data files."""
+    changed, n = re.subn(r"(?m)path: .*train-\*\.tar['\"]?$", f"path: {new}", text)
+    assert n == 1
+    return changed
+
+
+def test_a_card_may_list_several_patterns(corpus: Path) -> None:
+    path = corpus / "README.md"
+    path.write_text(with_path(path.read_text(), '["data/more-*.tar", "data/train-*.tar"]'))
+    assert doctor(corpus) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -214,6 +227,7 @@ def test_an_index_of_another_corpus_is_found(corpus: Path) -> None:
         lambda text: text.replace("data/train-*.tar", "data/test-*.tar"),
         lambda text: text.replace("dataset_info", "other"),
         lambda text: text.replace("---\n", "---\n{", 1),
+        *(lambda text, new=new: with_path(text, new) for new in ("5", '""', "[]", "[5]", "null", "{a: b}", ".")),
     ],
 )
 def test_a_card_that_would_lose_data_is_found(corpus: Path, change: Callable[[str], str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from hub_cards.dataset_card import features
-from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.errors import SampleError, UsageError, cut
 from vtrap_data.files import sha256_file
 from vtrap_data.media import images, jpeg
 from vtrap_data.media.select import FramesNotStoredError, frame_ids
@@ -151,16 +151,23 @@ def _check_card(root: Path, manifest: Manifest) -> Iterator[Fault]:
         front: Any = parse_yaml(parts[1]) if len(parts) == 3 and not parts[0] else None
         infos, configs = front["dataset_info"], front["configs"]
         declared = (infos if isinstance(infos, list) else [infos])[0]["features"]
-        globs = {entry["split"]: entry["path"] for entry in configs[0]["data_files"]}
+        globs = {entry["split"]: _patterns(entry["path"]) for entry in configs[0]["data_files"]}
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        yield fault(f"its front matter has no features and data files ({type(error).__name__})")
+        yield fault(f"its front matter has no features and data files ({type(error).__name__}: {error})")
         return
     if declared != features():
         yield fault("the features it declares are not those of this format: load_dataset would drop or change data")
     for shard in manifest.shards:
-        pattern = globs.get(manifest.settings.split)
-        if pattern is None or not Path(shard.path).match(pattern):
+        if not any(Path(shard.path).match(pattern) for pattern in globs.get(manifest.settings.split, ())):
             yield fault(f"{shard.path} is not among its data files of split {manifest.settings.split!r}")
+
+
+def _patterns(path: Any) -> list[str]:
+    """What a card names as data files: a pattern or a list of them."""
+    patterns = path if isinstance(path, list) else [path]
+    if not all(isinstance(pattern, str) and PurePath(pattern).parts for pattern in patterns):
+        raise TypeError(f"path is {cut(repr(path))}, not a file name or a list of them")
+    return patterns
 
 
 def _check_shard(

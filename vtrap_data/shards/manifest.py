@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vtrap_data.budgets.demand import Scorer
-from vtrap_data.errors import SampleError, UsageError
-from vtrap_data.files import write_bytes
+from vtrap_data.errors import SampleError, UsageError, cut
+from vtrap_data.files import canonical_json, is_unicode, write_bytes
 from vtrap_data.media.size import Fit
 from vtrap_data.parsing import parse_json, typed
 from vtrap_data.samples import FORMAT_VERSION
@@ -96,8 +96,12 @@ class PackSettings:
         """Raise ValueError for what neither a command line nor a corpus, which may come from anywhere, may ask for."""
         if not self.split.isidentifier():  # files are called after it
             raise ValueError(f"--split must be letters, digits and underscores, not {self.split[:60]!r}")
-        if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"--budgets must be 1 or more, not {self.budgets}")
+        for name in ("name", "description"):
+            value = getattr(self, name)
+            if not is_unicode(value):
+                raise ValueError(f"--{name} holds bytes that are no UTF-8, {cut(ascii(value))}: give another --{name}")
+        if not self.budgets or min(self.budgets) < 1 or max(self.budgets) > MOST_SLOTS:
+            raise ValueError(f"--budgets must lie in 1 to {MOST_SLOTS}, not {cut(str(list(self.budgets)))}")
         if not 1 <= self.slots <= MOST_SLOTS:
             raise ValueError(f"--slots must lie in 1 to {MOST_SLOTS}, not {self.slots}")
 
@@ -193,6 +197,7 @@ class Manifest:
 
 def _manifest(data: Any) -> Manifest:
     """The manifest of a corpus that may come from anywhere: it must not make us read or write other files."""
+    canonical_json(data)  # half a surrogate pair can be read, but not written again
     manifest = typed(Manifest, data)
     manifest.settings.check()
     for shard in manifest.shards:
@@ -211,12 +216,23 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     write_bytes(root / MANIFEST, (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def check_folder(root: Path) -> None:
+    """Refuse a folder of whose corpus nothing could be read.
+
+    Raises:
+        UsageError: Its name holds bytes that are no UTF-8, and Arrow opens no such file.
+    """
+    if not is_unicode(str(root)):
+        raise UsageError(f"the name of the folder {root} holds bytes that are no UTF-8: choose another name")
+
+
 def read_manifest(root: Path) -> Manifest:
     """Read the manifest of a packed corpus.
 
     Raises:
-        UsageError: The folder is none, is unfinished, or is of another format version.
+        UsageError: The folder is none, has a name that is no text, is unfinished, or is of another format version.
     """
+    check_folder(root)
     path = root / MANIFEST
     if not path.is_file():
         why = "is not finished (run `pack` again)" if (root / ".work").is_dir() else f"has no {MANIFEST}"

@@ -51,6 +51,7 @@ from vtrap_data.shards.manifest import (
     Note,
     PackSettings,
     Quarantined,
+    check_folder,
     read_manifest,
     write_manifest,
 )
@@ -283,6 +284,7 @@ def _different(old: dict[str, Any], settings: PackSettings) -> str:
 @contextmanager
 def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
     """`out/.work`, for this process alone, with a note of the settings that its contents were made with."""
+    check_folder(out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder")
     work = out / WORK
@@ -299,8 +301,9 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
             old = parse_json((work / PLAN).read_bytes())
         except (OSError, ValueError):
             old = None
-        if isinstance(old, dict) and old.get("settings") != plan["settings"]:
-            different = _different(old["settings"], settings)
+        begun = old.get("settings") if isinstance(old, dict) else None
+        if isinstance(begun, dict) and begun != plan["settings"]:
+            different = _different(begun, settings)
             raise UsageError(
                 f"{out} holds an unfinished pack with other settings ({different}): finish it, remove it, or choose "
                 "another --out"

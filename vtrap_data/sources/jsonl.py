@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 from tqdm import tqdm
 
 from vtrap_data.errors import Reason, SampleError, UsageError
+from vtrap_data.files import is_unicode
 from vtrap_data.media.tars import MediaRoot
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Item, Kind, Message, Role, SourceSample
@@ -88,10 +89,12 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
         The samples and the rejected rows. Rows about the same medium become one sample with several items.
 
     Raises:
-        UsageError: There is no such file or folder, or the file holds no row at all.
+        UsageError: There is no such file or folder, its name is no text, or the file holds no row at all.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give a JSONL file")
+    if not is_unicode(path.name):  # rows are called after it
+        raise UsageError(f"the name of {path} holds bytes that are no UTF-8: rename it")
     root = MediaRoot(path.parent if media_root is None else media_root)
     groups: dict[Any, list[_Row]] = {}
     rejected: list[SampleError] = []
