@@ -69,32 +69,38 @@ def write(messages: Chat, processor: Any, *, spell: Callable[[str], str], prompt
     Raises:
         SampleError: BAD_ROW if the template rewrites earlier turns, so that nobody knows what is learned.
     """
-    if prompt and all(message["role"] != "assistant" for message in messages[1:]):
-        return Script(spell(_render(processor, messages, prompt=True)), [])  # nothing is learned
     text, shown = "", ""
     spans = []
     for i, message in enumerate(messages):
+        if message["role"] != "assistant" or not i:
+            continue  # written with the turn that answers it: what is rendered costs more than all else here
+        asked = _render(processor, messages[:i], prompt=True)
         after = _render(processor, messages[: i + 1], prompt=False)
-        piece = _rest(after, shown, sample)
-        if message["role"] == "assistant" and i:
-            asked = _rest(_render(processor, messages[:i], prompt=True), shown, sample)
-            said = _said(piece, asked, message, processor.tokenizer, sample)
-            spans.append((len(text) + len(asked), len(text) + len(asked) + len(said)))
-            text += asked + said
-        else:
-            text += spell(piece)
+        text += spell(_rest(asked, shown, sample))
+        if after.startswith(asked):
+            said = after[len(asked) :]
+        else:  # the header of a finished turn is another than that of the prompt
+            said = _rest(after, _render(processor, messages[:i], prompt=False), sample)
+            said = said[_place(said, _words(message, sample)[0], sample) :]
+        said = _ended(said, _words(message, sample), processor.tokenizer, sample)
+        spans.append((len(text), len(text) + len(said)))
+        text += said
         shown = after
-    if prompt:
-        text += _rest(_render(processor, messages, prompt=True), shown, sample)
+    if prompt or not spans or messages[-1]["role"] != "assistant":
+        text += spell(_rest(_render(processor, messages, prompt=prompt), shown, sample))
     return Script(text, spans)
 
 
-def _said(piece: str, asked: str, message: dict[str, Any], tokenizer: Any, sample: str) -> str:
-    """What the assistant says in its turn `piece`, after it was `asked`: its words and an end mark."""
+def _words(message: dict[str, Any], sample: str) -> list[str]:
+    """The parts of what the assistant says."""
     words = [part["text"] for part in message["content"] if part["type"] == "text" and part["text"].strip()]
     if not words:
         raise SampleError(sample, Reason.BAD_ROW, "an assistant turn without words")
-    said = piece[len(asked) :] if piece.startswith(asked) else piece[_place(piece, words[0], sample) :]
+    return words
+
+
+def _ended(said: str, words: Sequence[str], tokenizer: Any, sample: str) -> str:
+    """What the assistant says, from its first word on, with an end mark."""
     end = 0  # of the words, from the front: an answer such as ">" may stand in the end mark, too
     for part in words:
         end += _place(said[end:], part.strip(), sample) + len(part.strip())
