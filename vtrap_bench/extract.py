@@ -3,6 +3,7 @@
 Five answer forms: a letter, the text of an option, yes or no, a whole number, free text. Each form has its stages,
 from the plainest reading to the most indirect one; the first that gives exactly one reading wins and is recorded. Two
 readings that contradict each other are no reading: the answer is `unparsed`, which scores as wrong and is counted.
+What the response denies or doubts (`denial.py`) is no reading either.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-EXTRACTOR_VERSION = 2
+from vtrap_bench.denial import Denials, Place
+
+EXTRACTOR_VERSION = 3
 """Part of every run's settings. A change that can alter a value bumps it (CHANGELOG label METRIC)."""
 
 AnswerForm = Literal["letter", "option", "yes-no", "integer", "text"]
@@ -99,12 +102,25 @@ def clean(response: str) -> str:
     """
     if _PLAIN.fullmatch(response):
         return response.strip()
-    text = after_thought(unicodedata.normalize("NFKC", response).replace("\u2019", "'").replace("\u2018", "'"))
+    text = after_thought(plain(response))
     if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
         text = tagged[-1]
     text = _unboxed(text)
     text = re.sub(r"[*`$]|__|^#+\s*|</?[bi]>", "", text, flags=re.MULTILINE)
     return _spaced(text).strip()
+
+
+def plain(text: str) -> str:
+    """Compatibility forms, apostrophes and minus signs as in ASCII: full-width letters, "’", "−".
+
+    A hyphen, figure or en dash right before a digit is a minus sign unless a word or number ends before it ("3–5").
+
+    >>> plain("−5"), plain("7 − 3"), plain("from 3–5 to –2"), plain("－1")
+    ('-5', '7 - 3', 'from 3–5 to -2', '-1')
+    """
+    text = unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("\u2018", "'")
+    text = re.sub(r"(?<![\w)\]])(?<![\w)\]] )\u2212 (?=\d)", "-", text)
+    return re.sub(r"\u2212|(?<![\w)\]])[\u2010-\u2013](?=\d)", "-", text)
 
 
 def after_thought(response: str) -> str:
@@ -147,19 +163,6 @@ def _unboxed(text: str) -> str:
 
 # --- letters ------------------------------------------------------------------------------------------------
 
-_NEGATED = re.compile(
-    r"(?:(?:\b(?:not|never|neither|nor|no|cannot|without|except|rather than|instead of|unlikely to"
-    r"|(?<!without )(?<!no )doubt|(?:anything|everything|all) but)|n't)"
-    r"\s+(?:(?:a|an|the|be|it|is|that|true|case|choose|select|pick|option|choice|answer)\s+)*"
-    r"|(?:不是|不选|不選|不会是|并非|並非|除了|排除)\s*(?:选项|選項)?\s*)[\"'(\[]*$",
-    re.IGNORECASE,
-)
-_DENIED = re.compile(
-    r"[\"')\]]*[.:]?\s*(?:(?:is|are|was|were|seems?|looks?|does|do|can)\s*)?"
-    r"(?:(?:n't\b|n?ot\b|cannot\b|(?:(?:a|an|the)\s+)?(?:wrong|incorrect|false|impossible)\b|ruled out\b)"
-    r"|(?:选项|選項)?(?:是|为|為)?(?:不|错|錯|非)|では(?:な|あり)|じゃな|は(?:違|間違)|[가이은는]\s*(?:아니|틀))",
-    re.IGNORECASE,
-)
 _UNSAID = re.compile(
     r"\b(?:(?:wrong|incorrect|false|other)\s+(?:option|answer|choice|letter|one)\s+(?:is|are|was)"
     r"|(?:错误|錯誤)(?:答案|选项|選項)(?:是|为|為)"
@@ -195,13 +198,16 @@ def _letter(text: str, options: Sequence[str]) -> Extraction:
     named = _mentioned_options(text, options)
     if named.exact is not None:
         return Extraction(letters[named.exact], Stage.EXACT)
-    statement = _letter_statement(text, letters)
+    denials = Denials(_without_denying_options(text, options))
+    statement = _letter_statement(text, letters, denials)
     if statement is not None:
         return statement
-    if leading := _letter_leading(text, any_case):
+    if leading := _letter_leading(text, any_case, denials):
         return Extraction(leading, Stage.LEADING)
 
     mentions = _letter_mentions(_without_options(text, options), letters)
+    if isinstance(mentions, str):
+        return Extraction(mentions, Stage.STATEMENT)
     if mentions is None:  # a letter was ruled out: what is left over is no answer
         return _UNPARSED if len(named.indices) != 1 else Extraction(letters[named.indices[0]], Stage.ONLY_OPTION)
     named_letters = {letters[i] for i in named.indices}
@@ -221,7 +227,7 @@ def _is_word(letter: str, after: str) -> bool:
     return following is not None and following[1].casefold() not in _AFTER_LETTER and len(following[1]) > 1
 
 
-def _letter_statement(text: str, letters: str) -> Extraction | None:
+def _letter_statement(text: str, letters: str, denials: Denials) -> Extraction | None:
     any_case, upper = f"[{letters}{letters.lower()}]", f"[{letters}]"
     patterns = (
         rf"(?i:\b(?:answer|option|choice)\s*{_COPULA}\s*:?\s*{_HEDGE}{_NOUN})[\"'(\[]*({any_case}){_EDGE_AFTER}",
@@ -231,6 +237,7 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
         rf"(?i:\b(?:choose|chose|select|selected|pick|picked|go with)\s+{_NOUN})[\"'(\[]*({upper}){_EDGE_AFTER}",
     )
     last: re.Match[str] | None = None
+    denied: dict[str, int] = {}  # a letter, and where it is denied last
     for match in (m for p in patterns for m in re.finditer(p, text)):
         before, after = text[: match.start()], text[match.end(1) :]
         unsaid = re.search(
@@ -239,12 +246,19 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
             re.IGNORECASE,
         )
         asked = re.match(r"[\"')\]]*\s*\?", after)  # "is the answer D? No, ..."
-        if unsaid or asked or _NEGATED.search(before) or _DENIED.match(after) or _is_word(match[1], after):
+        if _is_word(match[1], after):
+            continue
+        if denials.covers(match.span(1)):
+            denied[match[1].upper()] = max(match.start(1), denied.get(match[1].upper(), 0))
+            continue
+        if unsaid or asked:
             continue
         if last is None or match.start(1) > last.start(1):
             last = match
     if last is None:
         return None
+    if denied.get(last[1].upper(), 0) > last.start(1):
+        return _UNPARSED  # "The answer is B. No, the answer cannot be ... I don't think the answer is B"
     also = re.match(
         rf"[\"')\]]*\s*(?:,|/|&|\bor\b|\band\b|,\s*or\b|,\s*and\b|或者?|和|[、か])\s*(?:maybe\s+|perhaps\s+|possibly\s+)?(?:option\s*)?[\"'(\[]*({upper}){_EDGE_AFTER}"
         r"(?!\s+(?:is|was|are|does|shows|would))",
@@ -255,7 +269,7 @@ def _letter_statement(text: str, letters: str) -> Extraction | None:
     return Extraction(last[1].upper(), Stage.STATEMENT)
 
 
-def _letter_leading(text: str, any_case: str) -> str | None:
+def _letter_leading(text: str, any_case: str, denials: Denials) -> str | None:
     upper = any_case[: len(any_case) // 2] + "]"
     first = re.match(
         rf"[\"']*(?:\(({any_case})\)|\[({any_case})\]|({any_case})[.):](?!\w)"
@@ -264,43 +278,49 @@ def _letter_leading(text: str, any_case: str) -> str | None:
     )
     if first is None:
         return None
-    letter, rest = next(g for g in first.groups() if g).upper(), text[first.end() :]
+    group = next(i for i, g in enumerate(first.groups(), 1) if g)
+    letter, rest = first[group].upper(), text[first.end() :]
     markers = {m[1].upper() for m in re.finditer(rf"(?:^|\s)\(?({any_case})[.):](?=\s|$)", text)}
     listed = len(markers) > 1  # the response repeats the options
     another = re.match(rf"[\"'(\[]*({upper}){_EDGE_AFTER}", rest)
     beside = another and not _is_word(another[1], rest[another.end() :]) and not re.search(r"[a-z]\s*$", first[0])
-    if listed or _DENIED.match(rest) or beside:
+    if listed or denials.covers(first.span(group)) or beside:
         return None
     return letter
 
 
-def _letter_mentions(text: str, letters: str) -> set[str] | None:
-    """The letters that stand alone; None when one of them is denied or supposed ("B is wrong", "if it is B")."""
-    found = set()
+def _letter_mentions(text: str, letters: str) -> set[str] | str | None:
+    """The letters that stand alone; one letter if it is said instead of others ("not A but B"); None when one is
+    denied or supposed ("B is wrong", "if it is B").
+    """
+    places: list[Place] = []
     bracketed = rf"[(\[]([{letters.lower()}])[)\]]"
     for match in re.finditer(rf"{_EDGE_BEFORE}([{letters}]){_EDGE_AFTER}|{bracketed}", text):
-        letter, after = match[1] or match[2], text[match.end() :]
-        before = text[: match.start()]
-        if _is_word(letter, after) or _NAMED_BY_LETTER.search(before):
+        place, before = match.span(match.lastindex or 0), text[: match.start()]
+        if _is_word(text[slice(*place)], text[match.end() :]) or _NAMED_BY_LETTER.search(before):
             continue
-        if _NEGATED.search(before) or _UNSAID.search(before) or _DENIED.match(after):
+        if _UNSAID.search(before):
             return None
-        found.add(letter.upper())
-    return found
+        places.append(place)
+    found = [text[slice(*place)].upper() for place in places]
+    denials = Denials(text)
+    if not any(denials.of(places)):
+        return set(found)
+    instead = denials.corrected(places)
+    return None if instead is None or found.count(found[instead]) > 1 else found[instead]
 
 
 # --- options by their text ----------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*(?!\d|e\d|(?:st|nd|rd|th)\b)|[^\W_]+(?:['-][^\W_]+)*")
 _BREAK = "|"  # stands for punctuation, so that "No, red" is not read as "no red"
-_DENIED_OPTION = re.compile(r" (?:is|are|was|were) (?:not|wrong|incorrect|false)\b| (?:isn't|aren't|wasn't|weren't)\b")
 
 
 class _Named(NamedTuple):
     """Which options a response names.
 
     `exact`: index of the option that the response is, or None. `indices`: where it is none, options whose text it
-    contains as whole words and does not deny.
+    contains as whole words and does not deny anywhere.
     """
 
     exact: int | None
@@ -320,20 +340,46 @@ def squash(text: str) -> str:
 
 
 def _tokens(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
+    folded = plain(text).casefold()
     return [re.sub(r",(?=\d)", "", t) if "," in t else t for t in _TOKEN.findall(folded)]
 
 
-def _with_breaks(text: str) -> str:
-    """The tokens of `text` with a space around each, and ` | ` where punctuation stood between them."""
-    folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
-    parts, end = [], 0
-    for match in _TOKEN.finditer(folded):
-        if folded[end : match.start()].strip():
-            parts.append(_BREAK)
-        parts.append(re.sub(r",(?=\d)", "", match[0]))
-        end = match.end()
-    return f" {' '.join(parts)} "
+class Marked:
+    """A response as words.
+
+    Attributes:
+        text: Its tokens with a space around each, and ` | ` where punctuation stood between them.
+        denials: Those of the response.
+    """
+
+    def __init__(self, text: str) -> None:
+        folded = plain(text).casefold()
+        parts, self._starts, self._ends = [], dict[int, int](), dict[int, int]()
+        end = length = 0
+        for match in _TOKEN.finditer(folded):
+            if folded[end : match.start()].strip():
+                parts.append(_BREAK)
+                length += 2
+            parts.append(re.sub(r",(?=\d)", "", match[0]))
+            self._starts[length + 1] = match.start()
+            length += len(parts[-1]) + 1
+            self._ends[length] = end = match.end()
+        self.text = f" {' '.join(parts)} "
+        self.denials = Denials(folded)
+        self._folded = folded
+
+    def goes_on(self, match: re.Match[str]) -> bool:
+        """Whether a number is one end of a fraction, a time or a range: 3 in "3/4", "3:30", "3–5"."""
+        start, end = self.place(match)
+        before, after = self._folded[max(0, start - 2) : start], self._folded[end : end + 2]
+        ends = self._folded[start].isdigit(), self._folded[end - 1].isdigit()
+        return bool(
+            (ends[0] and re.fullmatch(r"\d[/:^–-]", before)) or (ends[1] and re.fullmatch(r"[/:^–-]\d", after))
+        )
+
+    def place(self, match: re.Match[str], group: int = 0) -> Place:
+        """Where a match in `text` that begins and ends with a token stands in what `denials` are of."""
+        return self._starts[match.start(group)], self._ends[match.end(group)]
 
 
 def _forms(options: Sequence[str]) -> list[str] | None:
@@ -346,15 +392,16 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
     forms = _forms(options)
     if forms is None:
         # Options that differ in punctuation only ("C", "C++"): they are recognised when written out exactly.
-        plain = [" ".join(o.casefold().split()) for o in options]
+        bare = [" ".join(o.casefold().split()) for o in options]
         whole = " ".join(text.casefold().split()).rstrip(".")
-        hits = [i for i, o in enumerate(plain) if o in {whole, f"{whole}."}]
+        hits = [i for i, o in enumerate(bare) if o in {whole, f"{whole}."}]
         return _Named(hits[0] if len(hits) == 1 else None, ())
     if (said := squash(text)) in forms:
         return _Named(forms.index(said), ())
-    marked = _with_breaks(text)
+    whole_text = Marked(text)
+    marked = whole_text.text
     taken: list[tuple[int, int]] = []
-    indices: set[int] = set()
+    mentions: list[tuple[Place, int]] = []
     # Longest first: in "top left" the option "left" is not mentioned.
     for i in sorted(range(len(forms)), key=lambda i: -len(forms[i])):
         words = forms[i].split()
@@ -365,9 +412,12 @@ def _mentioned_options(text: str, options: Sequence[str]) -> _Named:
             if any(match.start() < b and a < match.end() for a, b in taken):
                 continue
             taken.append(match.span())
-            if not _NEGATED.search(marked[: match.start()]) and not _DENIED_OPTION.match(marked, match.end()):
-                indices.add(i)
-    return _Named(None, tuple(sorted(indices)))
+            if not _part_of_a_number(marked, *match.span()) and not whole_text.goes_on(match):
+                mentions.append((whole_text.place(match), i))
+    mentions.sort()
+    denied = whole_text.denials.of([place for place, _ in mentions])
+    said_of = [{i for (_, i), no in zip(mentions, denied, strict=True) if no is wanted} for wanted in (False, True)]
+    return _Named(None, tuple(sorted(said_of[0] - said_of[1])))
 
 
 def _without_options(text: str, options: Sequence[str]) -> str:
@@ -376,6 +426,14 @@ def _without_options(text: str, options: Sequence[str]) -> str:
         return text
     for option in sorted((o for o in options if len(o) > 1), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", " ", text, flags=re.IGNORECASE)
+    return text
+
+
+def _without_denying_options(text: str, options: Sequence[str]) -> str:
+    """The response, as long as it was, without the options that are whole sentences: "he does not run" denies none."""
+    for option in options:
+        if len(option.split()) > 1:
+            text = re.sub(rf"(?<!\w){re.escape(option)}(?!\w)", lambda m: "_" * len(m[0]), text, flags=re.IGNORECASE)
     return text
 
 
@@ -413,26 +471,35 @@ def _yes_no(text: str) -> Extraction:
         return Extraction(_YES_NO[whole], Stage.EXACT)
     if whole in _YES_NO_ABROAD:
         return Extraction(_YES_NO_ABROAD[whole], Stage.EXACT)
-    marked = _with_breaks(text)
-    stated = list(
-        re.finditer(
-            r" (?:the )?(?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?(yes|no)(?= )", marked
-        )
-    )
-    if stated:
-        if _NEGATED.search(marked[: stated[-1].start() + 1]):
-            return _UNPARSED
-        return Extraction(stated[-1][1], Stage.STATEMENT)
+    whole_text = Marked(text)
+    marked, denials = whole_text.text, whole_text.denials
     # Before another word "no" is a determiner ("there is no dog"), which answers nothing by itself.
-    said = list(re.finditer(r" (yes|yep|yeah|nope|no(?= \| |\s*$))(?= )", marked))
-    if any(re.search(r"(?: not|n't)$", marked[: match.start()]) for match in said):
-        return _UNPARSED  # "not yes"
-    readings = {_YES_NO[match[1]] for match in said}
-    if len(readings) != 1:
+    word = (
+        r"((?:yes|yep|yeah)(?! \| i (?:don't think so|do not think so|doubt))"
+        r"|nope|no(?= \| |\s*$| (?:because|since|as)\b))(?= )"
+    )
+    lead = r" (?:the )?(?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?"
+    stated = list(re.finditer(lead + word, marked))
+    denied = [denials.covers(whole_text.place(match, 1), taken_back=False) for match in stated]
+    if True in denied and not _agree(stated, denied):
+        return _UNPARSED
+    if False in denied:
+        last = max(i for i, no in enumerate(denied) if not no)
+        return Extraction(_YES_NO[stated[last][1]], Stage.STATEMENT)
+    said = list(re.finditer(" " + word, marked))
+    denied = denials.of([whole_text.place(match, 1) for match in said], taken_back=False)
+    readings = {_YES_NO[match[1]] for match, no in zip(said, denied, strict=True) if not no}
+    if len(readings) != 1 or not _agree(said, denied):
         return _UNPARSED
     value = readings.pop()
     first = marked.split()[0]
     return Extraction(value, Stage.LEADING if _YES_NO.get(first) == value else Stage.ONLY)
+
+
+def _agree(said: Sequence[re.Match[str]], denied: Sequence[bool]) -> bool:
+    """Whether no word is said at one place and denied at another."""
+    words = [{_YES_NO[m[1]] for m, no in zip(said, denied, strict=True) if no is wanted} for wanted in (False, True)]
+    return not words[0] & words[1]
 
 
 # --- whole numbers ------------------------------------------------------------------------------------------
@@ -449,26 +516,50 @@ _NUMBERS = {
 }
 _BOUND = re.compile(r" (?:at (?:least|most)|(?:more|fewer|less) than|over|under|up to) $")
 _NUMBER = rf"-?\d+(?:\.\d+)?|{'|'.join(_NUMBERS)}"
+# Beside another number word these are parts of it: "one hundred", "thirty two", "3 million", "two and a half".
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_SCALES = "hundreds?|thousands?|millions?|billions?|trillions?|dozens?|lakhs?|crores?|half|point"
+_LARGER_BEFORE = re.compile(rf" (?:{_TENS}|(?:{_SCALES})(?: and)?) $")
+_LARGER_AFTER = re.compile(rf" (?:(?:and )?(?:a |one |an )?(?:{_SCALES})|(?:{'|'.join(_NUMBERS)}))(?= )")
+_COUNTED = re.compile(rf"-?\d[\d.]*|{'|'.join(_NUMBERS)}|{_TENS}")
+
+
+def _part_of_a_number(marked: str, start: int, end: int) -> bool:
+    """Whether words that begin or end with a number are a part of a larger one."""
+    words = marked[start:end].split()
+    before = _COUNTED.fullmatch(words[0]) and _LARGER_BEFORE.search(marked, max(0, start - 30), start)
+    return bool(before or (_COUNTED.fullmatch(words[-1]) and _LARGER_AFTER.match(marked, end)))
 
 
 def _integer(text: str) -> Extraction:
     if (whole := _whole_number(squash(text))) is not None:
         return Extraction(whole, Stage.EXACT)
-    marked = _with_breaks(text)
-    stated = re.findall(rf" (?:answer|count|number|total)(?: is| \|| of)(?: \|)? ({_NUMBER})(?= )", marked)
+    whole_text = Marked(text)
+    marked, denials = whole_text.text, whole_text.denials
+    stated = [
+        match
+        for match in re.finditer(rf" (?:answer|count|number|total)(?: is| \|| of)(?: \|)? ({_NUMBER})(?= )", marked)
+        if not denials.covers(whole_text.place(match, 1))
+    ]
     if stated:
-        value = _whole_number(stated[-1])
+        value = None if _part_of_a_number(marked, *stated[-1].span(1)) else _whole_number(stated[-1][1])
         return _UNPARSED if value is None else Extraction(value, Stage.STATEMENT)
-    found = set()
+    found = []
     for match in re.finditer(rf"(?<= )({_NUMBER})(?= )", marked):
         if match[1] == "one" and re.search(
             r" (?:the|this|that|which|no|each|every|another|only)$", marked[: match.start() - 1]
         ):
             continue  # "the one on the left" counts nothing
-        if _NEGATED.search(marked[: match.start()]) or _BOUND.search(marked[: match.start()]):
+        if _BOUND.search(marked[: match.start()]) or _part_of_a_number(marked, *match.span()):
             return _UNPARSED
-        found.add(_whole_number(match[1]))
-    if len(found) == 1 and (value := found.pop()) is not None:
+        found.append(match)
+    places, values = [whole_text.place(match) for match in found], [_whole_number(match[1]) for match in found]
+    if any(denials.of(places)):
+        instead = denials.corrected(places)
+        if instead is None or values.count(values[instead]) > 1 or (value := values[instead]) is None:
+            return _UNPARSED
+        return Extraction(value, Stage.STATEMENT)
+    if len(set(values)) == 1 and (value := values[0]) is not None:
         return Extraction(value, Stage.ONLY)
     return _UNPARSED
 
@@ -504,4 +595,5 @@ def is_right(value: str | None, answer: str) -> bool:
     if value == answer:
         return True
     symbols = any(not (c.isalnum() or c in " .,!?'\"") for c in value + answer)
-    return not symbols and squash(value) == squash(answer) != ""
+    numbers = all(re.fullmatch(r"-?\d+(?:[.,]\d+)*", plain(said).strip()) for said in (value, answer))
+    return (numbers or not symbols) and squash(value) == squash(answer) != ""

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vtrap_bench.extract import Extraction, Stage, after_thought, clean, extract, squash
+from vtrap_bench.denial import Denials
+from vtrap_bench.extract import Extraction, Marked, Stage, after_thought, clean, extract, plain, squash
 from vtrap_bench.normalise import ocr_form, vqa_accuracy
 from vtrap_data.samples import Item
 from vtrap_data.sources.benchmarks.ocrbench import FORMULAS
@@ -79,9 +80,12 @@ _STATEMENTS = (
     re.compile(r"=\s*"),
     re.compile(r"\b(?:therefore|thus|hence|so)\b,?\s*", re.IGNORECASE),
 )
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
-_EITHER = re.compile(r"\bor\b|/", re.IGNORECASE)
-_NOT = re.compile(r" (?:not|never|no|neither|nor|cannot|isn't|aren't|wasn't) (?:(?:a|an|the|be) )*$")
+# An exponent is no number of its own; a fraction is one ("3/4").
+_NUMBER = re.compile(r"(?<![\w.^/])-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+(?:\.\d+)?(?![\w/]))?(?!/\d)")
+_OR = re.compile(r"\bor\b", re.IGNORECASE)
+_SLASH = re.compile(r"\s*/\s*")
+# The slash of a unit: "60 km/h", "9.8 m/s^2", "5/day".
+_MEASURED = re.compile(r"\d[\s-]*(?:[^\W\d_]|[°%€£µΩ^·])*(?:\d(?=/))?$")
 
 
 def open_answer(response: str, item: Item) -> Grade:
@@ -89,7 +93,7 @@ def open_answer(response: str, item: Item) -> Grade:
 
     Right if the number stated is a reference rounded to two decimals, or a reference stands in the statement as whole
     words, not denied. A statement with two different numbers states a number only if it begins with it; one that
-    offers alternatives ("red or blue") states nothing.
+    offers alternatives ("red or blue", "5 / 6") states nothing. The slash of a unit or a fraction offers none.
     """
     text = clean(response)
     if not text:
@@ -97,10 +101,24 @@ def open_answer(response: str, item: Item) -> Grade:
     tails = (_tail(text, pattern) for pattern in _STATEMENTS)
     said = next((tail for tail in tails if tail), text)
     wanted = read_references(item.answer or "")
-    if _EITHER.search(said) and not any(_EITHER.search(reference) for reference in wanted):
+    if _offers(said) and not any(_offers(reference) or "/" in reference for reference in wanted):
         return _UNPARSED
+    if said != text and Denials(text).rules(text.rindex(said)):
+        return _UNPARSED  # "I don't think the answer is 24"
     value = Extraction(" ".join(said.split()).removesuffix("."), Stage.STATEMENT if said != text else Stage.TEXT)
     return Grade(value, float(any(_states(said, reference) for reference in wanted)))
+
+
+def _offers(said: str) -> bool:
+    """Whether alternatives are named: "red or blue", "red/blue", "5 / 6"; not "3/4", "60 km/h"."""
+    if _OR.search(said):
+        return True
+    for slash in _SLASH.finditer(said):
+        before, after = said[: slash.start()], said[slash.end() :]
+        numbers = before[-1:].isdigit() and re.match(r"-?\d", after) is not None
+        if (numbers and slash[0] != "/") or (not numbers and (after[:1].isdigit() or not _MEASURED.search(before))):
+            return True
+    return False
 
 
 def _tail(text: str, pattern: re.Pattern[str]) -> str:
@@ -110,22 +128,41 @@ def _tail(text: str, pattern: re.Pattern[str]) -> str:
 
 
 def _states(said: str, reference: str) -> bool:
-    number = _number(reference)
+    number, marked = _number(reference), Marked(said)
     if number is not None:
-        numbers = [round(float(n.replace(",", "")), 2) for n in _NUMBER.findall(said)]
+        found = list(_NUMBER.finditer(said))
+        numbers = [_rounded(match[0]) for match in found]
         leading = _NUMBER.match(said.lstrip("$€£ "))
-        return bool(numbers) and numbers[0] == number and (leading is not None or len(set(numbers)) == 1)
+        states = bool(numbers) and numbers[0] == number and (leading is not None or len(set(numbers)) == 1)
+        return states and not Denials(said).covers(found[0].span())
     words = squash(reference)
     if not words:  # signs only
         return said.strip().removesuffix(".") == reference.strip()
-    marked = f" {squash(said)} "
-    where = marked.find(f" {words} ")
-    return where >= 0 and not _NOT.search(marked[: where + 1])
+    if (
+        re.search(rf"/\s*{re.escape(reference)}|{re.escape(reference)}\s*/", said, re.IGNORECASE)
+        and "/" not in reference
+    ):
+        return False
+    return _stands(marked, words) is True
+
+
+def _stands(marked: Marked, words: str) -> bool | None:
+    """Whether these words are said; False if they are denied anywhere, None if they are not there."""
+    written = r"(?: \| | )".join(map(re.escape, words.split()))
+    places = [marked.place(match) for match in re.finditer(rf"(?<= ){written}(?= )", marked.text)]
+    return not any(marked.denials.of(places)) if places else None
 
 
 def _number(text: str) -> float | None:
-    bare = text.strip().strip("$%€£ ").replace(",", "")
-    return round(float(bare), 2) if re.fullmatch(r"-?\d+(?:\.\d+)?", bare) else None
+    bare = plain(text).strip().strip("$%€£ ")
+    return _rounded(bare) if _NUMBER.fullmatch(bare) else None
+
+
+def _rounded(number: str) -> float | None:
+    """To two decimals; None if it cannot be divided."""
+    over, _, under = number.replace(",", "").partition("/")
+    divisor = float(under or 1)
+    return round(float(over) / divisor, 2) if divisor else None
 
 
 def letter_or_open(response: str, item: Item) -> Grade:
@@ -163,8 +200,10 @@ def caption(response: str, item: Item) -> Grade:
         if len(found) > 1:
             return _UNPARSED
         if found:
-            denied = re.search(rf"\b(?:not|isn't|neither)\s+{re.escape(parts[found[0]][0])}\b", text, re.IGNORECASE)
-            if denied and stage is not Stage.EXACT:
+            if (
+                stage is not Stage.EXACT
+                and _stands(Marked(text), squash(parts[found[0]][stage is Stage.ONLY_OPTION])) is False
+            ):
                 return _UNPARSED
             option = item.options[found[0]]
             return Grade(Extraction(option, stage), float(option == item.answer))

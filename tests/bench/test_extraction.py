@@ -29,7 +29,7 @@ def test_golden_covers_every_form_and_stage():
     assert {c["stage"] for c in GOLDEN} == {s.value for s in Stage}
     assert sum(c.get("note") == "reference" for c in GOLDEN) == 26
     assert len({(c["form"], c["response"], *c["options"]) for c in GOLDEN}) == len(GOLDEN)  # no vector twice
-    counts = {"letter": 423, "yes-no": 61, "option": 42, "integer": 41, "text": 5}  # vectors come, but none goes
+    counts = {"letter": 637, "yes-no": 102, "option": 94, "integer": 53, "text": 5}  # vectors come, but none goes
     assert Counter(c["form"] for c in GOLDEN) == counts
 
 
@@ -107,3 +107,29 @@ def test_right_or_wrong(value, answer, right):
 def test_squash_keeps_what_changes_the_meaning():
     assert squash("-3.5") != squash("3.5") != squash("35")
     assert squash("isn't") != squash("is")
+
+
+def test_a_minus_sign_is_one_in_every_writing():
+    for sign in "-\u2212\u2013\uff0d":
+        assert squash(f"{sign}5") == "-5" and is_right("-5", f"{sign}5") and not is_right(f"{sign}5", "5")
+        assert extract(f"It is {sign}5", form="integer").value == "-5"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(
+        (
+            "I don't think {}",
+            "I doubt that {}",
+            "It is unlikely that {}",
+            "There is no evidence that {}",
+            "I can't say {}",
+        )
+    ),
+    st.sampled_from(("the answer is {}", "it is {}", "{} is correct", "it could be {}", "the answer must be {}")),
+    st.sampled_from((("letter", "B"), ("option", "blue"), ("yes-no", "yes"), ("integer", "4"))),
+)
+def test_what_is_denied_is_no_answer(denial, statement, answer):
+    form, said = answer
+    assert extract(statement.format(said), form=form, options=OPTIONS).value is not None
+    assert extract(denial.format(statement.format(said)), form=form, options=OPTIONS) == (None, Stage.UNPARSED)
