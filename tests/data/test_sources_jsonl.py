@@ -52,6 +52,31 @@ def test_both_dialects_give_the_same_item(tmp_path: Path) -> None:
     assert (sample.source, sample.licence, sample.redistributable) == ("rows", "unknown", None)
 
 
+def shown(*names: str | None) -> list[dict[str, Any]]:
+    """A question that shows images as typed parts; None: one without a name."""
+    parts = [{"type": "image"} if name is None else {"type": "image", "image": name} for name in names]
+    return [
+        {"role": "user", "content": [*parts, {"type": "text", "text": "Which?"}]},
+        {"role": "assistant", "content": "a"},
+    ]
+
+
+def test_media_that_are_named_twice_are_stored_once(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"image": "a.png", "images": ["./a.png"], "conversations": chat("<image>Which?")},
+        {"images": ["a.png", "b.png"], "messages": shown("a.png", "b.png")},
+        {"images": ["a.png", "b.png"], "messages": shown(None, None)},
+        {"messages": shown("b.png", "a.png")},
+        {"images": [], "image": None, "messages": shown("b.png")},
+        {"video": "a.mp4", "videos": ["a.mp4"], "conversations": chat("Which?")},
+    ]
+    corpus = read(tmp_path, *rows)
+    assert not corpus.rejected
+    found = {item.id: [path.name for path in s.paths] for s in corpus.samples for item in s.items}
+    names = ["a.png"], ["a.png", "b.png"], ["a.png", "b.png"], ["b.png", "a.png"], ["b.png"], ["a.mp4"]
+    assert found == {f"rows.jsonl:{number}": given for number, given in enumerate(names, start=1)}
+
+
 def test_rows_about_one_medium_merge_in_order_of_first_appearance(tmp_path: Path) -> None:
     rows = [
         {"id": "1", "video": "b.mp4", "conversations": chat("one")},
@@ -105,6 +130,10 @@ def test_marks_are_put_in_and_renamed(tmp_path: Path) -> None:
         ({"images": ["a.png", "b.png"], "conversations": chat("<image>")}, "lacks its mark"),
         ({"image": "a.png", "video": "a.mp4", "conversations": chat("q")}, "images and a video"),
         ({"video": ["a.mp4", "b.mp4"], "conversations": chat("q")}, "2 videos"),
+        ({"images": ["b.png"], "messages": shown("a.png")}, "images names ['b.png'] and the content ['a.png']"),
+        ({"images": ["a.png", "b.png"], "messages": shown("b.png", "a.png")}, "the same images in the same order"),
+        ({"images": ["a.png", "b.png"], "messages": shown("a.png", None)}, "or all in one place"),
+        ({"image": "a.png", "images": ["b.png"], "conversations": chat("q")}, "image names ['a.png'] and images ['b"),
         ({"video": {"path": "a"}, "conversations": chat("q")}, "path or a list"),
         ({"video": "https://example.org/a.mp4", "conversations": chat("q")}, "download it"),
         ({"video": "a\0.mp4", "conversations": chat("q")}, "no path"),

@@ -21,12 +21,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from vtrap_data.errors import Reason, SampleError, UsageError
+from vtrap_data.errors import Reason, SampleError, UsageError, cut
 from vtrap_data.files import is_unicode
 from vtrap_data.media.tars import MediaRoot
 from vtrap_data.parsing import parse_json
@@ -151,7 +151,7 @@ def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
         # JSON may hold halves of surrogate pairs, which no file and no tokenizer takes.
         json.dumps(row, ensure_ascii=False).encode()
         turns, inline = _turns(row)
-        media = {kind: _media(row, kind) or inline[kind] for kind in ("image", "video")}
+        media = {kind: _media(row, kind, inline[kind]) for kind in ("image", "video")}
         if media["image"] and media["video"]:
             raise ValueError("it has images and a video: one row is about one of them")
         if len(media["video"]) > 1:
@@ -223,22 +223,34 @@ def _content(content: Any, number: int, inline: dict[str, list[str]]) -> str:
         elif kind in ("image", "video"):
             pieces.append(VIDEO_MARK if kind == "video" else IMAGE_MARK)
             name = part.get(kind, part.get("path", part.get("url")))
-            if isinstance(name, str):
+            if isinstance(name, str) and name:
                 inline[kind].append(name)
         else:
             raise ValueError(f"turn {number} has a part of type {kind!r}; there are text, image and video")
     return "".join(pieces)
 
 
-def _media(row: Mapping[str, Any], kind: Literal["image", "video"]) -> list[str]:
-    """Media paths of a row: `image` or `images`, text or list."""
-    names: list[str] = []
+def _media(row: Mapping[str, Any], kind: Literal["image", "video"], inline: list[str]) -> list[str]:
+    """Media paths of a row: of `image`, of `images` (text or list) or of its typed parts.
+
+    Where several are given they must agree: which of two lists goes with the marks nobody can say.
+    """
+    given: dict[str, list[str]] = {}
     for key in (kind, f"{kind}s"):
         value = row.get(key)
-        for name in value if isinstance(value, list) else [] if value is None else [value]:
+        names = value if isinstance(value, list) else [] if value is None else [value]
+        for name in names:
             if not isinstance(name, str) or not name:
                 raise ValueError(f"{key} must be a path or a list of paths, not {str(value)[:80]!r}")
-            names.append(name)
+        given[key] = names
+    given["the content"] = inline
+    (first, names), *others = [(where, names) for where, names in given.items() if names] or [("", [])]
+    for where, more in others:
+        if [*map(PurePosixPath, more)] != [*map(PurePosixPath, names)]:
+            raise ValueError(
+                f"{first} names {cut(str(names))} and {where} {cut(str(more))}: "
+                f"name the same {kind}s in the same order, or all in one place"
+            )
     return names
 
 
