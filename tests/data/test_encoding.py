@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,10 @@ def test_errors_name_the_sample_and_the_remedy(toy_processor):
         encode(example(("user", "<image>x"), ("assistant", "y"), images=2), toy_processor, train=True)
     with pytest.raises(SampleError, match="no assistant text"):
         encode(example(("user", "<image>x"), images=1), toy_processor, train=True)
+    none = Frames(pixels=np.zeros((0, 0, 0, 3), np.uint8), times=())
+    empty = replace(example(*TEXT, name="clip-9"), kind="video", frames=none)
+    with pytest.raises(SampleError, match="clip-9: bad-row: a video of which no frame is shown"):
+        encode(empty, toy_processor, train=True)
     with pytest.raises(UsageError, match=r"Did you mean 'qwen2.5-vl-7b'"):
         resolve("qwen2.5-vl-7")
 

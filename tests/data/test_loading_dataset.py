@@ -151,6 +151,9 @@ def test_frames_that_are_not_stored_are_asked_for_by_name(source: Path, tmp_path
     assert PackedDataset(tmp_path / "c", frames=2)[0].frames is not None
     with pytest.raises(UsageError, match="a budget of 3 frames does not fit"):
         PackedDataset(tmp_path / "c", frames=3)
+    for odd in ("hybird", "8", 8.0, True, None):
+        with pytest.raises(UsageError, match=f"frames is {odd!r}; allowed are 'hybrid'"):
+            PackedDataset(tmp_path / "c", frames=odd)
     with pytest.raises(UsageError, match="does not exist"):
         PackedDataset(tmp_path / "nowhere")
 

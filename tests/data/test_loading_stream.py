@@ -275,6 +275,12 @@ def test_an_address_where_nobody_answers_is_told_sooner_than_one_that_is_busy(
         assert now == 14
 
 
+@pytest.mark.parametrize("keep", [0, -1])
+def test_a_place_for_no_shard_is_refused(packed: Path, tmp_path: Path, keep: int) -> None:
+    with pytest.raises(UsageError, match=f"keep is {keep}; it must be 1 or more"):
+        open_remote(f"file://{packed}", cache=tmp_path / "cache", keep=keep)
+
+
 def test_a_disk_that_takes_nothing_is_not_told_as_a_corpus_that_is_not_there(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OSError, match="cache"):
@@ -295,6 +301,8 @@ def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:
         Stream(packed, ranks=4)
     with pytest.raises(UsageError, match="budget of 3 frames does not fit"):
         Stream(packed, frames=3)
+    with pytest.raises(UsageError, match="frames is 'hybird'; allowed are 'hybrid'"):
+        Stream(packed, frames="hybird")
     with pytest.raises(UsageError, match=r"q0-order: .* are not stored.*--store 16"):
         list(Stream(packed, frames=16, shuffle=False))
     with pytest.raises(UsageError, match="block 0"):

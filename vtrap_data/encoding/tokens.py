@@ -74,9 +74,12 @@ def encode(example: Example, processor: Any, *, train: bool, max_length: int | N
         max_length: Ceiling in tokens. Vision tokens are never truncated.
 
     Raises:
-        SampleError: TOO_LONG over the ceiling; BAD_ROW if there is nothing to learn or marks and media do not match.
+        SampleError: TOO_LONG over the ceiling; BAD_ROW if there is nothing to learn, marks and media do not match, or
+            a video has no frame.
     """
     item = example.item
+    if example.frames is not None and not example.frames.times:
+        raise SampleError(item.id, Reason.BAD_ROW, "a video of which no frame is shown: run `doctor` on its corpus")
     laid = lay_out(item.messages, shown(example), processor, train=train, sample=item.id)
     if train and (laid.labels == IGNORE).all():
         raise SampleError(item.id, Reason.BAD_ROW, "no assistant text to learn from")

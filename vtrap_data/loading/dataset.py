@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from vtrap_data.errors import UsageError
 from vtrap_data.media import images, jpeg
-from vtrap_data.media.select import frame_ids
+from vtrap_data.media.select import check_frames, frame_ids
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample, PackedVideo
 from vtrap_data.shards.index import frame_counts, read_index
 from vtrap_data.shards.manifest import Manifest, read_manifest
@@ -98,7 +98,7 @@ class PackedDataset:
             order: several questions about the same video or picture follow each other, and it is decoded once.
 
     Raises:
-        UsageError: No packed corpus there; or `frames` is no budget of it, or frames it needs are not stored.
+        UsageError: No packed corpus there; or `frames` is none, is no budget of it, or frames it needs are not stored.
 
     Example:
         >>> data = PackedDataset("corpus", frames=8)  # doctest: +SKIP
@@ -114,6 +114,7 @@ class PackedDataset:
         fetch: Callable[[str], None] | None = None,
         keep_last: bool = False,
     ) -> None:
+        check_frames(frames)
         self.root = Path(root)
         self.frames = frames
         self.keep_last = keep_last

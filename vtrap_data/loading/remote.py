@@ -111,9 +111,11 @@ def open_remote(address: str, *, cache: Path, keep: int) -> Remote:
         keep: How many shards of the corpus may lie there.
 
     Raises:
-        UsageError: No packed corpus is there, or it could not be reached within `FIRST_PATIENCE`.
+        UsageError: `keep` is below 1, no packed corpus is there, or it could not be reached within `FIRST_PATIENCE`.
         OSError: `cache` cannot be written.
     """
+    if keep < 1:  # the shard that was fetched must lie somewhere
+        raise UsageError(f"keep is {keep}; it must be 1 or more shards")
     address = address.rstrip("/")
     said = read_small(f"{address}/{MANIFEST}")
     manifest = parse_manifest(said, where=f"{redact(address)}/{MANIFEST}")

@@ -22,7 +22,7 @@ from vtrap_data.errors import SampleError, UnreachableError, UsageError, first_l
 from vtrap_data.loading.order import ORDER_VERSION, check_state, permutation
 from vtrap_data.loading.remote import read_small
 from vtrap_data.media import images, jpeg
-from vtrap_data.media.select import FramesNotStoredError, frame_ids
+from vtrap_data.media.select import FramesNotStoredError, check_frames, frame_ids
 from vtrap_data.samples import Example, Frames, PackedItem, PackedSample
 from vtrap_data.shards.manifest import MANIFEST, Shard, parse_manifest
 from vtrap_data.shards.members import FRAMES, IMAGES
@@ -65,6 +65,7 @@ class Stream:
         ranks: int = 1,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        check_frames(frames)
         self.location = str(location).rstrip("/")
         self.frames = frames
         self.seed, self.shuffle, self.block = seed, shuffle, block

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -90,6 +91,16 @@ def subset_slots(slots: int, frames: int, *, smallest: int) -> NDArray[np.int64]
     step = slots // frames
     middle = (slots // smallest) // 2
     return np.arange(middle % step, slots, step, dtype=np.int64)
+
+
+def check_frames(frames: object) -> None:
+    """What a reader may ask for: the packed budgets, or a number of frames for every video.
+
+    Raises:
+        UsageError: `frames` is neither "hybrid" nor a whole number.
+    """
+    if frames != "hybrid" and (not isinstance(frames, Integral) or isinstance(frames, bool)):
+        raise UsageError(f"frames is {frames!r}; allowed are 'hybrid' (the packed budgets) and a number such as 16")
 
 
 def frame_ids(pool: Sequence[int], frames: int, *, smallest: int) -> tuple[int, ...]:
