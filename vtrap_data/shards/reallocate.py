@@ -82,6 +82,7 @@ def reallocate(
 
     Raises:
         UsageError: `out` is not empty, the strategy needs what was not measured, or needs frames that are not stored.
+        VtrapError: The judge gives an item a score that is NaN or infinite.
     """
     old = read_manifest(source)
     settings = replace(
