@@ -11,8 +11,9 @@ The same 16 real clips, the same toy-size Qwen2.5-VL (random weights, the real o
   says), then `python -m vtrap_train --frames N`
 
 A clock that is imported before either takes down CPU (all threads) around every fetch of a batch, which is the data
-part (reading, decoding, resizing, template, tokens, processor; vtrap's patches stay bytes until the model has them,
-and becoming numbers is not counted), and at the end of every training step. The first batch is fetched once more
+part (reading, decoding, resizing, template, tokens, processor), and at the end of every training step. vtrap's patches
+are bytes until the model has them: to make numbers of them is work of the model's device, here the same CPU, and is
+told beside the data part. The first batch is fetched once more
 beforehand, uncounted, for imports and caches. Start-up is CPU until the first fetch. Peak memory is the largest
 resident set of the process.
 
@@ -87,7 +88,7 @@ CLOCK = """
 import atexit, json, os, resource, time
 from torch.utils.data._utils.fetch import _MapDatasetFetcher as Fetcher
 from transformers import Trainer
-marks = {"start": None, "fetches": [], "rows": [], "steps": [], "losses": [], "wall": []}
+marks = {"start": None, "fetches": [], "rows": [], "steps": [], "losses": [], "wall": [], "numbers": 0.0}
 fetch, step = Fetcher.fetch, Trainer.training_step
 def timed_fetch(self, rows):
     if marks["start"] is None:
@@ -109,6 +110,15 @@ def timed_step(self, *a, **k):
             file.write(".")
     return loss
 Fetcher.fetch, Trainer.training_step = timed_fetch, timed_step
+def count_numbers():
+    from vtrap_data.encoding import patches
+    make = patches.numbers
+    def timed(*a, **k):
+        before = time.process_time()
+        found = make(*a, **k)
+        marks["numbers"] += time.process_time() - before
+        return found
+    patches.numbers = timed
 def done():
     marks["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with open(os.environ["CLOCK"], "w") as file:
@@ -128,6 +138,7 @@ class Marks(NamedTuple):
         steps: CPU seconds by the end of every training step.
         losses: Of every step.
         wall: Time in seconds at `begin` and at the end of every step.
+        numbers: CPU seconds of making numbers of bytes, in all steps together.
         peak: Memory in MiB.
     """
 
@@ -138,6 +149,7 @@ class Marks(NamedTuple):
     steps: list[float]
     losses: list[float]
     wall: list[float]
+    numbers: float
     peak: float
 
     @property
@@ -149,6 +161,11 @@ class Marks(NamedTuple):
     def data(self) -> float:
         """Those of fetching."""
         return per_sample([0.0, *accumulate(self.fetches)])
+
+    @property
+    def with_numbers(self) -> float:
+        """Those, and of making numbers of what was fetched as bytes; the mean of the latter."""
+        return self.data + self.numbers / len(self.steps)
 
     def of(self, row: int) -> float:
         """CPU seconds of fetching one clip, median."""
@@ -298,7 +315,8 @@ def command(who: str, frames: int, out: Path, *, steps: int, save: int, source: 
         words = [model, str(source), str(data), str(frames), str(PIXELS[1]), str(out), str(steps), str(save)]
         return [str(peer()), "-c", start, script, *words]
     # vtrap first: it mends torchvision where its wheel does not fit a CPU torch.
-    start = "import vtrap_data, clock, sys; from vtrap_train.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    start = "import vtrap_data, clock, sys; from vtrap_train.__main__ import main; clock.count_numbers(); "
+    start += "sys.exit(main(sys.argv[1:]))"
     words = ["--model", model, "--data", str(data), "--frames", str(frames), "--output_dir", str(out)]
     words += ["--max_steps", str(steps), "--per_device_train_batch_size", "1", "--learning_rate", "1e-3"]
     words += ["--lr_scheduler_type", "constant", "--logging_steps", "1", "--report_to", "none", "--gpus", "1"]
@@ -552,11 +570,13 @@ def whole_table(found: Mapping[int, Pair], *, floors: Mapping[int, float], pack_
             lines.append(
                 [
                     *(frames, who, 1 / marks.seconds, f"{marks.whole:.3f}", f"{1e3 * marks.data:.1f}"),
-                    *(f"{pair.usual.data / marks.data:.1f}x", f"{pair.usual.whole / marks.whole:.1f}x"),
+                    *(f"{pair.usual.data / marks.data:.1f}x", f"{1e3 * marks.with_numbers:.1f}"),
+                    *(f"{pair.usual.data / marks.with_numbers:.1f}x", f"{pair.usual.whole / marks.whole:.1f}x"),
                     *(f"{marks.peak:,.0f}", f"{marks.start:.1f}", *last),
                 ]
             )
-    heads = ["frames", "", "samples/s", "CPU s a sample", "of it data, ms", "data, ratio", "all, ratio", "peak, MiB"]
+    heads = ["frames", "", "samples/s", "CPU s a sample", "of it data, ms", "data, ratio"]
+    heads += ["with numbers, ms", "ratio", "all, ratio", "peak, MiB"]
     return table([*heads, "start-up, CPU s", "times the floor", "packing is paid for after epochs"], lines)
 
 
