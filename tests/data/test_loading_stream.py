@@ -350,7 +350,7 @@ def test_a_frame_that_cannot_be_decoded_is_got_past(packed: Path, tmp_path: Path
     stream = Stream(root, seed=1, block=2)
     seen: list[str] = []
     failed = 0
-    while stream.epoch == 0:
+    for _ in range(len(bad) + 1):
         try:
             for example in stream:
                 seen.append(example.item.id)
