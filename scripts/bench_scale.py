@@ -276,9 +276,13 @@ def _finish(out: Path, old: Any, index: Any, shards: tuple[Any, ...]) -> None:
 
 def make_runs(folder: Path, items: int) -> None:
     """Two finished runs with `items` records each, scored by the product."""
+    from dataclasses import asdict
+
     import numpy as np
 
     from vtrap_bench.records import RECORDS, Record, RecordFile
+    from vtrap_bench.run_file import RUN
+    from vtrap_bench.run_info import RUN_FORMAT, Bootstrap, ModelInfo, RunInfo, TaskInfo
     from vtrap_bench.scores import SCORES, compute
     from vtrap_bench.tasks import TASKS
 
@@ -311,6 +315,32 @@ def make_runs(folder: Path, items: int) -> None:
         head = {"model": name, "label": name, "frames": "4"}
         scores = compute([task], records, head=head, seed=0)
         (folder / "runs" / name / SCORES).write_text(json.dumps(scores), "utf-8")
+        info = RunInfo(
+            format=RUN_FORMAT,
+            model=ModelInfo(name=name, hub_revision=None, family="qwen2_5_vl", weights={}),
+            label=name,
+            frames="4",
+            tasks={
+                task.name: TaskInfo(
+                    version=task.version,
+                    modality=task.modality,
+                    synthetic=task.synthetic,
+                    data_sha256="0" * 64,
+                    items=items,
+                    limit=None,
+                    max_new_tokens=task.max_new_tokens,
+                    answer_form="option",
+                )
+            },
+            decides={},
+            device="cpu",
+            batch_size=1,
+            bootstrap=Bootstrap(seed=0, resamples=2000, level=0.95),
+            preprocessing=None,
+            backend={},
+            versions={},
+        )
+        (folder / "runs" / name / RUN).write_text(json.dumps(asdict(info)), "utf-8")
 
 
 def child(step: str, folder: Path) -> dict[str, float]:
