@@ -316,6 +316,7 @@ def test_wrong_use_is_refused(packed: Path, tmp_path: Path) -> None:
         ("json", b'{"format": 1}', "'key': is None, not str"),
         ("frames.mp", None, "its frames.mp is missing"),
         ("frames.mp", b"\x90", "index out of range"),
+        ("frames.mp", b"\x92\xc0\xc0", "its frames.mp holds what are no bytes"),
         ("images.mp", None, "its images.mp is missing"),
         ("images.mp", b"\x90", "0 images of 1"),
     ],

@@ -225,14 +225,14 @@ class Stream:
         frames = None
         if sample.video is not None:
             item = self._budgeted(item, sample)
-            blobs = _member(row, FRAMES)
+            blobs = _blobs(row, FRAMES)
             if min(item.frame_ids, default=0) < 0:
                 raise ValueError(f"item {item.id!r} has the frames {item.frame_ids}")
             frames = Frames(
-                pixels=jpeg.decode_all([blobs[i]["bytes"] for i in item.frame_ids], name=sample.key),
+                pixels=jpeg.decode_all([blobs[i] for i in item.frame_ids], name=sample.key),
                 times=tuple(sample.video.frame_times[i] for i in item.frame_ids),
             )
-        pictures = [blob["bytes"] for blob in _member(row, IMAGES)] if sample.images else []
+        pictures = _blobs(row, IMAGES) if sample.images else []
         if len(pictures) != len(sample.images):
             raise ValueError(f"{len(pictures)} images of {len(sample.images)}")
         return Example(
@@ -264,6 +264,14 @@ def _member(row: Mapping[str, Any], name: str) -> Any:
     if row[name] is None:  # as `datasets` gives a member that is missing
         raise ValueError(f"its {name} is missing")
     return row[name]
+
+
+def _blobs(row: Mapping[str, Any], name: str) -> list[bytes]:
+    """The byte strings of a member."""
+    found = [blob and blob["bytes"] for blob in _member(row, name)]
+    if not all(isinstance(one, bytes) for one in found):
+        raise ValueError(f"its {name} holds what are no bytes")
+    return found
 
 
 @cache
