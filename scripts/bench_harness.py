@@ -9,9 +9,10 @@ processor's own pixel limits, and batch size 1.
 CPU is what a process and its children used, user and system, so other work on the machine hardly matters; wall time
 is printed for what it is worth. A clock around `generate`, the same in both, takes down both at the end of each call:
 what was used from one call to the last, less what `generate` used (of its own thread alone, so that reading ahead in
-another one counts as outside), divided by the items, is the cost per item. Start-up is what was used before the first
-call. What the clock itself takes is measured at the end and left out. What they do after the last call (ours:
-intervals, theirs: standard errors) is in neither.
+another one counts as outside, and so does making numbers of vtrap's bytes, which lmms-eval's processor does before),
+divided by the items, is the cost per item. Start-up is what was used before the first call. What the clock itself
+takes is measured at the end and left out. What they do after the last call (ours: intervals, theirs: standard errors)
+is in neither.
 
 What makes answers about videos differ is taken apart by `harness_differences.py`.
 """
@@ -91,6 +92,15 @@ def generate(self, *a, **k):
             with open(os.environ["CLOCK_CALLS"], "a") as f:
                 f.write(".")
 g.GenerationMixin.generate = generate
+def count_numbers():
+    from vtrap_data.encoding import patches
+    make = patches.numbers
+    def numbers(*a, **k):
+        c = time.thread_time()
+        found = make(*a, **k)
+        own[0] -= time.thread_time() - c
+        return found
+    patches.numbers = numbers
 def keep(k):
     import torch
     from safetensors.torch import save_file
@@ -259,7 +269,8 @@ def command(
     """A run of one harness."""
     model = str(paths["model"])
     if who == "vtrap":
-        start = "import clock, sys; from vtrap_bench.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        start = "import clock, sys; from vtrap_bench.__main__ import main; clock.count_numbers(); "
+        start += "sys.exit(main(sys.argv[1:]))"
         argv = ["run", "--model", model, "--tasks", f"toy-{kind}", "--benchmarks", str(paths["packed"])]
         argv += ["--out", str(target), "--dtype", "bfloat16", "--batch-size", str(batch), "--limit", str(items)]
         argv += ["--frames", str(frames)] if kind == "video" else []
