@@ -207,6 +207,14 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 "fp16 instead of bf16."
             )
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        # Trainer looks only after a step whether it was the last: a run that was killed between its last checkpoint and
+        # its end, in the middle of an epoch, would take one more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+        else:
+            self.control.should_training_stop = True
+
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)
         self._whole = _Whole(

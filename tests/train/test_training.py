@@ -144,6 +144,23 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir
     }
 
 
+def test_a_run_killed_after_its_last_step_takes_no_further_one(straight, model_dir, packed, tmp_path):
+    """Between its last checkpoint and the weights; in the middle of an epoch, whose samples Trainer would go on with."""
+    whole, expected = straight
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    for name in ("model.safetensors", "training_summary.json"):
+        (out / name).unlink()
+    steps = expected["steps"]
+    assert last_checkpoint(out).name == f"checkpoint-{steps}" and steps * 4 % len(PackedDataset(packed))
+    summary = run(parse(argv(model_dir, packed, out)))
+    assert summary["steps"] == steps and last_checkpoint(out).name == f"checkpoint-{steps}"
+    assert log(out) == log(whole) and same(whole, out)
+    assert {k: v for k, v in summary.items() if k != "seconds"} == {
+        k: v for k, v in expected.items() if k != "seconds"
+    }
+
+
 def test_checkpoints_of_another_program_are_left_alone(model_dir, packed, tmp_path, capsys):
     foreign = tmp_path / "out" / "checkpoint-9" / "model.safetensors"
     foreign.parent.mkdir(parents=True)
