@@ -381,9 +381,10 @@ def test_in_a_browser_nothing_runs_and_nothing_is_requested(tmp_path: Path) -> N
         text = "".join(trap.attacks)
         folder = write_study(tmp_path / "study", seeds=(0,), settings=SETTINGS[:1], items=12, text=text)
         for run in folder.glob("scores/*/*"):
-            (run / "run.json").write_text(
-                json.dumps({"tasks": {}, "decides": {"profile": text, text: "x"}, "device": text})
-            )
+            info = json.loads((run / "run.json").read_text("utf-8"))
+            hostile = {text: text}
+            info |= {"decides": {"profile": text, **hostile}, "device": text, "versions": hostile, "backend": hostile}
+            (run / "run.json").write_text(json.dumps(info))
             rows = [json.loads(line) for line in (run / "records.jsonl").read_text("utf-8").splitlines()]
             rows = [{**row, "stage": text, "answer": text} for row in rows]
             (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
