@@ -208,8 +208,8 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             )
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        # Trainer looks only after a step whether it was the last: a run that was killed between its last checkpoint and
-        # its end, in the middle of an epoch, would take one more.
+        # Trainer looks only after a step whether it was the last: a run that was killed between its last checkpoint
+        # and its end, in the middle of an epoch, would take one more.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(**kwargs)
         else:

@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir
 
 
 def test_a_run_killed_after_its_last_step_takes_no_further_one(straight, model_dir, packed, tmp_path):
-    """Between its last checkpoint and the weights; in the middle of an epoch, whose samples Trainer would go on with."""
+    """Between its last checkpoint and the weights, in the middle of an epoch: Trainer would go on with its samples."""
     whole, expected = straight
     out = tmp_path / "out"
     shutil.copytree(whole, out)
