@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -151,6 +152,27 @@ def test_what_was_heard_behind_a_failed_item_is_kept(packed: Path, tmp_path: Pat
     assert len(asked) == (7 - len(heard)) * 4
     reallocate(packed, tmp_path / "plain", strategy="loss", judge=patient)
     assert tree(tmp_path / "new") == tree(tmp_path / "plain"), "the order in which answers came is not to be seen"
+
+
+def test_a_question_that_fails_while_others_are_being_asked_is_told(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().submit(*args, **kwargs)
+            time.sleep(0.05)
+            return found
+
+    def fail(at: Any, budgets: Any) -> Any:
+        asked.append(at(budgets[0]).item.id)
+        raise VtrapError("the server has gone")
+
+    asked: list[str] = []
+    monkeypatch.setattr("vtrap_data.shards.reallocate.ThreadPoolExecutor", Slow)
+    judge = replace(judge_by({}, []), scores=fail, at_once=2)
+    with pytest.raises(VtrapError, match="the server has gone"):
+        reallocate(packed, tmp_path / "new", strategy="loss", judge=judge)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("strategy", ["loss", "vlm"])

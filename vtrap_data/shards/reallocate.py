@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from tqdm import tqdm
@@ -160,18 +161,24 @@ def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSetti
         bar = tqdm(total=len(asked), desc="ask", initial=len(asked) - len(todo), unit="item", disable=None)
         pool = ThreadPoolExecutor(judge.at_once)
 
-        def scores(one: Asked) -> tuple[float, ...]:
+        failed = Event()
+
+        def scores(one: Asked) -> tuple[float, ...] | None:
+            if failed.is_set():
+                return None  # questions cost time, and some cost money
             try:
                 said = judge.scores(lambda budget: at_budget[budget](place[one.id]), settings.budgets)
                 return _finite(one.id, said, settings.budgets)
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # at once: questions cost time, and some cost money
+                failed.set()
                 raise
 
-        def note(answer: Future[tuple[float, ...]]) -> None:
+        def note(answer: Future[tuple[float, ...] | None]) -> None:
             name = questions.pop(answer)
-            known[name] = answer.result()
-            file.write(json.dumps([name, known[name]]) + "\n")
+            if (said := answer.result()) is None:
+                return
+            known[name] = said
+            file.write(json.dumps([name, said]) + "\n")
             file.flush()
             bar.update()
 
