@@ -35,13 +35,11 @@ class Ready(NamedTuple):
 
     Attributes:
         examples: Its items, with their media decoded.
-        asked: The same, put as the profile does.
-        prompts: What the backend has made of those; None: it takes them as they are.
+        asked: The same, put as the profile does; for answers that are written, what the backend has made of them.
     """
 
     examples: list[Example]
-    asked: list[Example]
-    prompts: Any
+    asked: Any
 
 
 def prepare(batch: Sequence[Job], bench: Bench, backend: Backend, settings: RunSettings) -> Ready:
@@ -58,20 +56,19 @@ def prepare(batch: Sequence[Job], bench: Bench, backend: Backend, settings: RunS
                 f"{bench.data.root}: item {example.item.id} has no answer, so it cannot be scored: pack a benchmark"
             )
     asked = [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples]
-    encode = getattr(backend, "prepare", None) if settings.answers == "generate" else None
-    return Ready(examples, asked, None if encode is None else encode(asked))
+    return Ready(examples, backend.prepare(asked) if settings.answers == "generate" else asked)
 
 
 def ask(backend: Backend, batch: Sequence[Job], ready: Ready, bench: Bench, settings: RunSettings) -> Answers:
     """Ask a batch of items of one task, and grade what is said."""
-    examples, asked, prompts = ready
-    likelihoods: list[tuple[float, ...]] = [()] * len(asked)
+    examples, asked = ready
+    likelihoods: list[tuple[float, ...]] = [()] * len(examples)
     failure: UnfinishedError | None = None
     if settings.answers == "likelihood":
         said, likelihoods = _choose(backend, asked, form=bench.profile.form, settings=settings)
     else:
         try:
-            said = backend.generate(asked if prompts is None else prompts, max_new_tokens=bench.task.max_new_tokens)
+            said = backend.generate(asked, max_new_tokens=bench.task.max_new_tokens)
         except UnfinishedError as error:
             failure, kept = error, sorted(error.done)
             said = [error.done[n] for n in kept]

@@ -553,6 +553,9 @@ class Scripted:
         self.responses, self.prompts = responses, {}
         self.preprocessing = {"family": "scripted"}
 
+    def prepare(self, examples):
+        return examples
+
     def generate(self, examples, *, max_new_tokens):
         from vtrap_bench.backends import Generation
 

@@ -78,6 +78,9 @@ class Fake:
     def open(self, settings):
         return self
 
+    def prepare(self, examples):
+        return examples
+
     def generate(self, examples, *, max_new_tokens):
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
             raise VtrapError("stopped")
@@ -373,6 +376,8 @@ def test_kill_9_in_the_middle(settings, capsys):
         from vtrap_bench.__main__ import main
         class Slow:
             preprocessing = {"family": "fake"}
+            def prepare(self, examples):
+                return examples
             def generate(self, examples, *, max_new_tokens):
                 time.sleep(0.05)
                 return [backends.Generation(e.item.answer, 16, 32) for e in examples]

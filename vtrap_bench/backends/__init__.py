@@ -70,11 +70,7 @@ class Choice(NamedTuple):
 
 
 class Backend(Protocol):
-    """A loaded model.
-
-    It may have a method `prepare(examples)`, which makes of them what `generate` takes just as well. Then that is done
-    in another thread, while the model answers other ones.
-    """
+    """A loaded model."""
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
@@ -84,8 +80,11 @@ class Backend(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What else `run.json` should say about it: JSON. It decides nothing."""
 
-    def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
-        """Answer each example greedily; an answer does not depend on the others in the batch."""
+    def prepare(self, examples: Sequence[Example]) -> Any:
+        """What `generate` is given of these. Called from another thread, while the model answers other ones."""
+
+    def generate(self, examples: Any, *, max_new_tokens: int) -> list[Generation]:
+        """Answer each example that `prepare` was given, greedily; an answer does not depend on the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,10 @@ class OpenAIBackend:
             "prompts": compared,
         }
 
+    def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """As they are: the server makes its own inputs."""
+        return examples
+
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         """Answer each example, `concurrency` at a time.
 

@@ -75,6 +75,10 @@ class VllmBackend:
         """Version of vLLM, and that every prompt was compared."""
         return {"vllm": self._version, "prompts": "compared with vtrap's, every one"}
 
+    def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """As they are: vLLM makes its own inputs."""
+        return examples
+
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Generation]:
         """Answer each example.
 
