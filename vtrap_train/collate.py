@@ -100,7 +100,7 @@ class VideoCollator:
         batch[FACTS] = {
             "source": torch.tensor([self._source.get(e.source, 0) for e in encoded]),
             "kind": torch.tensor([KINDS.index(e.kind) for e in encoded]),
-            "frames": torch.tensor([0 if e.video is None else len(e.video) for e in encoded]),
+            "frames": torch.tensor([0 if e.video is None else e.video.shape[0] for e in encoded]),
             "visual_tokens": torch.tensor([e.visual_tokens for e in encoded]),
             "real": torch.tensor(real),
             "skips": skips,

@@ -51,11 +51,11 @@ def image_patches(images: Sequence[Tensor], p: Any) -> Patches:
     if type(p) is not Qwen2VLImageProcessor or not _usual(p):
         done = p(images=list(images), return_tensors="pt")
         return Patches(done["pixel_values"], done["image_grid_thw"])
-    steps = []
-    for image in images:
-        sized = p.resize(images=image[None], size=_bounds(p), resample=p.resample, factor=p.patch_size * p.merge_size)
-        steps.append([sized.expand(p.temporal_patch_size, -1, -1, -1)])
-    return _patches(steps, p)
+    sized = [
+        p.resize(images=image[None], size=_bounds(p), resample=p.resample, factor=p.patch_size * p.merge_size)
+        for image in images
+    ]
+    return _patches([image.expand(p.temporal_patch_size, -1, -1, -1) for image in sized], p)
 
 
 def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
@@ -71,7 +71,7 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
     if type(p) not in (Qwen2VLVideoProcessor, Qwen3VLVideoProcessor) or not _usual(p):
         done = p(videos=list(videos), return_tensors="pt", do_sample_frames=False)
         return Patches(done["pixel_values_videos"], done["video_grid_thw"])
-    steps = []
+    clips = []
     for video in videos:
         (sized,) = p.resize(
             videos=video[None],
@@ -81,9 +81,8 @@ def video_patches(videos: Sequence[Tensor], p: Any) -> Patches:
             temporal_factor=p.temporal_patch_size,
             cap_pixels_per_frame=bool(p.cap_pixels_per_frame),
         )
-        *whole, last = torch.split(sized, p.temporal_patch_size)
-        steps.append([*whole, filled(last, p.temporal_patch_size)])
-    return _patches(steps, p)
+        clips.append(filled(sized, -(-len(sized) // p.temporal_patch_size) * p.temporal_patch_size))
+    return _patches(clips, p)
 
 
 def numbers(values: Tensor, p: Any) -> Tensor:
@@ -131,23 +130,22 @@ def _bounds(p: Any) -> Any:
     return SizeDict(shortest_edge=p.size["shortest_edge"], longest_edge=p.size["longest_edge"])
 
 
-def _patches(media: Sequence[Sequence[Tensor]], p: Any) -> Patches:
-    """Of images and videos, each given as its steps in time: uint8 [frames of a step, 3, height, width]."""
-    shapes = [steps[0].shape for steps in media]
-    grid = [[len(steps), s[2] // p.patch_size, s[3] // p.patch_size] for steps, s in zip(media, shapes, strict=True)]
-    wide = shapes[0][0] * shapes[0][1] * p.patch_size**2
-    values = buffers.empty((sum(t * h * w for t, h, w in grid), wide), np.uint8)
+def _patches(media: Sequence[Tensor], p: Any) -> Patches:
+    """Of images and videos, uint8 [frames, 3, height, width] each, frames in whole steps of time."""
+    sizes = [(len(m) // p.temporal_patch_size, m.shape[2] // p.patch_size, m.shape[3] // p.patch_size) for m in media]
+    wide = p.temporal_patch_size * media[0].shape[1] * p.patch_size**2
+    values = buffers.empty((sum(t * h * w for t, h, w in sizes), wide), np.uint8)
     start = 0
-    for steps, (_, rows, columns) in zip(media, grid, strict=True):
-        for step in steps:
-            _lay(step.permute(0, 2, 3, 1).numpy(), values[start : (start := start + rows * columns)], p)
-    return Patches(torch.from_numpy(values), torch.tensor(grid))
+    for medium, (t, h, w) in zip(media, sizes, strict=True):
+        _lay(medium.permute(0, 2, 3, 1).numpy(), values[start : (start := start + t * h * w)], p)
+    return Patches(torch.from_numpy(values), torch.from_numpy(np.array(sizes, np.int64)))
 
 
-def _lay(step: NDArray[np.uint8], out: NDArray[np.uint8], p: Any) -> None:
-    """Copy the pictures of a step in time, uint8 [frames, height, width, 3], token by token."""
-    frames, height, width, colours = step.shape
-    side = p.patch_size * p.merge_size
+def _lay(frames: NDArray[np.uint8], out: NDArray[np.uint8], p: Any) -> None:
+    """Copy frames, uint8 [frames, height, width, 3], step by step in time and token by token."""
+    count, height, width, colours = frames.shape
+    step, side = p.temporal_patch_size, p.patch_size * p.merge_size
     run = np.dtype((np.void, side * colours))  # what lies side by side both here and there is moved at once
-    given = step.reshape(frames, height, -1).view(run).reshape(frames, height // side, side, width // side)
-    out.reshape(-1).view(run).reshape(height // side, width // side, frames, side)[:] = given.transpose(1, 3, 0, 2)
+    given = frames.reshape(count, height, -1).view(run).reshape(-1, step, height // side, side, width // side)
+    there = out.reshape(-1).view(run).reshape(-1, height // side, width // side, step, side)
+    there[:] = given.transpose(0, 2, 4, 1, 3)

@@ -81,7 +81,7 @@ def encode(example: Example, processor: Any, *, train: bool, max_length: int | N
     if example.frames is not None and not example.frames.times:
         raise SampleError(item.id, Reason.BAD_ROW, "a video of which no frame is shown: run `doctor` on its corpus")
     laid = lay_out(item.messages, shown(example), processor, train=train, sample=item.id)
-    if train and (laid.labels == IGNORE).all():
+    if train and laid.labels.max() == IGNORE:
         raise SampleError(item.id, Reason.BAD_ROW, "no assistant text to learn from")
     visual = int(np.count_nonzero(laid.types))
     if max_length is not None and len(laid.ids) > max_length:
