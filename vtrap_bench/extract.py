@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from vtrap_bench.denial import Denials, Place
 
-EXTRACTOR_VERSION = 3
+EXTRACTOR_VERSION = 4
 """Part of every run's settings. A change that can alter a value bumps it (CHANGELOG label METRIC)."""
 
 AnswerForm = Literal["letter", "option", "yes-no", "integer", "text"]
@@ -79,7 +79,7 @@ def extract(response: str, *, form: AnswerForm, options: Sequence[str] = ()) -> 
     >>> extract("Red or blue.", form="option", options=["red", "blue"]).value is None
     True
     """
-    text = clean(response)
+    text = _written(response) if form == "text" else clean(response)
     if not text:
         return _EMPTY
     match form:
@@ -102,12 +102,26 @@ def clean(response: str) -> str:
     """
     if _PLAIN.fullmatch(response):
         return response.strip()
-    text = after_thought(plain(response))
-    if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
-        text = tagged[-1]
-    text = _unboxed(text)
+    text = _unwrapped(plain(response))
     text = re.sub(r"[*`$]|__|^#+\s*|</?[bi]>", "", text, flags=re.MULTILINE)
     return _spaced(text).strip()
+
+
+def _written(response: str) -> str:
+    """Free text without its wrappers, but with every sign that may belong to it: "**$5**" says "$5", "*69" that."""
+    text = _unwrapped(response.replace("\u2019", "'").replace("\u2018", "'"))
+    text = re.sub(r"</?[bi]>|^\s*\*\s+|\\(?=[$%#&_])", "", text, flags=re.MULTILINE)
+    text = _EMPHASIS.sub(r"\2", text).strip()
+    formula = re.fullmatch(r"\$([^$]+)\$", text)
+    return (formula[1] if formula else text).strip()
+
+
+def _unwrapped(response: str) -> str:
+    """The response without its thought, and out of `<answer>` and `\\boxed{}`."""
+    text = after_thought(response)
+    if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
+        text = tagged[-1]
+    return _unboxed(text)
 
 
 def plain(text: str) -> str:
@@ -132,6 +146,7 @@ def after_thought(response: str) -> str:
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9 .,:;!?'\"()\n-]*")  # nothing in it could be dropped: as most answers are
+_EMPHASIS = re.compile(r"(?<!\w)(\*{1,3}|__|`+)(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
 _THOUGHT, _THOUGHT_END = (re.compile(rf"<{slash}think(?:ing)?>", re.IGNORECASE) for slash in ("", "/"))
 _LETTERS_OF_ASIA = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 

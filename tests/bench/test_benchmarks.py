@@ -404,6 +404,15 @@ def test_circular_asks_every_rotation_of_what_can_be_rotated(tmp_path, name):
         ("x / y", "x y"),
         ("line\nbreak", "line break"),
         ("", ""),
+        (".99", ".99"),  # a full stop stays before a digit, as it does in the rule's own code
+        ("v.2 beta.", "v.2 beta"),
+        ("a-b-/c", "b c"),  # whether a sign stands beside a space is asked of the text as it was given
+        ("1-2-/3", "1 2 3"),
+        ("lets", "lets"),
+        ("im", "im"),
+        ("howll", "how'll"),
+        ("couldnt've", "couldn't've"),
+        ("couldn'tve", "couldn't've"),
     ],
 )
 def test_vqa_form(text, form):
@@ -418,8 +427,15 @@ def test_vqa_accuracy_by_hand():
         vqa_accuracy("x", [])
 
 
+@pytest.mark.parametrize("said", ["$5.99", "#1", "*69", "½", "A$AP Rocky", "10%", ".99", "5'2\""])
+def test_textvqa_takes_back_what_ten_people_wrote(said):
+    one = Item(id="x", messages=(), answer=references([said] * 10), category="{}")
+    assert TASKS["textvqa"].grade(said, one).credit == 1
+
+
 def test_ocr_form():
     assert ocr_form("ＡＢ\nc", formula=False) == "ab c" and ocr_form("X ^ 2\n", formula=True) == "X^2"
+    assert ocr_form("5 m² ½ ™ ß", formula=False) == "5 m² ½ ™ ß"  # "m2" is not what is written there
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from vtrap_data.sources.benchmarks.ocrbench import OCRBENCH as SOURCE
 
 OCRBENCH = real_task(
     SOURCE,
-    version=1,
+    version=2,
     profiles={
         "vtrap": ours(bare, "text"),
         "lmms": profile(bare, "text"),

@@ -16,7 +16,7 @@ def lmms(item: Item) -> str:
 
 TEXTVQA = real_task(
     SOURCE,
-    version=1,
+    version=2,
     profiles={
         "vtrap": ours(after(SHORT, of=bare), "text"),
         "lmms": profile(lmms, "text"),
