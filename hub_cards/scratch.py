@@ -22,14 +22,14 @@ def scratch(name: str) -> Iterator[Path]:
     prefix = f"{_OURS}{name}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):  # in use, of somebody else, or no folder
-            lock = _locked(left, fcntl.LOCK_NB)
+            lock = locked(left, fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)
             os.close(lock)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         held = None
         with suppress(OSError):  # a file system without locks, on which others do not get them either
-            held = _locked(folder, 0)
+            held = locked(folder, 0)
         if folder.is_dir():  # between the two lines above another process may have taken it for one left behind
             break
     try:
@@ -40,7 +40,12 @@ def scratch(name: str) -> Iterator[Path]:
             os.close(held)
 
 
-def _locked(folder: Path, how: int) -> int:
+def locked(folder: Path, how: int) -> int:
+    """A descriptor of a folder, with a lock that is held until it is closed; `how`: LOCK_NB, or 0 to wait for it.
+
+    Raises:
+        OSError: There is no such folder, or somebody else has it (BlockingIOError).
+    """
     found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(found, fcntl.LOCK_EX | how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         sync: Wait until the bytes are on the disk. Leave it on for everything that is not checked by a hash when it is
             read back.
     """
+    if not path.name:  # `.` and `/`
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     try:

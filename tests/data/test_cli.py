@@ -18,6 +18,9 @@ from shards_media import SMALL, chat, write_corpus, write_photo, write_rows
 from vtrap_data.__main__ import main
 from vtrap_data.budgets import demand
 from vtrap_data.budgets.demand import embedding_available
+from vtrap_data.errors import SampleError
+from vtrap_data.samples import SourceSample
+from vtrap_data.shards import measure
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 
 
@@ -80,6 +83,44 @@ def test_what_reads_the_questions_is_chosen_said_recorded_and_kept(
     (work / "plan.json").write_text(json.dumps({"settings": here["settings"]}))
     assert main(["pack", str(source), "--out", str(tmp_path / "half"), *auto]) == 2
     assert "unfinished pack with other settings (scorer, which was 'embedding'" in capsys.readouterr().err
+
+
+def test_too_many_bad_samples_are_accepted_without_measuring_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = source.with_name("lacking.jsonl")
+    rows.write_text(source.read_text().replace("clips/c1.mp4", "clips/nowhere.mp4"))
+    pack = ["pack", str(rows), "--out", str(tmp_path / "out"), *SMALL]
+    assert main(pack) == 1
+    assert "10% are allowed (--max-quarantine-rate)" in capsys.readouterr().err
+    opened: list[str] = []
+
+    def measured(sample: SourceSample, options: measure.MeasureOptions) -> SampleError | None:
+        opened.append(sample.id)
+        return stock(sample, options)
+
+    stock = measure.measure
+    monkeypatch.setattr(measure, "measure", measured)
+    assert main([*pack, "--max-quarantine-rate", "0.5"]) == 0
+    assert opened == ["clips/nowhere.mp4"]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["settings"]["max_quarantine_rate"] == 0.5 and len(manifest["quarantine"]) == 1
+
+
+def test_a_split_that_datasets_does_not_take_is_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pack", str(source), "--out", str(tmp_path / "out"), *SMALL, "--split", "all"]) == 2
+    assert "--split all is what `datasets` calls all splits together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_is_no_place_for_a_file(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", str(packed), "--out", place]) == 2
+    assert f"Is a directory: '{place}'" in capsys.readouterr().err
 
 
 def test_names_that_are_no_unicode_are_refused(

@@ -15,12 +15,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import fsspec  # type: ignore[import-untyped]
 import pyarrow.compute as pc
 import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from shards_media import fingerprint, spoiled, write_corpus
 
-from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.errors import SampleError, UnreachableError, UsageError
 from vtrap_data.loading import remote
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.loading.remote import open_remote
@@ -393,6 +396,47 @@ def test_a_shard_that_is_cut_off_is_told(packed: Path, tmp_path: Path, cut: str)
     assert len(seen + [e.item.id for e in stream]) == 10
 
 
+class BrokenError(Exception):
+    """Of a client whose errors are no OSErrors, as those of aiohttp are not."""
+
+
+class Breaking(LocalFileSystem):  # type: ignore[misc]
+    """A file system from which shards do not come whole while `TOO_FAR` is set."""
+
+    protocol = "breaking"
+    TOO_FAR: int | None = None
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("breaking://").lstrip("/")
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        file = super()._open(path, mode, **options)
+        if path.endswith("train-00001.tar") and self.TOO_FAR is not None:
+            stock, most = file.f.read, self.TOO_FAR
+
+            def read(size: int = -1) -> bytes:
+                if file.f.tell() >= most:
+                    raise BrokenError("Response payload is not completed: https://x/y?token=hf_secretsecret")
+                return stock(size)  # type: ignore[no-any-return]
+
+            file.read = read
+        return file
+
+
+def test_a_shard_that_stops_coming_is_told_and_gone_on_with(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    monkeypatch.setattr(Breaking, "TOO_FAR", 4096)
+    stream = Stream(f"breaking://{packed}", shuffle=False, block=1)
+    seen: list[str] = []
+    said = r"data/train-00001.tar did not come whole \(BrokenError: .*token=\*\*\*\): iterate again, or from the state"
+    with pytest.raises(UnreachableError, match=said):
+        for example in stream:
+            seen.append(example.item.id)
+    monkeypatch.setattr(Breaking, "TOO_FAR", None)
+    assert seen and seen + [e.item.id for e in stream] == [e.item.id for e in Stream(packed, shuffle=False)]
+
+
 def test_shards_of_another_pack_and_none_at_all_are_told(packed: Path, tmp_path: Path) -> None:
     shutil.copytree(packed, tmp_path / "c")
     manifest = json.loads((tmp_path / "c/manifest.json").read_text())
@@ -407,7 +451,7 @@ def test_shards_of_another_pack_and_none_at_all_are_told(packed: Path, tmp_path:
             list(Stream(tmp_path / "c", shuffle=False))
     (tmp_path / "c/manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "c/data/train-00001.tar").unlink()
-    with pytest.raises(UsageError, match=r"Unable to find .*train-00001.tar': run `doctor` on it"):
+    with pytest.raises(UsageError, match=r"Unable to find .*train-00001.tar': run `doctor` on it; try again"):
         list(Stream(tmp_path / "c", shuffle=False))
 
 

@@ -219,6 +219,13 @@ def test_a_card_may_list_several_patterns(corpus: Path) -> None:
     assert doctor(corpus) == []
 
 
+def test_a_name_may_end_as_front_matter_does(corpus: Path) -> None:
+    path = corpus / "README.md"
+    text, n = re.subn(r"(?m)^pretty_name: .*$", "pretty_name: My corpus ---", path.read_text())
+    path.write_text(text)
+    assert n == 1 and doctor(corpus) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from shards_media import chat, tree, write_clip, write_corpus, write_rows
 
+from hub_cards.scratch import locked
 from vtrap_data.__main__ import main
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
@@ -129,6 +131,20 @@ def test_a_killed_reallocation_can_be_run_again(packed: Path, tmp_path: Path, mo
     out.mkdir()  # an empty folder is fine, too
     reallocate(packed, out, strategy="fixed:2")
     assert doctor(out) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_two_reallocations_do_not_write_the_same_corpus(packed: Path, tmp_path: Path) -> None:
+    half = tmp_path / ".new.unfinished"
+    half.mkdir()
+    lock = locked(half, 0)  # as another process has it that is at it
+    with pytest.raises(UsageError, match=r"another process is giving .*/new its budgets right now"):
+        reallocate(packed, tmp_path / "new", strategy="fixed:2")
+    os.close(lock)
+    (half / "data").mkdir()  # and as a kill leaves it
+    (half / "data/train-00000.tar").write_bytes(b"half")
+    reallocate(packed, tmp_path / "new", strategy="fixed:2")
+    assert doctor(tmp_path / "new") == []
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 

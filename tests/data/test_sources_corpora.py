@@ -257,6 +257,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["subsets"][0]["expected"] == 40000
 
 
+def test_a_subset_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    media = write_media(tmp_path / "media", "sharegpt4video")
+    corpus, rows = CORPORA["sharegpt4video"], str(FIXTURES / "sharegpt4video")
+    (subset,) = corpus.subsets
+    done = convert(corpus, rows=rows, out=tmp_path / "out", media=media, subsets=[subset, subset])
+    assert done == convert(corpus, rows=rows, out=tmp_path / "out", media=media)
+
+
 def test_every_claim_says_how_it_is_known() -> None:
     assert set(CORPORA) == {"llava-video-178k", "sharegpt4video", "videochat2-it", "llava-onevision-images"}
     for corpus in CORPORA.values():

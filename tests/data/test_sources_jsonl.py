@@ -181,6 +181,35 @@ def test_media_may_not_leave_the_root(tmp_path: Path) -> None:
     assert [s.paths[0].name for s in corpus.samples] == ["inside.mp4", "real.mp4"]
 
 
+def test_a_link_to_a_name_that_is_no_text_is_set_aside(tmp_path: Path) -> None:
+    """A sample is called after its file: the name would have to be written."""
+    (tmp_path / "b\udcff.mp4").write_bytes(b"x")
+    (tmp_path / "dir\udcff").mkdir()
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "b\udcff.mp4")
+    (tmp_path / "dir").symlink_to(tmp_path / "dir\udcff")
+    rows = [{"video": name, "conversations": chat("q")} for name in ("a.mp4", "dir/c.mp4")]
+    corpus = read_jsonl(write_rows(tmp_path / "rows.jsonl", rows))
+    assert [e.reason for e in corpus.rejected] == [Reason.UNREADABLE] * 2 and not corpus.samples
+    assert "'a.mp4' leads to a name with bytes that are no UTF-8" in corpus.rejected[0].detail
+
+
+def test_the_column_of_the_other_dialect_may_be_empty(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "yes"}]
+    corpus = read(
+        tmp_path,
+        {"conversations": None, "messages": messages},
+        {"conversations": chat("q"), "messages": None},
+    )
+    assert [s.items[0].messages[0].content for s in corpus.samples] == ["q", "q"] and not corpus.rejected
+
+
+@pytest.mark.parametrize("begin", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\0"])
+def test_a_compressed_file_is_told_as_one(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "rows.jsonl.x").write_bytes(begin + b"\x00\x80")
+    with pytest.raises(UsageError, match="is compressed: uncompress it first"):
+        read_jsonl(tmp_path / "rows.jsonl.x")
+
+
 def test_a_letter_stands_for_its_option(tmp_path: Path) -> None:
     rows = [
         {"conversations": chat("q"), "options": ["left", "right"], "answer": answer}

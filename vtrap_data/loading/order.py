@@ -46,6 +46,8 @@ class Weight:
         for name, value in given.items():
             if not (np.isfinite(value) and value > 0):
                 raise UsageError(f"{name} of a source must be above 0, not {value}")
+        if self.choose is not None and self.choose != int(self.choose):
+            raise UsageError(f"choose is a number of items, not {self.choose}: for a share of them give repeat")
 
 
 def counts(sizes: Sequence[int], weights: Sequence[Weight], *, epoch_size: int | None = None) -> tuple[int, ...]:
@@ -57,7 +59,8 @@ def counts(sizes: Sequence[int], weights: Sequence[Weight], *, epoch_size: int |
         epoch_size: Items in an epoch, for proportions; all items of all sources together unless given.
 
     Raises:
-        UsageError: Proportions for some sources only, an `epoch_size` without proportions, or an empty epoch.
+        UsageError: Proportions for some sources only, an `epoch_size` without proportions, or a source of which no
+            epoch takes anything.
     """
     if len(sizes) != len(weights) or not sizes:
         raise UsageError(f"{len(sizes)} sources and {len(weights)} weights: there must be one for each, at least one")
@@ -67,16 +70,14 @@ def counts(sizes: Sequence[int], weights: Sequence[Weight], *, epoch_size: int |
     if all(share is None for share in shares):
         if epoch_size is not None:
             raise UsageError("epoch_size goes with proportions; repeat and choose fix the size of an epoch themselves")
-        taken = tuple(_count(size, weight) for size, weight in zip(sizes, weights, strict=True))
-        if sum(taken) == 0:
-            raise UsageError("repeat is so small that an epoch would be empty")
-        return taken
+        return _some_of_each(tuple(map(_count, sizes, weights)), sizes, "a larger repeat, or choose")
     if any(share is None for share in shares):
         raise UsageError("give every source a proportion, or none: a share of the epoch and a count do not add up")
     total = sum(sizes) if epoch_size is None else epoch_size
     if total < 1:
         raise UsageError(f"epoch_size must be at least 1, not {epoch_size}")
-    return _apportion(total, [float(share or 0) for share in shares])
+    taken = _apportion(total, [float(share or 0) for share in shares])
+    return _some_of_each(taken, sizes, "a larger proportion, or a larger epoch_size")
 
 
 def epoch_rows(
@@ -208,8 +209,19 @@ def _draw(size: int, count: int, *, seed: int, source: int, epoch: int, shuffle:
 
 def _count(size: int, weight: Weight) -> int:
     if weight.choose is not None:
-        return weight.choose
+        return int(weight.choose)
     return round(size * (1.0 if weight.repeat is None else weight.repeat))
+
+
+def _some_of_each(taken: tuple[int, ...], sizes: Sequence[int], remedy: str) -> tuple[int, ...]:
+    """The counts, if none is 0: every epoch takes as many, so that source would never be seen."""
+    if 0 in taken:
+        source = taken.index(0)
+        raise UsageError(
+            f"source {source} ({sizes[source]} items) has so small a weight that an epoch would be empty of it: "
+            f"give it {remedy}"
+        )
+    return taken
 
 
 def _apportion(total: int, shares: Sequence[float]) -> tuple[int, ...]:

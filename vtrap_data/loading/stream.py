@@ -169,8 +169,10 @@ class Stream:
                 features=declared,
                 storage_options=self.storage_options or None,
             )
-        except FileNotFoundError as error:  # it names the shard
-            raise UsageError(f"{redact(self.location)}: {redact(first_line(error))}: run `doctor` on it") from None
+        except FileNotFoundError as error:  # it names the shard; also where a server is too busy to say what it has
+            raise UsageError(
+                f"{redact(self.location)}: {redact(first_line(error))}: run `doctor` on it; try again if it is there"
+            ) from None
 
     def _whole(self, rows: Iterator[Mapping[str, Any]], *, done: int) -> Iterator[Mapping[str, Any]]:
         """The rows behind the `done` first of the epoch, of each shard as many as the manifest says.
@@ -193,9 +195,10 @@ class Stream:
             return next(rows, None)
         except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise self._lacking(shard, number, first_line(error)) from error
-        except OSError as error:
+        except Exception as error:  # every file system raises errors of its own, and few are OSErrors
             raise UnreachableError(
-                f"{redact(self.location)}/{shard.path} did not come: {first_line(error)}"
+                f"{redact(self.location)}/{shard.path} did not come whole ({type(error).__name__}: "
+                f"{redact(first_line(error))}): iterate again, or from the state as it is now, to go on"
             ) from error
 
     def _lacking(self, shard: Shard, number: int, why: str) -> UsageError:

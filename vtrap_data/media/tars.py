@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from vtrap_data.errors import Reason, SampleError, UsageError
+from vtrap_data.files import is_unicode
 from vtrap_data.media.limits import check_time
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -205,7 +206,7 @@ class MediaRoot:
         Raises:
             ValueError: The name is no path.
             SampleError: OUTSIDE_ROOT, when it leaves the root, by itself or through a link; UNREADABLE, when links
-                lead in a circle.
+                lead in a circle, or to a name that is no text.
         """
         try:
             path = (self.root / name).resolve()
@@ -215,6 +216,9 @@ class MediaRoot:
             raise SampleError(name, Reason.UNREADABLE, f"{name[:80]!r} is a link that leads in a circle") from None
         if not path.is_relative_to(self.root):
             raise SampleError(name, Reason.OUTSIDE_ROOT, f"{name[:80]!r} leaves the media root ({self._setting})")
+        if not is_unicode(str(path.relative_to(self.root))):  # samples are called after it
+            detail = f"{name[:80]!r} leads to a name with bytes that are no UTF-8: rename what it leads to"
+            raise SampleError(name, Reason.UNREADABLE, detail)
         # os.path, not pathlib: a name that is too long is no file, and no reason to stop.
         if self.root.is_file() or os.path.isfile(path):  # noqa: PTH113
             return path

@@ -5,6 +5,7 @@ Whether a model is shown what the index promises is asked later on: `encoding.ch
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,9 +147,9 @@ def _check_card(root: Path, manifest: Manifest) -> Iterator[Fault]:
     except (OSError, ValueError) as error:
         yield fault(f"cannot be read ({error}): without it load_dataset guesses the features and drops data")
         return
-    parts = text.split("---\n", 2)
+    front_matter = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
     try:
-        front: Any = parse_yaml(parts[1]) if len(parts) == 3 and not parts[0] else None
+        front: Any = parse_yaml(front_matter[1]) if front_matter else None
         infos, configs = front["dataset_info"], front["configs"]
         declared = (infos if isinstance(infos, list) else [infos])[0]["features"]
         globs = {entry["split"]: _patterns(entry["path"]) for entry in configs[0]["data_files"]}

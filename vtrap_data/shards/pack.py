@@ -150,6 +150,8 @@ def check_settings(settings: PackSettings) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     check_scorer(settings.scorer, needed=reads_questions(settings.strategy))
+    if settings.split == "all":
+        raise UsageError("--split all is what `datasets` calls all splits together: give another name")
     for budget in settings.budgets:
         subset_slots(settings.slots, budget, smallest=settings.smallest)
     if settings.store is not None:
@@ -257,7 +259,7 @@ def _check_ids(samples: Sequence[SourceSample]) -> None:
 
 def _finished(out: Path, settings: PackSettings, source: str) -> Manifest:
     manifest = read_manifest(out)
-    if different := _different(manifest.settings.to_json(), settings):
+    if different := _different(manifest.settings.to_json(), settings.to_json()):
         raise UsageError(
             f"{out} already holds a corpus packed with other settings ({different}): "
             "choose another --out, or remove it first"
@@ -271,11 +273,11 @@ def _finished(out: Path, settings: PackSettings, source: str) -> Manifest:
     return manifest
 
 
-def _different(old: dict[str, Any], settings: PackSettings) -> str:
+def _different(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Settings that are others now; for the scorer, which nobody need have set, how to get the old one."""
     named = [
         f"{name}, which was {old.get(name)!r}: --scorer {old.get(name)} goes on" if name == "scorer" else name
-        for name, value in settings.to_json().items()
+        for name, value in new.items()
         if old.get(name) != value
     ]
     return ", ".join(named)
@@ -296,14 +298,16 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"another process is packing into {out} right now") from None
-        plan = {"settings": settings.to_json(), "format": FORMAT_VERSION, "versions": versions(settings)}
+        # But for what a pack that found too many bad samples asks to be changed: it goes on with what it measured.
+        decided = {name: value for name, value in settings.to_json().items() if name != "max_quarantine_rate"}
+        plan: dict[str, Any] = {"settings": decided, "format": FORMAT_VERSION, "versions": versions(settings)}
         try:
             old = parse_json((work / PLAN).read_bytes())
         except (OSError, ValueError):
             old = None
         begun = old.get("settings") if isinstance(old, dict) else None
         if isinstance(begun, dict) and begun != plan["settings"]:
-            different = _different(begun, settings)
+            different = _different(begun, plan["settings"])
             raise UsageError(
                 f"{out} holds an unfinished pack with other settings ({different}): finish it, remove it, or choose "
                 "another --out"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -14,10 +17,11 @@ from threading import Event
 import numpy as np
 from tqdm import tqdm
 
+from hub_cards.scratch import locked
 from vtrap_data.budgets.allocate import DELTA, JUDGED
 from vtrap_data.budgets.demand import Scorer
 from vtrap_data.errors import UsageError, VtrapError
-from vtrap_data.files import sha256_file, write_bytes
+from vtrap_data.files import sha256_file, sync_directory, write_bytes
 from vtrap_data.media.select import frame_ids
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
@@ -82,7 +86,8 @@ def reallocate(
         The manifest of the new corpus.
 
     Raises:
-        UsageError: `out` is not empty, the strategy needs what was not measured, or needs frames that are not stored.
+        UsageError: `out` is not empty or another process writes it, the strategy needs what was not measured, or needs
+            frames that are not stored.
         VtrapError: The judge gives an item a score that is NaN or infinite.
     """
     old = read_manifest(source)
@@ -95,10 +100,8 @@ def reallocate(
         name=name or old.settings.name,
     )
     check_folder(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} is not an empty folder: choose another")
+    _check_empty(out)
     out = out.resolve()  # `.` has no name to which neighbours could be called alike
-    notes = out.with_name(f".{out.name}.scores.jsonl")
     if (strategy in JUDGED) != (judge is not None):
         raise UsageError(
             f"--model goes with --strategy {' and '.join(JUDGED)}, and they with it, not with {strategy!r}"
@@ -108,39 +111,64 @@ def reallocate(
     if judge is not None:
         for budget in judge.looks_at(settings.budgets):
             _check_stored(source, dict.fromkeys((one.id for one in asked), budget), settings, missing)
-        asked = _ask(source, asked, judge, settings, notes=notes)
-    scores = demand_scores(asked, settings)
-    allocation = allocate_again(asked, scores, settings, delta=delta) if asked else None
-    granted = dict(zip((one.id for one in asked), allocation.budgets if allocation else (), strict=True))
-    _check_stored(source, granted, settings, missing)
-    said = {one.id: one.scores for one in asked}
-    demand = {one.id: score for one, score in zip(asked, scores, strict=True)}
-    stored = tqdm(
-        _rewritten(source, granted, demand, said, settings),
-        "write",
-        old.counts["samples"],
-        unit="sample",
-        disable=None,
-    )
-    # Under another name until it is whole: a kill leaves no half corpus at `out` that would block the next attempt.
-    half = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(half, ignore_errors=True)
-    written = write_shards(half, stored, split=settings.split, limits=shard_limits(settings))
-    write_index(half, written.index)
-    manifest = replace(
-        old,
-        settings=settings,
-        params={**(allocation.params if allocation else {}), **(judge.facts if judge else {})},
-        counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
-        shards=written.shards,
-        index_sha256=sha256_file(half / INDEX),
-        versions={name: v for name, v in old.versions.items() if name != "embedding"} | scorer_versions(settings),
-    )
-    write_card(half, manifest, written.index)
-    write_manifest(half, manifest)
-    half.replace(out)
-    notes.unlink(missing_ok=True)
+    with _unfinished(out) as half:
+        notes = out.with_name(f".{out.name}.scores.jsonl")
+        if judge is not None:
+            asked = _ask(source, asked, judge, settings, notes=notes)
+        scores = demand_scores(asked, settings)
+        allocation = allocate_again(asked, scores, settings, delta=delta) if asked else None
+        granted = dict(zip((one.id for one in asked), allocation.budgets if allocation else (), strict=True))
+        _check_stored(source, granted, settings, missing)
+        said = {one.id: one.scores for one in asked}
+        demand = {one.id: score for one, score in zip(asked, scores, strict=True)}
+        rewritten = _rewritten(source, granted, demand, said, settings)
+        stored = tqdm(rewritten, "write", old.counts["samples"], unit="sample", disable=None)
+        written = write_shards(half, stored, split=settings.split, limits=shard_limits(settings))
+        write_index(half, written.index)
+        manifest = replace(
+            old,
+            settings=settings,
+            params={**(allocation.params if allocation else {}), **(judge.facts if judge else {})},
+            counts={**count_rows(written.index), "bytes": sum(shard.bytes for shard in written.shards)},
+            shards=written.shards,
+            index_sha256=sha256_file(half / INDEX),
+            versions={name: v for name, v in old.versions.items() if name != "embedding"} | scorer_versions(settings),
+        )
+        write_card(half, manifest, written.index)
+        write_manifest(half, manifest)
+        half.replace(out)
+        sync_directory(out.parent)  # before the answers go, which took hours or money
+        notes.unlink(missing_ok=True)
     return manifest
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} is not an empty folder: choose another")
+
+
+@contextmanager
+def _unfinished(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, for this process alone, to be renamed to it.
+
+    What is written has another name until it is whole: a kill leaves no half corpus at `out` that would block the next
+    attempt.
+    """
+    half = out.with_name(f".{out.name}.unfinished")
+    half.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = locked(half, fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        raise UsageError(f"another process is giving {out} its budgets right now") from None
+    try:
+        _check_empty(out)  # again: that other process may just have ended, and `half` be what is now `out`
+        for left in half.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield half
+    finally:
+        with suppress(OSError):  # it holds something, or is `out` by now
+            half.rmdir()
+        os.close(lock)
 
 
 def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSettings, *, notes: Path) -> list[Asked]:
@@ -149,7 +177,6 @@ def _ask(source: Path, asked: Sequence[Asked], judge: Judge, settings: PackSetti
     place = {name: row for row, name in enumerate(read_index(source, ("item_id",))["item_id"].to_pylist())}
     head = {"corpus": read_manifest(source).index_sha256, "budgets": list(settings.budgets), **judge.facts}
     known = _noted(notes, head)
-    notes.parent.mkdir(parents=True, exist_ok=True)
     with notes.open("a", encoding="utf-8") as file:
         if not known:
             file.truncate(0)

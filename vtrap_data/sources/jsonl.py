@@ -40,6 +40,8 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "system": "system",
 }
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0")
+"""How files of gzip, Zstandard, bzip2 and xz begin."""
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
@@ -89,12 +91,15 @@ def read_jsonl(path: Path, *, media_root: Path | None = None, name: str | None =
         The samples and the rejected rows. Rows about the same medium become one sample with several items.
 
     Raises:
-        UsageError: There is no such file or folder, its name is no text, or the file holds no row at all.
+        UsageError: There is no such file or folder, its name is no text, or the file is compressed or holds no row.
     """
     if not path.is_file():
         raise UsageError(f"{path} is not a file: give a JSONL file")
     if not is_unicode(path.name):  # rows are called after it
         raise UsageError(f"the name of {path} holds bytes that are no UTF-8: rename it")
+    with path.open("rb") as file:
+        if file.read(6).startswith(_COMPRESSED):
+            raise UsageError(f"{path} is compressed: uncompress it first (gunzip, unzstd, bunzip2, unxz)")
     root = MediaRoot(path.parent if media_root is None else media_root)
     groups: dict[Any, list[_Row]] = {}
     rejected: list[SampleError] = []
@@ -183,9 +188,9 @@ def _read_row(row: Any, *, place: str, root: MediaRoot, source: str) -> _Row:
 def _turns(row: Mapping[str, Any]) -> tuple[list[Message], dict[str, list[str]]]:
     """The turns of a row, and media that typed parts name."""
     inline: dict[str, list[str]] = {"image": [], "video": []}
-    if "conversations" in row:
+    if row.get("conversations") is not None:  # a table of both dialects has the column of the other one, too
         key, who, what = "conversations", "from", "value"
-    elif "messages" in row:
+    elif row.get("messages") is not None:
         key, who, what = "messages", "role", "content"
     else:
         raise ValueError("it has neither conversations nor messages")

@@ -23,7 +23,7 @@ from vtrap_data.sources.store import ending, store_image, unique
 
 BENCH = "bench.jsonl"
 REPORT = "benchmark.json"
-CONVERSION_VERSION = 3
+CONVERSION_VERSION = 4
 """A change that alters what is written bumps it (CHANGELOG label FORMAT)."""
 MOST_BAD = 0.1
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, by_letter, filled, plain, text
+from vtrap_data.sources.benchmarks.spec import (
+    Benchmark,
+    Part,
+    Question,
+    Row,
+    by_letter,
+    filled,
+    option_cells,
+    plain,
+    text,
+)
 
 ROTATION = 1_000_000
 """Copy k of question q has index q + k * ROTATION."""
@@ -32,18 +42,13 @@ ABILITIES = {
 
 def read(row: Row, part: Part) -> Question:
     """One rotation of one question."""
-    # A middle cell may be empty in broken tables; letters must stay what they were, so only the end is cut.
-    cells = [filled(row.get(letter)) for letter in "ABCDE"]
-    while cells and not cells[-1]:
-        cells.pop()
-    if "" in cells:
-        raise ValueError(f"option {'ABCDE'[cells.index('')]} is empty but a later one is not")
+    options = option_cells(row)
     index = int(row["index"])
     return Question(
         id=str(index),
         question=plain(row["question"]),
-        options=tuple(cells),
-        right=by_letter(row["answer"], cells),
+        options=options,
+        right=by_letter(row["answer"], options),
         category=text(row["category"]),
         images=(row["image"],),
         facts={

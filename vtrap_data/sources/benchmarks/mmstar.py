@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 
-from vtrap_data.sources.benchmarks.spec import LETTERS, Benchmark, Part, Question, Row, by_letter, plain, text
+from vtrap_data.sources.benchmarks.spec import (
+    LETTERS,
+    Benchmark,
+    Part,
+    Question,
+    Row,
+    by_letter,
+    option_cells,
+    plain,
+    text,
+)
 
 ABILITIES = {
     "image scene and topic": "scene",
@@ -54,9 +64,15 @@ def split_options(asked: str) -> tuple[str, tuple[str, ...]]:
 
 
 def read(row: Row, part: Part) -> Question:
-    """One question."""
+    """One question. In tables its options are columns of their own; then they are put as they are elsewhere."""
     asked = plain(row["question"])
-    question, options = split_options(asked)
+    try:
+        question, options = split_options(asked)
+    except ValueError:
+        question, options = asked, option_cells(row)
+        if not options:
+            raise
+        asked = f"{question}\nOptions: {', '.join(map('{}: {}'.format, LETTERS, options))}"
     return Question(
         id=text(row["index"]),
         question=question,

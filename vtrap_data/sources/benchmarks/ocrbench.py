@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, plain, references, text
+from typing import Any
+
+from vtrap_data.sources.benchmarks.spec import Benchmark, Part, Question, Row, plain, references, sequence, text
 
 GROUPS = {
     "Regular Text Recognition": "Text Recognition",
@@ -22,16 +24,23 @@ FORMULAS = "HME100k"
 
 def read(row: Row, part: Part) -> Question:
     """One question; the answer is the list of all references."""
-    answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     kind = text(row["question_type"])
     return Question(
         id=text(row.get("id")),
         question=plain(row["question"]),
-        answer=references([text(answer) for answer in answers]),
+        answer=references([text(answer) for answer in _answers(row["answer"])]),
         category=kind,
         images=(row["image"],),
         facts={"type": kind, "dataset": text(row["dataset"])},
     )
+
+
+def _answers(cell: Any) -> list[Any]:
+    """A list, in tables as its literal, or the only one."""
+    try:
+        return sequence(cell)
+    except ValueError:
+        return [cell]
 
 
 OCRBENCH = Benchmark(

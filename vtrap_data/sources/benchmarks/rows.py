@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,7 @@ def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
     builder = _BUILDERS[files[0].suffix]
     options: dict[str, Any] = {}
     if builder == "csv":
-        as_written = dict.fromkeys(("index", "image"), _cell)
-        options = {"delimiter": "\t" if files[0].suffix == ".tsv" else ",", "converters": as_written}
+        options = {"delimiter": "\t" if files[0].suffix == ".tsv" else ","}
 
     def rows() -> Iterator[Row]:
         # Streaming: no second copy of every image in a cache.
@@ -108,13 +107,25 @@ def _local(part: Part, folder: Path, *, only: bool) -> Iterator[Row]:
         return _undecoded(data)
 
     try:
+        if builder == "csv":
+            options |= _as_written(files, delimiter=options["delimiter"])
         yield from _with_images(rows) if builder == "csv" else rows()
     except (ValueError, OSError, DatasetsError) as error:
         raise UsageError(f"--rows {folder}: {files[0].name} cannot be read: {first_line(error)}") from error
 
 
+def _as_written(files: Sequence[Path], *, delimiter: str) -> dict[str, Any]:
+    """Options by which the cells of tables stay as they stand there; None where one is empty.
+
+    By itself pandas makes numbers of "007" and "1e5", and nothing of "None": options of a question, it may be.
+    """
+    import pandas
+
+    names = {name for file in files for name in pandas.read_csv(file, sep=delimiter, nrows=0).columns}
+    return {"converters": dict.fromkeys(names, _cell), "keep_default_na": False}
+
+
 def _cell(text: str) -> str | None:
-    """A cell of a table as it stands there, where pandas would make a number of it."""
     return text or None
 
 
@@ -151,13 +162,13 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
 
 
 def _undecoded(data: Any) -> Iterator[Row]:
-    from datasets import Image, Sequence
+    from datasets import Image, List
 
     for name, feature in (data.features or {}).items():
         if isinstance(feature, Image):
             data = data.cast_column(name, Image(decode=False))
         elif isinstance(getattr(feature, "feature", None), Image):
-            data = data.cast_column(name, Sequence(Image(decode=False)))
+            data = data.cast_column(name, List(Image(decode=False)))
     yield from data
 
 

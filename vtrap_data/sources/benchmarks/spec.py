@@ -199,14 +199,21 @@ def sequence(value: Any) -> list[Any]:
     """A cell that holds a list, a Python or JSON literal of one, or nothing."""
     if isinstance(value, str):
         try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{value[:60]!r} is no list") from error
+            value = parse_json(value)  # first: a Python literal of the same words would keep the slash of "km\\/h"
+        except ValueError:
+            value = _literal(value)
     if value is None:
         return []
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{str(value)[:60]!r} is no list")
     return list(value)
+
+
+def _literal(cell: str) -> Any:
+    try:
+        return ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # the last two: nested too deeply
+        raise ValueError(f"{cell[:60]!r} is no list") from error
 
 
 def option_texts(values: Sequence[Any]) -> tuple[str, ...]:
@@ -221,6 +228,20 @@ def option_texts(values: Sequence[Any]) -> tuple[str, ...]:
         if all(option.startswith(mark) for option, mark in zip(shown, marks, strict=True)):
             return tuple(option.removeprefix(mark).strip() for option, mark in zip(shown, marks, strict=True))
     return tuple(shown)
+
+
+def option_cells(row: Row) -> tuple[str, ...]:
+    """Options in columns of their own, A to E, of which the last may be empty or not there.
+
+    Raises:
+        ValueError: One in the middle is empty: letters must stay what they were.
+    """
+    cells = [filled(row.get(letter)) for letter in LETTERS[:5]]
+    while cells and not cells[-1]:
+        cells.pop()
+    if "" in cells:
+        raise ValueError(f"option {LETTERS[cells.index('')]} is empty but a later one is not")
+    return tuple(cells)
 
 
 def by_letter(answer: Any, options: Sequence[str]) -> int:

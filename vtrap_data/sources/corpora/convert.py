@@ -136,7 +136,7 @@ def convert(
     missing: dict[str, None] = {}
     others: dict[str, None] = {}
     with atomic_file(out / QUESTIONS) as file:
-        for name in subsets or corpus.subsets:
+        for name in dict.fromkeys(subsets) or corpus.subsets:
             subset = corpus.subsets[name]
             paths = find_files(corpus, subset, source=rows, revision=revision)
             read = written = 0
