@@ -110,7 +110,13 @@ def read(name: str) -> griffe.Module:
     """A module as its source says, without importing it."""
     path = ROOT.joinpath(*name.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return griffe.visit(name, filepath=path, code=path.read_text("utf-8"), docstring_parser=griffe.Parser.google)
+    return griffe.visit(
+        name,
+        filepath=path,
+        code=path.read_text("utf-8"),
+        docstring_parser=griffe.Parser.google,
+        docstring_options={"returns_multiple_items": False},  # or every line of one would be another
+    )
 
 
 def described(found: griffe.Object | griffe.Alias) -> Iterator[str]:

@@ -9,11 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtrap_data.command_line import OneLineParser
-from vtrap_data.errors import UsageError, VtrapError, printable, wrong_path
+from vtrap_data.errors import FatalSampleError, SampleError, UsageError, VtrapError, printable, wrong_path
 from vtrap_data.interruption import interruption_told
+
+if TYPE_CHECKING:
+    from vtrap_data.shards.manifest import Quarantined
 
 # Whatever a subcommand needs is imported inside its function: `--help` answers at once, and decoding workers, which
 # import this module again, stay light.
@@ -298,7 +301,12 @@ def _pack(args: argparse.Namespace) -> int:
         how = f"multiples of {fit.multiple}, up to {fit.most} pixels"
         print(f"frames are stored at a size that {args.fit} takes as it is: {how}", file=sys.stderr)
     finished = (args.out / MANIFEST).exists()
-    manifest = pack(corpus.samples, args.out, settings=settings, rejected=corpus.rejected)
+    try:
+        manifest = pack(corpus.samples, args.out, settings=settings, rejected=corpus.rejected)
+    except FatalSampleError as error:
+        if len(error.bad) > 1:  # or its message says it all
+            _print_bad(error.bad, more="")
+        raise
     counts = manifest.counts
     print(
         f"{args.out}: {'already packed, nothing to do: ' if finished else ''}{counts['items']} items about "
@@ -312,11 +320,15 @@ def _pack(args: argparse.Namespace) -> int:
         print(printable(f"note: {note.sample}: {note.detail}"), file=sys.stderr)
     if len(manifest.notes) > 5:
         print(f"... and {len(manifest.notes) - 5} more notes, see {MANIFEST}", file=sys.stderr)
-    for entry in manifest.quarantine[:20]:
-        print(printable(f"set aside: {entry.sample}: {entry.reason}: {entry.detail}"), file=sys.stderr)
-    if len(manifest.quarantine) > 20:
-        print(f"... and {len(manifest.quarantine) - 20} more, see {MANIFEST}", file=sys.stderr)
+    _print_bad(manifest.quarantine, more=f", see {MANIFEST}")
     return 0
+
+
+def _print_bad(samples: Sequence[SampleError | Quarantined], *, more: str) -> None:
+    for bad in samples[:20]:
+        print(printable(f"set aside: {bad.sample}: {bad.reason}: {bad.detail}"), file=sys.stderr)
+    if len(samples) > 20:
+        print(f"... and {len(samples) - 20} more{more}", file=sys.stderr)
 
 
 def _workers(args: argparse.Namespace) -> int:

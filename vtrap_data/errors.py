@@ -8,6 +8,7 @@ stops (exit code 1).
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -102,4 +103,12 @@ class UnreachableError(VtrapError):
 
 
 class FatalSampleError(VtrapError):
-    """More samples were bad than the caller allows."""
+    """More samples were bad than the caller allows.
+
+    Attributes:
+        bad: Which, where they are known.
+    """
+
+    def __init__(self, message: str, *, bad: Sequence[SampleError] = ()) -> None:
+        super().__init__(message)
+        self.bad = tuple(bad)

@@ -208,10 +208,23 @@ class Frames:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __repr__(self) -> str:
+        # Not the pixels: in a notebook they would be pages.
+        return f"Frames(pixels={self.pixels.dtype} {list(self.pixels.shape)}, times={self.times})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One item with its decoded media: what `loading` yields and `encoding` turns into tensors."""
+    """One item with its decoded media: what `loading` yields and `encoding` turns into tensors.
+
+    Attributes:
+        item: Its conversation, with the budget that it was packed with.
+        key: Of the sample in its shard: several items about one medium share it.
+        source: Corpus it comes from.
+        kind: "video", "images" or "text".
+        frames: Those of the video that its budget selects; None without a video.
+        images: RGB; empty without.
+    """
 
     item: PackedItem
     key: str

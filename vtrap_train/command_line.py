@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from vtrap_data.command_line import nearest
 from vtrap_data.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
     """Raises UsageError for a command line that is wrong."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, with the flag that an unknown one may have been meant for."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hint = nearest(unknown[0].split("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """As argparse calls it."""

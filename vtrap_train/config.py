@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import torch
 from trl import SFTConfig, TrlParser
 
+from vtrap_data.command_line import nearest
 from vtrap_data.encoding.models import named
 from vtrap_data.encoding.turns import Turns
 from vtrap_data.errors import UsageError
@@ -503,12 +504,12 @@ def read_settings(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any]
     try:
         settings = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{where} cannot be read: {error}") from error
+        raise UsageError(f"{where} cannot be read: {error}{nearest(str(path), SETUPS)}") from error
     if not isinstance(settings, dict):
         raise UsageError(f"{where} is no mapping of settings to values")
     known = {action.dest: action for action in parser._actions if action.dest not in ("config", "help")}
     if unknown := sorted(str(k) for k in settings if k not in known):
-        raise UsageError(f"{where} sets what does not exist: {', '.join(unknown)}")
+        raise UsageError(f"{where} sets what does not exist: {', '.join(unknown)}{nearest(unknown[0], known)}")
     hints = get_type_hints(VtrapArguments) | get_type_hints(TrainConfig)
     found = {}
     for name, value in settings.items():

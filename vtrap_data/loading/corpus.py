@@ -21,7 +21,13 @@ from vtrap_data.samples import Example
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One packed folder of a corpus and how much of it an epoch takes."""
+    """One packed folder of a corpus and how much of it an epoch takes.
+
+    Attributes:
+        root: The folder.
+        weight: All of it, once an epoch, unless a `loading.order.Weight` says otherwise: `repeat` (times an epoch sees
+            it), `choose` (items), or `proportion` (share of the epoch; then every part has one).
+    """
 
     root: Path
     weight: Weight = field(default_factory=Weight)
@@ -47,7 +53,7 @@ class Corpus:
     """Packed folders behind one row number. Map-style: `corpus[row]` reads only the frames that its budget needs.
 
     Args:
-        parts: A folder, or several with weights.
+        parts: A folder or several, each as it is or as a `Part` with a weight.
         frames: "hybrid": the packed budgets; a number: that budget for every video item.
         seed: Of the order.
         shuffle: False: part after part, in packed order.
@@ -64,14 +70,15 @@ class Corpus:
 
     def __init__(
         self,
-        parts: Path | str | Sequence[Part],
+        parts: Path | str | Sequence[Part | Path | str],
         *,
         frames: int | Literal["hybrid"] = "hybrid",
         seed: int = 0,
         shuffle: bool = True,
         epoch_size: int | None = None,
     ) -> None:
-        self.parts = (Part(root=Path(parts)),) if isinstance(parts, (str, Path)) else tuple(parts)
+        several = [parts] if isinstance(parts, (str, Path)) else parts
+        self.parts = tuple(part if isinstance(part, Part) else Part(root=Path(part)) for part in several)
         if not self.parts:
             raise UsageError("a corpus needs at least one packed folder")
         if seed < 0:

@@ -351,7 +351,8 @@ def _measure(
         raise FatalSampleError(
             f"{len(quarantine)} of {total} samples are bad ({listed}); "
             f"{settings.max_quarantine_rate:.0%} are allowed (--max-quarantine-rate). "
-            + (f"The first: {quarantine[0]}" if quarantine else "There is nothing to pack.")
+            + (f"The first: {quarantine[0]}" if quarantine else "There is nothing to pack."),
+            bad=quarantine,
         )
     jobs = []
     for number, sample in enumerate(samples):

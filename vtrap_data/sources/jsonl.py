@@ -139,9 +139,13 @@ def _lines(path: Path, rejected: list[SampleError]) -> Iterator[_Line]:
                 continue
             place = f"{path.name}:{number}"
             try:
-                row = parse_json(line.decode("utf-8"), nan=False)
+                row = parse_json(line.rstrip().decode("utf-8"), nan=False)
             except ValueError as error:
-                rejected.append(SampleError(place, Reason.BAD_ROW, f"line {number} is no JSON: {error}"))
+                # Not its "line 2 column 1": that would be of this line, and begins with 1 in each.
+                what = (
+                    f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+                )
+                rejected.append(SampleError(place, Reason.BAD_ROW, f"line {number} is no JSON: {what}"))
             else:
                 yield _Line(place, row)
 
@@ -271,9 +275,12 @@ def _with_marks(turns: list[Message], kind: Kind, media: int) -> list[Message]:
         videos, images = images, 0
     mine, others = (videos, images) if kind == "video" else (images, videos)
     if others or mine > media:
-        raise ValueError(
-            f"it has {videos} {VIDEO_MARK} and {images} {IMAGE_MARK} marks for {media} media of kind {kind}"
+        of = (
+            f"for {media} media of kind {kind}"
+            if media
+            else "for 0 media: none of image, images, video, videos names one"
         )
+        raise ValueError(f"it has {videos} {VIDEO_MARK} and {images} {IMAGE_MARK} marks {of}")
     if mine == media:
         return turns
     if mine:
