@@ -1,14 +1,21 @@
-"""Can the Hub be reached at all? Else the many small files of a model are retried for minutes before one is missed."""
+"""Can the Hub be reached at all? Else the many small files of a model are retried for minutes before one is missed.
+
+And then: what of a repository is on this machine, or can be brought here?
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
+import huggingface_hub
 from huggingface_hub import constants, is_offline_mode
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import http_backoff  # type: ignore[attr-defined]
 
-from hub_cards.errors import one_line
+from hub_cards.errors import Failed, one_line
 
 _FRESH = 60
 """Seconds for which an answer counts."""
@@ -24,6 +31,34 @@ def unreachable() -> str | None:
     if is_offline_mode():
         return "HF_HUB_OFFLINE is set"
     return _asked(constants.ENDPOINT, int(time.monotonic() // _FRESH))
+
+
+def snapshot(
+    repo_id: str, *, repo_type: str | None = None, revision: str | None = None, patterns: Sequence[str] | None = None
+) -> Path:
+    """The folder that holds a repository of the Hub on this machine, brought here where the Hub can be reached.
+
+    Args:
+        repo_id: `owner/name`.
+        repo_type: "dataset"; None: a model.
+        revision: None: its default branch.
+        patterns: Globs of the files that are wanted; None: all.
+
+    Raises:
+        Failed: It cannot be had; the message says why, in a line.
+    """
+    away = unreachable()
+    try:
+        found = huggingface_hub.snapshot_download(
+            repo_id,
+            repo_type=repo_type,
+            revision=revision,
+            allow_patterns=None if patterns is None else list(patterns),
+            local_files_only=away is not None,
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:  # among them what is not here when nobody can be asked
+        raise Failed(away or one_line(error)) from error
+    return Path(found)
 
 
 @lru_cache(maxsize=1)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hub_cards.reachable import unreachable
+from hub_cards.errors import Failed
+from hub_cards.reachable import snapshot
 from vtrap_data.encoding.models import ModelRef, resolve, without_network
-from vtrap_data.errors import UsageError, first_line
+from vtrap_data.errors import UsageError
 from vtrap_data.files import canonical_json
 from vtrap_data.json_object import read_json_object
 from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
@@ -96,18 +97,11 @@ def _hashes(files: list[Path]) -> dict[str, str]:
 
 
 def _download(ref: ModelRef) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     patterns = [f"*{suffix}" for suffix in (".safetensors", *_SETTINGS)]
-    away = unreachable()
     try:
-        found = snapshot_download(
-            ref.path, revision=ref.revision, allow_patterns=patterns, local_files_only=away is not None
-        )
-        return Path(found)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        return snapshot(ref.path, revision=ref.revision, patterns=patterns)
+    except Failed as error:
         raise UsageError(
-            f"--model {ref.name!r}: {ref.path} cannot be fetched from the Hub ({away or first_line(error)}): "
+            f"--model {ref.name!r}: {ref.path} cannot be fetched from the Hub ({error}): "
             f"{without_network(ref.path, ref.revision)}"
         ) from error

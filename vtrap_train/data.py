@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hub_cards.errors import redact
-from hub_cards.reachable import unreachable
+from hub_cards.errors import Failed, redact
+from hub_cards.reachable import snapshot, unreachable
 from vtrap_data.encoding import Shown, Size, join
 from vtrap_data.encoding.models import split_revision
 from vtrap_data.encoding.turns import Turns
@@ -117,17 +117,12 @@ def locate(location: str, *, setting: str = "--data") -> Path:
             f"{setting} {location!r} is no packed dataset (a directory with {INDEX}, as `vtrap_data pack` "
             "writes it) and no Hub id of the form owner/name"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    away = unreachable()
     try:
-        found = snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=away is not None)
-        return Path(found)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        return snapshot(name, repo_type="dataset", revision=revision)
+    except Failed as error:
         raise UsageError(
             f"{setting} {location!r} is not a local directory and could not be downloaded from the Hub "
-            f"({away or type(error).__name__}): check the name, the network and `hf auth login`"
+            f"({error}): check the name, the network and `hf auth login`"
         ) from error
 
 

@@ -119,6 +119,14 @@ def test_a_broken_jpeg_is_found_unless_quick(corpus: Path) -> None:
     assert kinds(corpus, quick=True) == set()
 
 
+def test_half_a_character_is_found_and_refused(corpus: Path, tmp_path: Path) -> None:
+    """JSON may hold one; no file, no tokenizer and no table takes it."""
+    rewrite(corpus, lambda members: [(name, data.replace(b"things", b"\\ud800")) for name, data in members])
+    assert FaultKind.SAMPLE in kinds(corpus)
+    with pytest.raises(UsageError, match=r"a sample is damaged \(.*surrogates not allowed\): run `doctor`"):
+        reallocate(corpus, tmp_path / "new", strategy="fixed:2")
+
+
 @pytest.mark.parametrize(
     ("edit", "kind"),
     [

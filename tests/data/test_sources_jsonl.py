@@ -193,6 +193,12 @@ def test_a_link_to_a_name_that_is_no_text_is_set_aside(tmp_path: Path) -> None:
     assert "'a.mp4' leads to a name with bytes that are no UTF-8" in corpus.rejected[0].detail
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/b.mp4", "a/" + "b" * 300 + "/c.mp4", "a/" * 3000 + "b"])
+def test_a_name_that_is_too_long_is_no_file(tmp_path: Path, name: str) -> None:
+    found = read(tmp_path, {"video": name, "conversations": chat("q")}, {"conversations": chat("q")})
+    assert len(found.samples) + len(found.rejected) == 2 and found.samples[-1].kind == "text"
+
+
 def test_the_column_of_the_other_dialect_may_be_empty(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "yes"}]
     corpus = read(

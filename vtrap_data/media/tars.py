@@ -219,7 +219,7 @@ class MediaRoot:
         if not is_unicode(str(path.relative_to(self.root))):  # samples are called after it
             detail = f"{name[:80]!r} leads to a name with bytes that are no UTF-8: rename what it leads to"
             raise SampleError(name, Reason.UNREADABLE, detail)
-        # os.path, not pathlib: a name that is too long is no file, and no reason to stop.
+        # os.path, not pathlib, here and below: a name that is too long is no file, and no reason to stop.
         if self.root.is_file() or os.path.isfile(path):  # noqa: PTH113
             return path
         return self._in_some_tar(path) or path
@@ -238,7 +238,7 @@ class MediaRoot:
         for depth in range(len(parts)):
             folder = self.root.joinpath(*parts[:depth])
             if folder not in self._tars:
-                if not folder.is_dir():
+                if not os.path.isdir(folder):  # noqa: PTH112
                     return None
                 inside = (tar for tar in sorted(folder.glob("*.tar")) if tar.is_file())
                 self._tars[folder] = [tar for tar in inside if tar.resolve().is_relative_to(self.root)]

@@ -189,7 +189,7 @@ def _check_shard(
                 continue
             try:
                 raw = parse_json(parts["json"])
-                sample = PackedSample.from_json(raw)
+                sample = PackedSample.parse(parts["json"])
                 yield from _check_sample(key, sample, raw, parts, manifest, quick=quick)
                 facts = FrameFacts(rows[0]["width"], rows[0]["height"], rows[0]["distinct"]) if sample.video else None
                 split = manifest.settings.split

@@ -145,7 +145,7 @@ def convert(
                     name = unique(f"{benchmark.name}/{question.id or f'{part.config}/{number:06d}'}", ids)
                     copies = rotations(question, name) if circular else [(name, question)]
                     data = b"".join(_line(benchmark, one, names, id=i, video=video) for i, one in copies)
-                except (ValueError, KeyError, TypeError, SampleError) as error:
+                except (ValueError, KeyError, TypeError, OverflowError, SampleError) as error:
                     bad.append(Bad(row=f"{part.config}/{part.split}[{number}]", detail=str(error)))
                     continue
                 file.write(data)

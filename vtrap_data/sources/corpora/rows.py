@@ -8,8 +8,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hub_cards.errors import one_line
-from hub_cards.reachable import unreachable
 from vtrap_data.errors import UsageError
 from vtrap_data.parsing import parse_json
 from vtrap_data.sources.corpora.table import NamedCorpus, Subset
@@ -103,8 +101,8 @@ _READERS = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
 
 
 def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from hub_cards.errors import Failed
+    from hub_cards.reachable import snapshot
 
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(corpus.ids)})")
@@ -114,15 +112,8 @@ def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | 
             f"--rows {source}: no commit of it is known here, and without one its rows may be others tomorrow: "
             "give --revision, a commit of it"
         )
-    away = unreachable()
+    patterns = [glob.replace("[", "[[]") for glob in subset.files]
     try:
-        found = snapshot_download(
-            source,
-            repo_type="dataset",
-            revision=pinned,
-            allow_patterns=[g.replace("[", "[[]") for g in subset.files],
-            local_files_only=away is not None,
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UsageError(f"--rows {source}, revision {pinned}: {away or one_line(error)}") from error
-    return Path(found)
+        return snapshot(source, repo_type="dataset", revision=pinned, patterns=patterns)
+    except Failed as error:
+        raise UsageError(f"--rows {source}, revision {pinned}: {error}") from error
