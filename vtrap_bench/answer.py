@@ -13,6 +13,7 @@ from vtrap_bench.records import Record
 from vtrap_bench.run_settings import RunSettings
 from vtrap_data.errors import UsageError
 from vtrap_data.samples import Example, Item
+from vtrap_data.sources.benchmarks.spec import read_facts
 from vtrap_data.sources.benchmarks.tempcompass import option_parts
 
 
@@ -46,17 +47,33 @@ def prepare(batch: Sequence[Job], bench: Bench, backend: Backend, settings: RunS
     """Read and decode a batch of items of one task, and put the questions.
 
     Raises:
-        UsageError: One has no answer.
+        UsageError: One is no question of the task.
         SampleError: One cannot be decoded or encoded.
     """
     examples = [bench.data[job.number] for job in batch]
     for example in examples:
-        if example.item.answer is None:
-            raise UsageError(
-                f"{bench.data.root}: item {example.item.id} has no answer, so it cannot be scored: pack a benchmark"
-            )
+        _check(example.item, bench)
     asked = [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples]
     return Ready(examples, backend.prepare(asked) if settings.answers == "generate" else asked)
+
+
+def _check(item: Item, bench: Bench) -> None:
+    """Refuse what cannot be asked or scored, before the model is asked."""
+    where = f"{bench.data.root}: item {item.id}"
+    if item.answer is None:
+        raise UsageError(f"{where} has no answer, so it cannot be scored: pack a benchmark")
+    try:
+        bench.profile.messages(item)
+        if bench.task.grade is None:
+            read_answer("?", item, bench.profile.form)
+        else:
+            bench.task.grade("?", item)
+        if bench.task.source is not None:
+            read_facts(item.category)
+    except (ValueError, KeyError) as error:
+        name = bench.task.name
+        made = f": make its data with `python -m vtrap_data benchmark {name}`" if bench.task.source else ""
+        raise UsageError(f"{where} is no question of {name} ({type(error).__name__}: {error}){made}") from error
 
 
 def ask(backend: Backend, batch: Sequence[Job], ready: Ready, bench: Bench, settings: RunSettings) -> Answers:
@@ -146,9 +163,8 @@ def choices(item: Item, *, form: AnswerForm) -> tuple[str, ...]:
     """What the model may write to answer an item: letters, options as they are, or Yes and No; () if it is open."""
     if form == "yes-no" or (form == "letter" and not item.options and item.answer in ("yes", "no")):
         return ("Yes", "No")
-    labels = tuple(option_parts(option)[0] for option in item.options)
-    if all(labels):
-        return labels  # "Option 1", as they are shown
     if form == "letter":
+        if read_facts(item.category).get("task") == "caption_matching":
+            return tuple(option_parts(option)[0] for option in item.options)  # "Option 1", as they are shown
         return tuple(chr(ord("A") + i) for i in range(len(item.options)))
     return item.options

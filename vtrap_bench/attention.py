@@ -27,7 +27,7 @@ from vtrap_bench.run_settings import device_of
 from vtrap_bench.statistics import paired_difference
 from vtrap_bench.tasks import TASKS, Task
 from vtrap_bench.tasks.locate import ensure
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable_lines
 from vtrap_data.files import write_bytes
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     for name, png in found["overlays"].items():
         write_bytes(args.out / "overlays" / f"{name}.png", png)
     write_bytes(args.out / "attention.html", page(found).encode())
-    print(table(found["json"]))
+    print(printable_lines(table(found["json"])))
     print(f"\n{args.out / 'attention.html'}")
     return 0
 

@@ -27,7 +27,7 @@ from vtrap_bench.statistics import (
     paired_difference,
 )
 from vtrap_bench.tasks import TASKS
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable_lines
 
 ALPHA = 0.05
 POWER = 0.8
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"format": COMPARE_FORMAT, **asdict(result)}, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        print(text(result))
+        print(printable_lines(text(result)))
     return 0
 
 
@@ -378,7 +378,7 @@ def _and_kinds(abilities: Sequence[Difference], common: Sequence[Across]) -> str
 
 def _sentence(d: Difference) -> str:
     where = f"{d.task}: on {d.n} shared items in {d.clusters} clusters"
-    if d.only_a == d.only_b == 0:
+    if d.only_a == d.only_b == 0 and not d.difference and not d.error:  # items may earn a share
         return f"{where} both are right on the same ones. This does not show that they are equal on others."
     if d.p_holm is None:
         return f"{where} nothing can be concluded: a single cluster gives no measure of chance."

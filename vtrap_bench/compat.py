@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from vtrap_bench.extract import after_thought
 from vtrap_bench.records import Record
+from vtrap_data.sources.benchmarks.spec import read_facts
+from vtrap_data.sources.benchmarks.tempcompass import option_parts
 
 LETTERS = string.ascii_uppercase
 
@@ -95,29 +97,25 @@ def _first(pattern: str) -> Callable[[str], str]:
     return read
 
 
-_STOCK = (
-    "The best answer is",
-    "The correct answer is",
-    "The answer is",
-    "The answer",
-    "The best option is",
-    "The correct option is",
-    "Best answer:",
-    "Best option:",
-    "Answer:",
-    "Option:",
-)
+_STOCK = ("The best answer is", "The correct answer is", "The answer is", "The answer")
+_LMMS_STOCK = (*_STOCK, "The best option is", "The correct option is", "Best answer:", "Best option:")
+# Two commas are missing in their list, so that four of its phrases are two that nobody writes.
+_JOINED = ("The best option isThe correct option is", "Best answer:Best option:")
+_VLMEVALKIT_STOCK = (*_STOCK, *_JOINED, "Answer:", "Option:")
 
 
-def vlmevalkit_video_letter(response: str) -> str:
-    """VLMEvalKit on Video-MME and LongVideoBench: without stock phrases, the first of A to D, even inside a word."""
+def first_letter(response: str, letters: str, *, stock: Sequence[str]) -> str:
+    """Without stock phrases, the first of some letters, even inside a word; "" for none."""
     text = response.strip()
-    for phrase in _STOCK:
+    for phrase in stock:
         text = text.replace(phrase, "")
-    if len(text.split()) > 10 and not re.search("[ABCD]", text):
-        return ""
-    found = re.search("[ABCD]", text)
+    found = re.search(f"[{letters}]", text)
     return found[0] if found else ""
+
+
+def vlmevalkit_video_letter(response: str, letters: str = "ABCD") -> str:
+    """VLMEvalKit on Video-MME (A to D) and LongVideoBench (A to E)."""
+    return first_letter(response, letters, stock=_VLMEVALKIT_STOCK)
 
 
 def vlmevalkit_is_right(response: str, truth: str) -> bool:
@@ -226,21 +224,20 @@ def _mvbench(response: str, record: Record) -> str:
     return found[0].upper() if found else ""
 
 
-def _longvideobench(response: str, record: Record) -> str:
-    text = response.strip()
-    for phrase in _STOCK:
-        text = text.replace(phrase, "")
-    return _first("([ABCDE])")(text)
-
-
 def _tempcompass(record: Record) -> Credit:
+    """Without their judge, who is asked about what no rule decides: that is wrong."""
     text = record.response.strip()
     if not record.options:
         said = next((word for word in ("yes", "no") if text.lower().startswith(word)), "")
         return Credit(float(said == record.answer), said)
+    if read_facts(record.facts).get("task") == "caption_matching":
+        label, sentence = option_parts(record.answer)
+        labels = {label, label.split()[-1]}
+        right = text in {record.answer, sentence, *labels} or text.replace(".", "") in labels
+        right = right or text.split(") ")[1:2] == [sentence]
+        return Credit(float(right), text)
     truth = _truth(record)
-    right = text == record.answer or text == truth or text.startswith((f"{truth}.", f"{truth})"))
-    return Credit(float(right), text[:1])
+    return Credit(float(text == truth or text.startswith((f"{truth}.", f"{truth})"))), text[:1])
 
 
 def _check_answer(record: Record) -> Credit:
@@ -266,7 +263,7 @@ LMMS: dict[str, Rule] = {
     "videommmu": _letter(
         lambda response, record: lmms_letter(response, LETTERS[: len(record.options)]), drop_empty=True
     ),
-    "longvideobench": _letter(_longvideobench, chance=True),
+    "longvideobench": _letter(lambda response, _: first_letter(response, "ABCDE", stock=_LMMS_STOCK), chance=True),
     "egoschema": _letter(lambda response, record: _earliest(response, LETTERS[: len(record.options)]), chance=True),
     "perceptiontest": _letter(_by_response(_first(r"\b([A-D])\b"))),
 }
@@ -275,7 +272,7 @@ VLMEVALKIT: dict[str, Rule] = {
     "pope": _yes_no(_vlmevalkit_yes_no),
     **dict.fromkeys(("mmstar", "mmbench_en", "seed_image", "scienceqa_img", "ai2d", "mmmu"), _INFERRED),
     "videomme": _letter(_by_response(vlmevalkit_video_letter)),
-    "longvideobench": _letter(_by_response(vlmevalkit_video_letter)),
+    "longvideobench": _letter(lambda response, _: vlmevalkit_video_letter(response, "ABCDE")),
     "mvbench": _check_answer,
     "mlvu": _check_answer,
 }

@@ -117,7 +117,7 @@ def _written(response: str) -> str:
 
 
 def _unwrapped(response: str) -> str:
-    """The response without its thought, and out of `<answer>` and `\\boxed{}`."""
+    r"""The response without its thought, and out of `<answer>` and `\boxed{}`."""
     text = after_thought(response)
     if tagged := re.findall(r"<answer>(.*?)(?:</answer>|$)", text, re.IGNORECASE | re.DOTALL):
         text = tagged[-1]

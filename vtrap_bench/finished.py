@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vtrap_bench.records import RECORDS, RUN, Record, read_chained, read_records
+from vtrap_bench.records import RECORDS, RUN, Record, read_chained, read_records, records_of
 from vtrap_bench.run_info import RunInfo, read_typed
 from vtrap_bench.scores import SCORES, Scores, by_task, differences
 from vtrap_data.errors import UsageError
@@ -42,8 +42,12 @@ class Untouched(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, *, rows: Sequence[dict[str, Any]] | None = None) -> Run:
     """Read a finished run.
+
+    Args:
+        folder: Where it lies.
+        rows: The lines of its `records.jsonl`, where they have been read.
 
     Raises:
         UsageError: It is none, is not finished, was written in another format or is damaged; the message names the
@@ -58,13 +62,14 @@ def read_run(folder: Path) -> Run:
     info = read_typed(RunInfo, folder / RUN, "run it again in another --out")
     scores = read_typed(Scores, folder / SCORES, "remove it and run its command again")
     path = folder / RECORDS
-    records = {task: {r.item_id: r for r in rows} for task, rows in by_task(read_records(path)).items()}
+    found = read_records(path) if rows is None else records_of(rows, path)
+    records = {task: {r.item_id: r for r in some} for task, some in by_task(found).items()}
     for task in (*scores.tasks, *records, *info.tasks):
         for name, there in ((RUN, info.tasks), (SCORES, scores.tasks), (RECORDS, records)):
             if task not in there:
                 raise UsageError(f"{folder / name} has nothing of {task}: run the command of this run again")
-        if (found := len(records[task])) != (wanted := scores.tasks[task].n):
-            raise UsageError(f"{path} holds {found} of the {wanted} items of {task}: run the benchmark again")
+        if (held := len(records[task])) != (wanted := scores.tasks[task].n):
+            raise UsageError(f"{path} holds {held} of the {wanted} items of {task}: run the benchmark again")
         for fact in ("version", "modality", "synthetic"):
             one, two = getattr(info.tasks[task], fact), getattr(scores.tasks[task], fact)
             if one != two:
@@ -87,7 +92,7 @@ def read_untouched(folder: Path) -> Untouched:
     """
     # First: records that were changed by hand are to be called that, not incomplete.
     rows = read_chained(folder / RECORDS) if (folder / RECORDS).exists() else []
-    run = read_run(folder)
+    run = read_run(folder, rows=rows or None)
     for task, asked in run.info.tasks.items():
         if (answered := len(run.records[task])) != asked.items:
             raise UsageError(

@@ -146,7 +146,8 @@ def mme(records: Sequence[Record]) -> dict[str, Any]:
 def pope(records: Sequence[Record]) -> dict[str, Any]:
     """POPE: F1, precision, recall and accuracy with "yes" as the positive answer, and how often the model says yes.
 
-    A row that counts in several categories does so in each.
+    A row that counts in several categories does so in each, and as often in the numbers over all: tables that join
+    the rows of equal questions give what the 9000 rows give.
     """
     group = answers(records)
     parts = {
@@ -154,7 +155,7 @@ def pope(records: Sequence[Record]) -> dict[str, Any]:
         for name in sorted({c for a in group for c in a.facts["categories"].split(",")})
     }
     named = [parts[name]["f1"] for name in CATEGORIES if name in parts]
-    overall = detection(group)
+    overall = detection([a for a in group for _ in a.facts["categories"].split(",")])
     return {
         "headline": headline("f1", overall["f1"]),
         **overall,

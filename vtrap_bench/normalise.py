@@ -14,7 +14,7 @@ _DIGITS = {
 _ARTICLES = frozenset({"a", "an", "the"})
 _FULL_WIDTH = {0xFF01 + n: 0x21 + n for n in range(94)} | {0x3000: " "}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`!'
-# Written without an apostrophe, or with one of two. Forms that the original does not know ("lets", "im") are left alone.
+# Written without an apostrophe, or with one of two. What the original does not know ("lets", "im") is left alone.
 _CONTRACTIONS = {
     form[:gap] + form[gap + 1 :]: form
     for form in re.findall(

@@ -17,7 +17,7 @@ from vtrap_bench.backends.tokens import TOKENS, read_tokens
 from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import Record
 from vtrap_data.encoding.manifest import differences
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable_lines
 from vtrap_data.parsing import finite
 
 PARITY_FORMAT = 1
@@ -116,14 +116,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; exit code 1 if the runs differ beyond the tolerance."""
-    if args.tolerance < 0:
-        raise UsageError(f"--tolerance {args.tolerance:g} must not be negative")
+    if not args.tolerance >= 0:
+        raise UsageError(f"--tolerance {args.tolerance:g} must be 0 or more")
+    if args.show < 0:
+        raise UsageError(f"--show {args.show} must be 0 or more")
     found = parity(args.a, args.b, tolerance=args.tolerance)
     if args.json:
         whole = {"format": PARITY_FORMAT, "agrees": found.agrees, **asdict(found)}
         print(json.dumps(finite(whole), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        print(text(found, show=args.show))
+        print(printable_lines(text(found, show=args.show)))
     return 0 if found.agrees else 1
 
 

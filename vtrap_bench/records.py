@@ -224,11 +224,20 @@ def parse_records(data: bytes, path: Path) -> list[Record]:
     Raises:
         VtrapError: A line is no record.
     """
-    records = []
     # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+    return records_of(data.split(b"\n")[:-1], path)
+
+
+def records_of(lines: Iterable[bytes | dict[str, Any]], path: Path) -> list[Record]:
+    """The records in the lines of a file, read as JSON already or not.
+
+    Raises:
+        VtrapError: A line is no record.
+    """
+    records = []
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(Record.from_json(parse_json(line)))
+            records.append(Record.from_json(parse_json(line) if isinstance(line, bytes) else line))
         except ValueError as error:
             raise VtrapError(
                 f"{path}, line {number} is no record ({type(error).__name__}: {error}): the file was changed or "

@@ -16,6 +16,7 @@ from typing import Any
 from vtrap_bench.compat import RULES
 from vtrap_bench.finished import read_run
 from vtrap_bench.records import Record
+from vtrap_data.errors import printable
 
 EXAMPLES = """\
 examples:
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
             continue
         print(f"  {task:<18}{facts['ours']:7.1f}{facts['theirs']:12.1f}{facts['differ']:8d}{facts['left_out']:10d}")
         for item in facts["items"]:
-            print(f"    {item['item_id']}: {item['response'][:50]!r} ours {item['ours']:g}, theirs {item['theirs']}")
+            said = f"{item['response'][:50]!r} ours {item['ours']:g}, theirs {item['theirs']}"
+            print(f"    {printable(item['item_id'])}: {said}")
     return 0
 
 

@@ -22,7 +22,7 @@ from vtrap_bench.score_run import score_model
 from vtrap_bench.tasks import TASKS, Task, select_tasks
 from vtrap_bench.tasks.locate import present
 from vtrap_bench.workers import share, share_of
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable_lines
 
 EXAMPLES = """\
 examples:
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         earlier = [one.out for one in runs[:number]]
         done.append(score_model(settings, model=model, open_backend=opener, reuse=earlier))
         if not args.json:
-            print(table(done[-1]))
+            print(printable_lines(table(done[-1])))
             print(f"{settings.out / scoring.SCORES}\n")
     if args.json:
         print(json.dumps(done[0] if len(runs) == 1 else done, indent=1))

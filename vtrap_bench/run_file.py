@@ -103,6 +103,24 @@ def refuse_other(before: Mapping[str, Any], decides: Mapping[str, Any], settings
         )
 
 
+def same_server(before: Mapping[str, Any], name: str | None, settings: RunSettings) -> None:
+    """Raise UsageError if a server is asked for another model than the one that the run was begun with.
+
+    Which weights a server has cannot be seen, but what it calls them can: it decides the answers as weights do.
+
+    Args:
+        before: What the backend of the run said of itself (`run.json`).
+        name: What the server calls the model that is asked now; None: not known yet, or there is no server.
+        settings: Of the run.
+    """
+    begun = before.get("served_name")
+    if begun is not None and name is not None and name != begun:
+        raise UsageError(
+            f"--out {settings.out} holds answers of what its server calls {begun!r}, now it is {name!r}: choose "
+            "another --out"
+        )
+
+
 def same_preprocessing(
     before: Mapping[str, Any] | None, now: Mapping[str, Any], settings: RunSettings, model: LocalModel
 ) -> dict[str, Any]:

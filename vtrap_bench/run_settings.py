@@ -14,6 +14,9 @@ from vtrap_data.errors import UsageError
 
 Frames = int | Literal["budget"]
 
+_LONGEST_TIMEOUT = 1_000_000
+"""Seconds. The system takes no much longer ones."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
@@ -73,10 +76,16 @@ def check(settings: RunSettings) -> None:
         raise UsageError(f"--batch-size {settings.batch_size} must be at least 1")
     if settings.serving.concurrency < 1:
         raise UsageError(f"--concurrency {settings.serving.concurrency} must be at least 1")
-    if settings.serving.timeout <= 0:
-        raise UsageError(f"--timeout {settings.serving.timeout:g} must be more than 0 seconds")
+    if not 0 < settings.serving.timeout <= _LONGEST_TIMEOUT:
+        raise UsageError(
+            f"--timeout {settings.serving.timeout:g} must be more than 0 seconds and at most {_LONGEST_TIMEOUT}"
+        )
     if (settings.serving.base_url is not None) != (settings.backend == "openai"):
         raise UsageError("--backend openai and --base-url URL go together")
+    usual = Serving()
+    for name, backend in (("engine", "vllm"), ("served_name", "openai"), ("videos", "openai")):
+        if settings.backend != backend and getattr(settings.serving, name) != getattr(usual, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for --backend {backend} only")
 
 
 def loading(settings: RunSettings, model: LocalModel) -> BackendSettings:

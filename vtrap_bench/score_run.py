@@ -32,6 +32,7 @@ from vtrap_bench.run_file import (
     read_info,
     refuse_other,
     same_preprocessing,
+    same_server,
     what_decides,
     write_json,
 )
@@ -120,6 +121,7 @@ def _plan(settings: RunSettings, model: LocalModel) -> _Plan:
     decides = what_decides(settings, model, load_as)
     if before is not None:
         refuse_other(before, decides, settings)
+        same_server(before["backend"], settings.serving.served_name, settings)
     benches = [open_bench(task, settings, decides, before) for task in all_tasks(settings.tasks, before)]
     info = describe(settings, model, load_as, decides, benches, before)
     return _Plan(before, load_as, info, {b.task.name: b for b in benches})
@@ -230,6 +232,7 @@ def _write_down(backend: Backend, settings: RunSettings, plan: _Plan, me: Worker
         info = read_info(settings.out) or plan.info
         preprocessing = same_preprocessing(info["preprocessing"], backend.preprocessing, settings, model)
         facts = dict(getattr(backend, "facts", {}))
+        same_server(info["backend"], facts.get("served_name"), settings)
         write_json(settings.out / RUN, {**info, "preprocessing": preprocessing, "backend": facts})
 
 

@@ -14,6 +14,7 @@ from vtrap_bench.extract import Stage
 from vtrap_bench.records import Record
 from vtrap_bench.statistics import bootstrap_means, percentile_interval, share_interval
 from vtrap_bench.tasks import GROUPS, Task
+from vtrap_data.errors import UsageError
 from vtrap_data.files import canonical_json
 
 SCORES = "scores.json"
@@ -194,12 +195,19 @@ def _unlike(said: Any, given: Any, where: str) -> list[str]:
 
 
 def _task(task: Task, records: Sequence[Record]) -> dict[str, Any]:
+    try:
+        extra = {} if task.measure is None else {"extra": dict(task.measure(records))}
+    except KeyError as error:
+        raise UsageError(
+            f"the items of {task.name} lack the fact {error}: make its data with `python -m vtrap_data benchmark "
+            f"{task.name}`, and choose another --out"
+        ) from error
     return {
         "version": task.version,
         "modality": task.modality,
         "synthetic": task.synthetic,
         **counted(records, task.abilities, metric=task.metric),
-        **({} if task.measure is None else {"extra": dict(task.measure(records))}),
+        **extra,
     }
 
 

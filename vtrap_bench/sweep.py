@@ -19,7 +19,7 @@ from vtrap_bench import run as running
 from vtrap_bench.compare import ALPHA, Difference, compare
 from vtrap_bench.finished import read_run
 from vtrap_bench.statistics import holm
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, printable_lines
 from vtrap_data.files import write_bytes
 
 SWEEP = "sweep.json"
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     folders = [args.out / f"frames-{setting}" for setting in frames]
     found = sweep(folders, names=[str(setting) for setting in frames])
     write_bytes(args.out / SWEEP, (json.dumps(found, indent=1) + "\n").encode())
-    print(json.dumps(found, indent=1) if as_json else text(found))
+    print(json.dumps(found, indent=1) if as_json else printable_lines(text(found)))
     return 0
 
 

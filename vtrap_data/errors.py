@@ -33,6 +33,17 @@ def printable(text: object) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
+def printable_lines(text: str) -> str:
+    r"""Text of several lines for a terminal, with its spaces; control characters shown instead of obeyed.
+
+    Example:
+        >>> print(printable_lines("a  b\n\x1b[2Jc"))
+        a  b
+        \x1b[2Jc
+    """
+    return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, without the pages that some libraries add; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -15,7 +15,7 @@ from vtrap_bench.statistics import holm, mcnemar, paired_difference
 
 
 def write_run(folder, answers, *, label="m", task="toy-video", version=1, frames="16", data="d", finished=True):
-    """A run as `run` leaves it. `answers`: (item, ability, cluster, correct)."""
+    """A run as `run` leaves it. `answers`: (item, ability, cluster, what it earns)."""
     with RecordFile(folder / RECORDS) as file:
         file.append(
             Record(
@@ -30,7 +30,8 @@ def write_run(folder, answers, *, label="m", task="toy-video", version=1, frames
                 response="x",
                 extracted="x",
                 stage="exact",
-                correct=bool(correct),
+                correct=bool(correct == 1),
+                credit=float(correct) if 0 < correct < 1 else None,
                 frame_times=(),
                 n_frames=0,
                 visual_tokens=1,
@@ -141,6 +142,24 @@ def test_sentences_say_what_can_be_concluded(pair, tmp_path):
     assert "would often be missed" in said
     said = " ".join(compare(read_run(fa), read_run(write_run(tmp_path / "s", items(a)))).sentences)
     assert "right on the same ones" in said and "does not show" in said
+
+
+def test_shares_of_an_answer_count_where_no_item_is_wholly_right(tmp_path):
+    """VQA accuracy: none of these is right in either run, and B still earns more."""
+    a = write_run(tmp_path / "a", items([0.3] * 60, per_cluster=1))
+    b = write_run(tmp_path / "b", items([0.6, 0.9] * 30, per_cluster=1))
+    result = compare(read_run(a), read_run(b))
+    assert result.tasks[0].only_a == result.tasks[0].only_b == 0 and result.tasks[0].difference == pytest.approx(45)
+    assert "points higher than A" in result.sentences[0]
+    said = compare(read_run(a), read_run(a)).sentences[0]
+    assert "right on the same ones" in said and "does not show" in said
+
+
+def test_names_are_shown_not_obeyed(tmp_path, capsys):
+    folders = [write_run(tmp_path / n, [(f"i{k}", "a\x1b[2Jb", f"c{k}", 1) for k in range(3)]) for n in "ab"]
+    assert main(["compare", *map(str, folders)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and r"a\x1b[2Jb" in out
 
 
 def test_single_cluster_concludes_nothing(tmp_path):

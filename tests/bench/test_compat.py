@@ -91,6 +91,7 @@ def test_lmms_shared_reader_on_every_golden_vector():
         ("Certainly! B", "C"),
         ("A man ... so D", "A"),
         ("The best answer is B", "B"),
+        ("Best option: C", "B"),  # two commas are missing in their list of phrases
         ("one two three four five six seven eight nine ten eleven", ""),
     ],
 )
@@ -133,6 +134,41 @@ def test_a_random_pick_earns_its_mean_and_what_is_dropped_is_counted():
     assert rescore("mvbench", said, "lmms")["left_out"] == 1
     assert rescore("mvbench", said, "vlmevalkit")["theirs"] == 100  # the empty answer is right
     assert rescore("videomme", said, "lmms") == {"ours": 50, "theirs": None, "differ": 0, "left_out": 0, "items": []}
+
+
+def test_longvideobench_has_five_letters_and_two_lists_of_phrases():
+    five = item(("u", "v", "w", "x", "y"), 4)
+    for rules in (LMMS, VLMEVALKIT):
+        assert rules["longvideobench"](graded("longvideobench", "E", five)).earned == 1
+    third = graded("longvideobench", "Answer: C", item(("u", "v", "w", "x", "y"), 2))
+    assert LMMS["longvideobench"](third).said == "A" and VLMEVALKIT["longvideobench"](third).said == "C"
+    third = graded("longvideobench", "Best option: C", item(("u", "v", "w", "x", "y"), 2))
+    assert LMMS["longvideobench"](third).said == "C" and VLMEVALKIT["longvideobench"](third).said == "B"
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("Option 2: a man sits", 1),
+        ("a man sits", 1),
+        ("Option 2", 1),
+        ("Option 2.", 1),
+        ("2", 1),
+        ("(2) a man sits", 1),
+        ("Option 1", 0),
+        ("It is option 2", 0),  # their judge is asked
+        ("B", 0),
+    ],
+)
+def test_lmms_on_captions(response, right):
+    options = ("Option 1: a man runs", "Option 2: a man sits")
+    found = graded("tempcompass", response, item(options, facts=write_facts({"task": "caption_matching"})))
+    assert LMMS["tempcompass"](found).earned == right
+
+
+def test_lmms_asks_its_judge_about_an_option_without_its_letter():
+    found = graded("tempcompass", "run", item(facts=write_facts({"task": "multi-choice"})))
+    assert LMMS["tempcompass"](found).earned == 0 and found.score == 1
 
 
 def test_every_rule_reads_every_answer(converted):

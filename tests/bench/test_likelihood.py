@@ -18,6 +18,7 @@ from vtrap_data.encoding.models import resolve
 from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Item
+from vtrap_data.sources.benchmarks.spec import write_facts
 
 # ruff: noqa: F811
 
@@ -128,5 +129,9 @@ def test_what_may_be_answered():
     assert choices(item("red", "blue"), form="letter") == ("A", "B")
     assert choices(item("red", "blue"), form="option") == ("red", "blue")
     assert choices(item(answer="yes"), form="yes-no") == choices(item(answer="no"), form="letter") == ("Yes", "No")
-    assert choices(item("Option 1: a", "Option 2: b"), form="letter") == ("Option 1", "Option 2")
+    captions = replace(item("Option 1: a", "Option 2: b"), category=write_facts({"task": "caption_matching"}))
+    assert choices(captions, form="letter") == ("Option 1", "Option 2")
+    # Ratios look like labelled options, and are shown with letters as all others are.
+    assert choices(item("1: 2", "2: 1"), form="letter") == ("A", "B")
+    assert choices(item("1: 2", "2: 1"), form="option") == ("1: 2", "2: 1")
     assert choices(item(answer="42"), form="letter") == ()

@@ -53,6 +53,22 @@ def changed(number, **values):
     return tuple(s._replace(**values) if i == number else s for i, s in enumerate(STEPS))
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [("--tolerance", "nan", "nan must be 0"), ("--tolerance", "-1", "-1 must be 0"), ("--show", "-1", "-1 must be 0")],
+)
+def test_numbers_that_compare_nothing_are_refused(make, capsys, option, value, says):
+    assert main(["parity", str(make("a")), str(make("b")), f"{option}={value}"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_names_of_items_are_shown_not_obeyed(make, capsys):
+    one = replace(RECORD, item_id="i\x1b[2J0")
+    assert main(["parity", str(make("a", records=(one,))), str(make("b", records=(one,), steps=()))]) == 1
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and r"toy-video i\x1b[2J0: text" in out
+
+
 def test_within_the_tolerance(make, capsys):
     b = make("b", steps=changed(0, logprob=-0.10005), backend="vllm")
     assert main(["parity", str(make("a")), str(b)]) == 0

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vtrap_bench import ahead
 from vtrap_bench import run as running
@@ -485,6 +486,11 @@ def test_training_with_other_preprocessing_is_said(settings, model_dir, capsys):
         (["--model", "toy-lv"], "Did you mean 'toy-vl'"),
         (["--benchmarks", "nowhere"], "no packed benchmark in nowhere/toy-image"),
         (["--backend", "magic"], "invalid choice: 'magic'"),
+        (["--videos", "images"], "--videos is for --backend openai only"),
+        (["--served-name", "x"], "--served-name is for --backend openai only"),
+        (["--engine", '{"max_model_len": 1}'], "--engine is for --backend vllm only"),
+        (["--timeout", "nan"], "--timeout nan must be more than 0 seconds and at most"),
+        (["--timeout", "inf"], "--timeout inf must be more than 0 seconds and at most"),
         (["--unknown"], "unrecognized arguments"),
     ],
 )
@@ -505,6 +511,62 @@ def test_wrong_use_is_one_line_and_exit_code_2(settings, capsys, change, says):
     err = capsys.readouterr().err
     assert code == 2 and says in err and err.count("\n") == 1
     assert not (settings.out / "scores.json").exists()
+
+
+class Served(Fake):
+    """A server's model, by the name that the server has for it."""
+
+    def __init__(self, name, **kwargs):
+        super().__init__(**kwargs)
+        self.facts = {"served_name": name}
+
+
+def test_answers_of_two_models_of_a_server_are_never_mixed(settings):
+    settings = replace(
+        settings, backend="openai", serving=Serving(base_url="http://127.0.0.1:9/v1", served_name="one")
+    )
+    with pytest.raises(VtrapError, match="stopped"):
+        score(settings, Served("one", stop_after=5))
+    other = replace(settings, serving=replace(settings.serving, served_name="two"))
+    again = replace(settings, serving=replace(settings.serving, served_name=None))
+    says = "holds answers of what its server calls 'one', now it is 'two': choose another --out"
+    with pytest.raises(UsageError, match=says):
+        score(other, Served("two"))
+    with pytest.raises(UsageError, match=says):  # the only model that the server lists, known once it is asked
+        score(again, unasked := Served("two"))
+    assert not unasked.asked
+    score(again, Served("one"))
+    with pytest.raises(UsageError, match=says):  # not even the scores of a finished run
+        score(other, Served("two"))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"category": "colour"}, r"item q is no question of mme \(JSONDecodeError.* vtrap_data benchmark mme`"),
+        ({"category": "{}"}, r"the items of mme lack the fact 'subtask': make its data with `python -m vtrap_data"),
+        ({"task": "toy-image"}, r"item q is no question of toy-image \(ValueError: no options"),
+        ({"task": "ai2d"}, r"item q is no question of ai2d \(ValueError: 0 options: .* benchmark ai2d`"),
+    ],
+)
+def test_data_of_another_make_is_told_in_a_line(settings, tmp_path, row, says):
+    Image.new("RGB", (56, 56)).save(tmp_path / "q.png")
+    question = {"id": "q", "images": ["q.png"], "messages": [{"role": "user", "content": "<image>\nRed?"}]}
+    question |= {"question": "Red?", "answer": "yes", **row}
+    name = question.pop("task", "mme")
+    (tmp_path / "q.jsonl").write_text(json.dumps(question) + "\n")
+    samples = read_jsonl(tmp_path / "q.jsonl", media_root=None, name=None).samples
+    pack(samples, tmp_path / "packed" / name, settings=PackSettings(name=name, split="test"))
+    with pytest.raises(UsageError, match=says):
+        score(replace(settings, tasks=[TASKS[name]], benchmarks=tmp_path / "packed"))
+
+
+def test_names_are_shown_not_obeyed(settings, capsys):
+    score(replace(settings, label="a\x1b[31mb", limit=2))
+    words = ["run", "--model", settings.model, "--out", str(settings.out), "--benchmarks", str(settings.benchmarks)]
+    assert main([*words, "--frames", "4", "--batch-size", "5", "--limit", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and r"a\x1b[31mb, frames 4" in out
 
 
 def test_frames():
