@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError, VtrapError, printable, wrong_path
+from vtrap_data.errors import (
+    FatalSampleError,
+    UnreachableError,
+    UsageError,
+    VtrapError,
+    first_line,
+    printable,
+    wrong_path,
+)
 from vtrap_data.interruption import interruption_told
 from vtrap_train.command_line import Parser
 
@@ -41,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _complain(f"{error}: make room and give the same command again; it goes on from the last checkpoint")
         return 1
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        _complain(
+            f"{first_line(error)} Less is needed with a smaller --tokens_per_batch (or --per_device_train_batch_size and more "
+            "--gradient_accumulation_steps), --gradient_checkpointing true, more GPUs, a heavier --deepspeed, "
+            "--lora_r. A run that has checkpoints goes on with its own settings only: choose another --output_dir"
+        )
+        return 1
     except KeyboardInterrupt:
         _complain("interrupted; the same command goes on from the last checkpoint")
         return 130
@@ -62,15 +81,17 @@ def _main(words: list[str]) -> int:
     from vtrap_train.sharding import decide
 
     parsed = parse(words, launched=launched())
-    if not launched():
-        elsewhere = parsed.arguments.plan and parsed.arguments.gpu_memory_gb is not None
-        count = processes(parsed.arguments.gpus, elsewhere=elsewhere)
-        if parsed.arguments.plan:
+    first = not launched() or parsed.config.process_index == 0
+    elsewhere = parsed.arguments.plan and parsed.arguments.gpu_memory_gb is not None
+    count = parsed.config.world_size if launched() else processes(parsed.arguments.gpus, elsewhere=elsewhere)
+    if parsed.arguments.plan:
+        if first:
             facts = plan(parsed, processes=count)
             print(json.dumps(facts, indent=2) if parsed.arguments.json else plan_text(facts))
-            return 0
-        if parsed.config.publish:
-            prepare(parsed.config.hub_model_id, output_dir=Path(str(parsed.config.output_dir)))
+        return 0
+    if parsed.config.publish and first:
+        prepare(parsed.config.hub_model_id, output_dir=Path(str(parsed.config.output_dir)))
+    if not launched():
         sharding = decide(parsed.deepspeed, parsed.arguments, parsed.config, processes=count)
         if count > 1:
             mixture_of(parsed)  # what is wrong with it is better said once
@@ -79,7 +100,7 @@ def _main(words: list[str]) -> int:
             launch(words, count=count)
         parsed.config.sharding = sharding
     summary = run(parsed)
-    if parsed.config.process_index == 0:
+    if first:
         print(json.dumps(summary, indent=2) if parsed.arguments.json else _closing(summary, parsed.config.output_dir))
         if parsed.config.publish:
             publish_trained(parsed.config)
@@ -95,9 +116,10 @@ def _push(words: list[str]) -> int:
 
 
 def _closing(summary: Mapping[str, Any], out: object) -> str:
+    loss = "no loss" if summary["train_loss"] is None else f"loss {summary['train_loss']:.4f}"
     return (
         f"{out}: {summary['steps']} steps, {summary['samples']} samples, {summary['visual_tokens']} visual tokens, "
-        f"loss {summary['train_loss']:.4f}, {summary['skipped']} skipped, {summary['seconds']:.0f} s"
+        f"{loss}, {summary['skipped']} skipped, {summary['seconds']:.0f} s"
     )
 
 

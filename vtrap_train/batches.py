@@ -226,17 +226,35 @@ class _Collate:
 
 
 class StepLoader(DataLoader[Any]):
-    """A DataLoader whose items are steps: {MICRO: batches of this rank}."""
+    """A DataLoader whose items are steps: {MICRO: batches of this rank}.
 
-    def __init__(self, sampler: StepSampler, collator: VideoCollator, *, workers: int, pin_memory: bool) -> None:
+    Args:
+        sampler: Says which rows.
+        collator: Makes their batches.
+        workers: As `num_workers`.
+        pin_memory: As in DataLoader.
+        prefetch: As `prefetch_factor`; None: 1, as a step is many samples, and two ahead were a lot of pixels.
+        persistent: As `persistent_workers`.
+    """
+
+    def __init__(
+        self,
+        sampler: StepSampler,
+        collator: VideoCollator,
+        *,
+        workers: int,
+        pin_memory: bool,
+        prefetch: int | None = None,
+        persistent: bool = False,
+    ) -> None:
         super().__init__(
             _Rows(len(sampler.lengths)),
             batch_sampler=sampler,
             collate_fn=_Collate(collator),
             num_workers=workers,
             pin_memory=pin_memory,
-            # A step is many samples; two of them ahead for each worker would be a lot of pixels.
-            prefetch_factor=1 if workers else None,
+            prefetch_factor=(prefetch or 1) if workers else None,
+            persistent_workers=persistent,
         )
         self.steps = sampler
 

@@ -29,6 +29,8 @@ from vtrap_data.parsing import parse_json
 from vtrap_train.ledger import Lines, write_text
 
 EVALUATIONS = "eval.jsonl"
+SCORES = "eval"
+"""Folder of a run's scores."""
 ASKED = "asked.json"
 MEASURES = ("mean", "image", "video")
 """What `--metric_for_best_model` may be beside the names of tasks; mean: of the image and the video score."""
@@ -79,7 +81,7 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
         """Score the base, or take up the scores of the part of the run that is being continued."""
         if state.is_world_process_zero:
             self.lines.rewind(state.global_step)
-            for result in (self.out / "eval").glob("step-*.json"):
+            for result in (self.out / SCORES).glob("step-*.json"):
                 if not self._good(result):
                     result.unlink()
         PartialState().wait_for_everyone()  # or a rank could take up one that the first is about to remove
@@ -92,7 +94,7 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
         self._score(state.global_step, state)
 
     def _score(self, step: int, state: Any) -> None:
-        result = self.out / "eval" / f"step-{step}.json"
+        result = self.out / SCORES / f"step-{step}.json"
         if state.is_world_process_zero and not result.is_file():
             write_text(result, json.dumps({"asked": self.asked, **self._run(step)}) + "\n")
         while not result.is_file():
@@ -158,7 +160,7 @@ class CheckpointEval(TrainerCallback):  # type: ignore[misc]
 
     def _run(self, step: int) -> dict[str, Any]:
         """Scores of one checkpoint, or what went wrong."""
-        folder = self.out / "eval" / f"step-{step}"
+        folder = self.out / SCORES / f"step-{step}"
         if _read(folder / ASKED) != self.asked:  # half of it may be there, to go on with if the same is asked
             shutil.rmtree(folder, ignore_errors=True)
             write_text(folder / ASKED, json.dumps(self.asked) + "\n")

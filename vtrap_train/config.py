@@ -31,7 +31,7 @@ from vtrap_data.files import home
 from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_train.command_line import Parser
 from vtrap_train.data import Mixture, Streaming, parse_data, parse_frames
-from vtrap_train.groups import check_groups
+from vtrap_train.groups import GROUPS, check_groups
 from vtrap_train.sharding import AUTO, NONE, PRESETS, UNSHARDED, Sharding, decide, preset
 
 HERE = Path(__file__).parent
@@ -107,7 +107,8 @@ class VtrapArguments:
         default=0.01, metadata={"help": "Share of the planned samples that may be skipped before training stops."}
     )
     freeze: list[str] = field(
-        default_factory=list, metadata={"help": "Module groups that are not trained: vision, projector, language."}
+        default_factory=list,
+        metadata={"help": "Module groups that are not trained: vision, projector, language; 'none' trains them all."},
     )
     vision_learning_rate: float | None = field(
         default=None, metadata={"help": "Of the vision tower. Default: --learning_rate."}
@@ -148,6 +149,8 @@ class VtrapArguments:
             raise UsageError("--model is missing: a named model (toy-vl, qwen2.5-vl-7b, ...), a directory or a Hub id")
         parse_frames(self.frames)
         parse_data(self.data)
+        if self.freeze == ["none"]:
+            self.freeze = []
         check_groups(self.freeze, setting="--freeze")
         if not 0 <= self.max_skip_rate <= 1:
             raise UsageError(f"--max_skip_rate {self.max_skip_rate} is not in 0 to 1")
@@ -173,6 +176,17 @@ class VtrapArguments:
             )
         if self.lora_r and self.freeze:
             raise UsageError("--freeze has no effect with --lora_r: adapters go where --lora_target says")
+        for name, usual in (("lora_alpha", None), ("lora_dropout", 0.0), ("lora_target", "language")):
+            if not self.lora_r and (value := getattr(self, name)) != usual:
+                raise UsageError(f"--{name} {value} has no effect without --lora_r: add --lora_r 64, or leave it out")
+        targets = self.lora_target.split("+")
+        for group in ("vision", "projector"):
+            adapted = group in targets or not set(targets) <= set(GROUPS)  # a regular expression may fit anything
+            still = f"--lora_target {self.lora_target}" if self.lora_r and not adapted else ""
+            if group in self.freeze:
+                still = f"--freeze {' '.join(self.freeze)} (the recipe's, if not yours; --freeze none trains all)"
+            if still and (rate := getattr(self, f"{group}_learning_rate")):
+                raise UsageError(f"--{group}_learning_rate {rate} has no effect with {still}")
 
 
 @dataclass
@@ -249,6 +263,14 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
             ("hub_token", None, "it would show in the list of processes; use `hf auth login` or HF_TOKEN"),
             ("resume_from_checkpoint", None, "a run goes on from the last checkpoint in its --output_dir by itself"),
             ("hub_revision", None, "the model goes to the default branch, checkpoint-N to a revision of that name"),
+            ("completion_only_loss", None, "the loss is on assistant turns"),
+            ("model_init_kwargs", None, "--dtype and --attn_implementation say how the model is loaded"),
+            ("chat_template_path", None, "what is learned of a conversation follows from the model's own template"),
+            ("eos_token", None, "an answer ends as in the model's own template"),
+            ("pad_token", None, "padding is masked, and made of the model's own token"),
+            ("eval_on_start", False, "--eval_tasks scores the model before training, too"),
+            ("ignore_data_skip", False, "it would see samples again; going on opens none that was seen anyway"),
+            ("auto_find_batch_size", False, "steps would change on the way; --tokens_per_batch bounds a forward pass"),
         ):
             if getattr(self, name) != wanted:
                 shown = "" if name == "hub_token" else f" {getattr(self, name)}"
@@ -256,6 +278,13 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)} is not positive")
+        if self.max_steps <= 0 and self.num_train_epochs <= 0:
+            raise UsageError(
+                f"neither --num_train_epochs {self.num_train_epochs} nor --max_steps {self.max_steps} is positive"
+            )
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"--{name} {getattr(self, name)} is not 0 or above")
         for name in ("seed", "data_seed"):
             if not 0 <= (getattr(self, name) or 0) < 2**32:
                 raise UsageError(f"--{name} {getattr(self, name)} is not in 0 to {2**32 - 1}")
@@ -290,7 +319,11 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
                 raise UsageError(f"--report_to {tracker}: it is not installed (pip install {tracker})")
         if self.pack and not self.tokens_per_batch:
             raise UsageError("--pack needs --tokens_per_batch N: how many tokens a packed row may have")
+        if self.use_liger_kernel and find_spec("liger_kernel") is None:
+            raise UsageError("--use_liger_kernel: it is not installed (pip install liger-kernel)")
         if self.tokens_per_batch:
+            if self.dataloader_drop_last:
+                raise UsageError("--dataloader_drop_last has no effect with --tokens_per_batch: leave one of them out")
             if self.train_sampling_strategy not in ("random", "sequential"):
                 raise UsageError(
                     f"--tokens_per_batch groups samples by length itself: --train_sampling_strategy "
@@ -321,7 +354,11 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         if self.dataloader_num_workers < 0:
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, len(os.sched_getaffinity(0)) // local)
+        if not self.dataloader_num_workers:
+            self.dataloader_persistent_workers: bool = False
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
+        if self.activation_offloading and self.use_cpu:
+            raise UsageError("--activation_offloading moves activations off a GPU, and none is used: leave it out")
         self.dataset_kwargs = {"skip_prepare_dataset": True}  # our collator makes the tensors
         if isinstance(self.deepspeed, str):
             self.deepspeed = str(preset(self.deepspeed))
@@ -441,15 +478,22 @@ def parse(argv: Sequence[str], *, launched: bool = False) -> Parsed:
         config = TrainConfig(**_of(TrainConfig, found), share=share if launched else None)
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(str(error)) from error
-    if config.output_dir == "trainer_output":  # what transformers puts where nothing was given
+    if not found["output_dir"]:
         config.output_dir = str(Path("runs") / f"{Path(arguments.model).name}-{arguments.frames}")
     return Parsed(arguments=arguments, config=config, deepspeed=deepspeed, recipe=recipe)
 
 
+# Beside the setting on the left, the one on the right would not count.
+_HIDES = {
+    "max_steps": "num_train_epochs",
+    "activation_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
+}
+
+
 def _over(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, of which the stronger win; epochs also over weaker steps, beside which they would not count."""
-    kept = {k: v for k, v in weak.items() if k != "max_steps" or "num_train_epochs" not in strong}
-    return {**kept, **strong}
+    """Settings, of which the stronger win; also over a weaker one that would hide them (epochs over steps)."""
+    return {**{k: v for k, v in weak.items() if _HIDES.get(k) not in strong}, **strong}
 
 
 def _of(kind: type, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,8 +128,11 @@ def table(groups: Mapping[Group, GroupFacts]) -> str:
 def optimizer_groups(
     model: Any, *, decayed: Collection[str], weight_decay: float, rates: Mapping[Group, float]
 ) -> Iterator[dict[str, Any]]:
-    """Parameter groups for the optimiser: one for each module group with and without weight decay, none empty."""
-    for group in GROUPS:
+    """Parameter groups for the optimiser: one for each module group with and without weight decay, none empty.
+
+    The language model's come first: it is the rate of the first one that Trainer logs.
+    """
+    for group in reversed(GROUPS):
         for decays in (True, False):
             parameters = [
                 p

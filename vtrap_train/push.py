@@ -181,16 +181,17 @@ def checkpoints(folder: Path) -> list[Path]:
     Raises:
         UsageError: One holds no whole model.
     """
+    from vtrap_train.trainer import checkpoints as written
     from vtrap_train.trainer import complete
 
-    found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and complete(p)]
+    found = [p for p in written(folder) if complete(p)]
     for step in found:
         if not (step / "config.json").is_file():
             raise UsageError(
                 f"{step} holds no whole model, so it cannot be published by itself (adapters are merged at the end of "
                 "a training): leave --checkpoints out"
             )
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+    return found
 
 
 def _uploads(folder: Path, *, root: Path | None = None) -> list[Upload]:

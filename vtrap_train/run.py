@@ -19,8 +19,9 @@ from datasets import Dataset
 from vtrap_data.encoding import ModelRef, accept_bytes, load_model, load_processor, preprocessing, resolve
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_data.json_object import read_json_object
+from vtrap_data.parsing import parse_json
 from vtrap_data.trained import SETTINGS, SUMMARY
-from vtrap_train.checkpoint_eval import CheckpointEval
+from vtrap_train.checkpoint_eval import EVALUATIONS, SCORES, CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
 from vtrap_train.config import (
     CHOICE,
@@ -39,7 +40,15 @@ from vtrap_train.ledger import write_text
 from vtrap_train.lengths import ESTIMATED, ceiling, lengths
 from vtrap_train.lora import lora, merge_adapter
 from vtrap_train.packing import packer
-from vtrap_train.trainer import NotFiniteError, VideoSFTTrainer, complete, last_checkpoint, ours
+from vtrap_train.trainer import (
+    NotFiniteError,
+    VideoSFTTrainer,
+    checkpoints,
+    complete,
+    last_checkpoint,
+    ours,
+    refused_by_library,
+)
 
 
 def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = ()) -> dict[str, Any]:
@@ -61,6 +70,11 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     use_threads(cpu=config.use_cpu)
     out = Path(str(config.output_dir))
     ref = resolve(arguments.model)
+    if Path(ref.path).exists() and out.exists() and out.samefile(ref.path):
+        raise UsageError(
+            f"--output_dir {str(out)!r} is the model that training starts from, and would be overwritten: choose "
+            "another directory"
+        )
     most = ceiling(arguments.max_tokens, ref)
     mixture = mixture_of(parsed)
     _say(config, f"model      {arguments.model}: {origin(recipe=parsed.recipe, revision=ref.revision)}")
@@ -73,8 +87,9 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         return summary
     if config.should_save:
         out.mkdir(parents=True, exist_ok=True)
+        forget_others(out, settings)
         write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
-        for leftover in sorted(out.glob("checkpoint-*")):
+        for leftover in checkpoints(out):
             if not complete(leftover):
                 _say(config, f"{leftover} was not written to its end: removed")
                 shutil.rmtree(leftover)
@@ -88,10 +103,11 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     processor = load_processor(ref)
     dtype, attention = weights_dtype(parsed), arguments.attn_implementation
     model: Any
-    if arguments.lora_4bit:
-        model = load_in_four_bits(ref, dtype=dtype, attn_implementation=attention)
-    else:
-        model = load_model(ref, dtype=dtype, attn_implementation=attention)
+    with refused_by_library():
+        if arguments.lora_4bit:
+            model = load_in_four_bits(ref, dtype=dtype, attn_implementation=attention)
+        else:
+            model = load_model(ref, dtype=dtype, attn_implementation=attention)
     accept_bytes(model, processor)
     on_hub = None
     if not Path(ref.path).exists():
@@ -120,21 +136,22 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
             _say(config, f"lengths    {ESTIMATED}")
     if config.data_seed is None:
         config.data_seed = config.seed  # the order must not hang on what else has drawn random numbers
-    trainer = VideoSFTTrainer(
-        sources=mixture.sources,
-        rates=rates,
-        preprocessing=preprocessing(ref, processor),
-        max_skip_rate=arguments.max_skip_rate,
-        order=mixture.order if mixture.streaming else None,
-        lengths=tokens,
-        model=model,
-        args=config,
-        data_collator=collator,
-        train_dataset=row_table(mixture),
-        processing_class=processor,
-        callbacks=list(callbacks),
-        peft_config=lora(arguments, model) if arguments.lora_r else None,
-    )
+    with refused_by_library():
+        trainer = VideoSFTTrainer(
+            sources=mixture.sources,
+            rates=rates,
+            preprocessing=preprocessing(ref, processor),
+            max_skip_rate=arguments.max_skip_rate,
+            order=mixture.order if mixture.streaming else None,
+            lengths=tokens,
+            model=model,
+            args=config,
+            data_collator=collator,
+            train_dataset=row_table(mixture),
+            processing_class=processor,
+            callbacks=list(callbacks),
+            peft_config=lora(arguments, model) if arguments.lora_r else None,
+        )
     assert_frozen(trainer.model, frozen)
     groups = facts(trainer.model, rates)
     _say(config, table(groups) + ("\n" + tied if tied else ""))
@@ -218,7 +235,16 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--output_dir {str(out)!r} is not a directory")
-    for checkpoint in out.glob("checkpoint-*"):
+    if os.fsencode(out).decode(errors="ignore") != str(out):
+        raise UsageError(f"--output_dir {str(out)!r} holds bytes that are no UTF-8: choose another name")
+    if not (out / SUMMARY).is_file():
+        for folder in out.glob("checkpoint-*"):
+            if folder.is_dir() and not folder.name.removeprefix("checkpoint-").isdecimal():
+                raise UsageError(
+                    f"--output_dir {str(out)!r} holds {folder.name}, which is no checkpoint but would be removed like "
+                    "an old one: move it, or rename it so that it does not begin with 'checkpoint-'"
+                )
+    for checkpoint in checkpoints(out):
         # Training would rotate them away, so they must be ours: the first file that goes in is `progress.json`. Where
         # that was interrupted while one was rotated away, it may be the first that went: then `SETTINGS` says so. It
         # is asked first: the first rank may be removing the checkpoint already.
@@ -237,9 +263,26 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
                 f"--output_dir {str(out)!r} holds a run with other settings ({changes}): choose another directory, "
                 "or remove that one"
             )
-    if (out / SUMMARY).is_file():
-        return read_json_object(out / SUMMARY, "remove it, and the same command goes on from the last checkpoint")
-    return None
+    if not (out / SUMMARY).is_file():
+        return None
+    summary = read_json_object(out / SUMMARY, "remove it, and the same command goes on from the last checkpoint")
+    if not before.is_file() and summary.get("settings_hash") != settings_hash(dict(settings)):
+        raise UsageError(
+            f"--output_dir {str(out)!r} holds a finished run, and no {SETTINGS} that says which: choose another "
+            "directory, or remove that one"
+        )
+    return summary
+
+
+def forget_others(out: Path, settings: Mapping[str, Any]) -> None:
+    """Remove the scores of a run with other settings that was given up before its first checkpoint."""
+    try:
+        before = parse_json((out / SETTINGS).read_bytes())
+    except (OSError, ValueError):
+        return
+    if any(before.get(k) != v for k, v in settings.items() if k not in CHOICE):
+        shutil.rmtree(out / SCORES, ignore_errors=True)
+        (out / EVALUATIONS).unlink(missing_ok=True)
 
 
 def shares(mixture: Mixture) -> str:
@@ -270,7 +313,8 @@ def agree(config: TrainConfig) -> None:
 
 def row_table(mixture: Mixture) -> Dataset:
     """What TRL shuffles and shards: row numbers, with lengths for `--train_sampling_strategy group_by_length`."""
-    lengths = mixture.column("text_chars") // 4 + mixture.column("n_frames") * _area(mixture)
+    pictures = mixture.column("n_frames") + mixture.column("n_images")
+    lengths = mixture.column("text_chars") // 4 + pictures * _area(mixture)
     return Dataset.from_dict({"row": np.arange(len(mixture)), "length": lengths.astype(np.int64)})
 
 

@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,13 +17,15 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
-from vtrap_data.errors import UnreachableError, VtrapError, storage_full
+from vtrap_data.errors import UnreachableError, UsageError, VtrapError, storage_full
 from vtrap_data.trained import PREPROCESSING
 from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
@@ -83,6 +85,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._before = Totals.zeros(sources)  # of the whole run, up to the checkpoint it was resumed from
         self._here = Totals.zeros(sources, self.args.device)  # of this process since then
         self._logged = Totals.zeros(sources)
+        self._window: dict[str, Any] | None = None  # of the checkpoint it was resumed from: see `_log_window`
         self._whole: _Whole | None = None
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -134,13 +137,31 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             packed=self.args.pack,
             order=self.order,
         )
-        workers = self.args.dataloader_num_workers
-        return StepLoader(sampler, self.data_collator, workers=workers, pin_memory=self.args.dataloader_pin_memory)
+        return StepLoader(
+            sampler,
+            self.data_collator,
+            workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch=self.args.dataloader_prefetch_factor,
+            persistent=self.args.dataloader_persistent_workers,
+        )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.order is None:
+        order = self.order
+        if order is None and self.args.train_sampling_strategy == "group_by_length":
+            order = self._by_length
+        if order is None:
             return super()._get_train_sampler(train_dataset)
-        return RowSampler(self.order, rows=len(self.train_dataset))
+        return RowSampler(order, rows=len(self.train_dataset))
+
+    def _by_length(self, epoch: int) -> NDArray[np.int64]:
+        """int64 [rows]: as Trainer groups them, but by seed and epoch alone.
+
+        It draws from the generator that dropout draws from, too, and a resumed run would come to another order.
+        """
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        generator = torch.Generator().manual_seed(self.args.data_seed + epoch)
+        return np.asarray(get_length_grouped_indices(self.train_dataset["length"][:], batch, generator=generator))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         batches = [batch for step in batch_samples for batch in step.get(MICRO, [step])]
@@ -173,7 +194,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             keep, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
         )
         if self.model.training:
-            outputs = keep.first
+            outputs = keep.fused
             self._here.add(
                 facts,
                 loss=per_row(-outputs.log_probs.detach(), facts["packed"]),
@@ -207,7 +228,21 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 "fp16 instead of bf16."
             )
 
+    def _log_window(self) -> dict[str, Any]:
+        """What the next log line sums up so far, as JSON. A collective: every rank must call it."""
+        return {
+            "totals": self._logged.to_json(),
+            "step": self._globalstep_last_logged,
+            "loss": self.accelerator.gather(self._tr_loss[None]).tolist(),  # of each rank
+            "metrics": self._metrics["train"],
+        }
+
     def _run_epoch(self, **kwargs: Any) -> None:
+        if self._window is not None:  # Trainer would begin a new one, with the steps since the checkpoint only
+            self._tr_loss.fill_(self._window["loss"][self.args.process_index])
+            self._globalstep_last_logged: int = self._window["step"]
+            self._metrics["train"].update(self._window["metrics"])
+            self._window = None
         # Trainer looks only after a step whether it was the last: a run that was killed between its last checkpoint
         # and its end, in the middle of an epoch, would take one more.
         if self.state.global_step < self.state.max_steps:
@@ -222,11 +257,13 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             self._here.vector.clone(),
             self._total_train_tokens,
             self.current_flos,
+            self._tr_loss.clone(),
+            {name: list(values) for name, values in self._metrics["train"].items()},
             _random_numbers(),
         )
 
-    def _clip_grad_norm(self, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # the one of clipping, or without that its own
         scaled = self.is_deepspeed_enabled or self.accelerator.scaler is not None  # those skip such a step themselves
         if not scaled and norm is not None and not math.isfinite(float(norm)):
             # The same on every rank: gradients have been averaged. The weights have not been touched yet.
@@ -262,17 +299,23 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
     # Optimiser: one learning rate per module group.
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As in Trainer, with a learning rate per module group."""
-        if self.optimizer is None and len(set(self.rates.values())) > 1:
-            target = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(target))
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
-            groups = list(
-                optimizer_groups(target, decayed=decayed, weight_decay=self.args.weight_decay, rates=self.rates)
-            )
-            self.optimizer = cls(groups, **kwargs)
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        """As in Trainer, with a learning rate per module group. Raises UsageError for settings that it cannot have."""
+        with refused_by_library():
+            if self.optimizer is None and len(set(self.rates.values())) > 1:
+                target = self.model if model is None else model
+                decayed = set(self.get_decay_parameter_names(target))
+                cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
+                groups = list(
+                    optimizer_groups(target, decayed=decayed, weight_decay=self.args.weight_decay, rates=self.rates)
+                )
+                self.optimizer = cls(groups, **kwargs)
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer. Raises UsageError for settings that it cannot have."""
+        with refused_by_library():
+            return super().create_scheduler(*args, **kwargs)
 
     # Checkpoints.
 
@@ -291,7 +334,10 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         if not self.state.global_step or self.accelerator.reduce(bad, reduction="sum").item():
             return last_checkpoint(folder.parent)
         if self._whole is not None and self._whole.step == self.state.global_step:
-            _, self._here.vector, self._total_train_tokens, self.current_flos, numbers = self._whole
+            _, self._here.vector, self._total_train_tokens, self.current_flos, loss, metrics, numbers = self._whole
+            self._tr_loss.copy_(loss)
+            self._metrics["train"].clear()
+            self._metrics["train"].update(metrics)
             _go_back_to(numbers)  # or whoever goes on would draw other dropout masks
         if not complete(folder):
             self._save_checkpoint(self.model_wrapped, None)
@@ -315,7 +361,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
             ) from error
 
     def _write_checkpoint(self, model: Any, trial: Any) -> None:
-        totals = self.totals()
+        totals, window = self.totals(), self._log_window()
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
@@ -325,6 +371,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 "seconds": self.seconds,
                 "tokens": self._total_train_tokens,
                 "world_size": self.args.world_size,
+                "window": window,
             }
             write_text(folder / PROGRESS, json.dumps(progress))
         super()._save_checkpoint(model, trial)
@@ -356,6 +403,8 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             progress = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
             self._before = self._logged = Totals.from_json(progress)
+            if (window := progress.get("window")) is not None:
+                self._window, self._logged = window, Totals.from_json(window["totals"])
             self._seconds_before = progress["seconds"]
             self._total_train_tokens = progress["tokens"]
             step = progress["step"]
@@ -421,6 +470,8 @@ class _Whole(NamedTuple):
     totals: torch.Tensor
     tokens: int
     operations: float
+    loss: torch.Tensor
+    metrics: dict[str, list[float]]
     numbers: _RandomNumbers
 
 
@@ -468,10 +519,24 @@ def ours(checkpoint: Path) -> bool:
     return all(PROGRESS in p.name for p in checkpoint.iterdir()) or (checkpoint / PROGRESS).is_file()
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The folders of checkpoints by step, complete or not. What else is called like them is somebody else's."""
+    steps = {p: p.name.removeprefix("checkpoint-") for p in folder.glob("checkpoint-*") if p.is_dir()}
+    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
-    found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdecimal() and complete(p)]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    return next((p for p in reversed(checkpoints(folder)) if complete(p)), None)
+
+
+@contextlib.contextmanager
+def refused_by_library() -> Iterator[None]:
+    """What a library says against settings before the first step is wrong use: one line, no traceback."""
+    try:
+        yield
+    except (ImportError, TypeError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
 
 
 class AsAsked(TrainerCallback):  # type: ignore[misc]
@@ -545,15 +610,16 @@ def log_line(step: int, steps: int, logs: Mapping[str, Any]) -> str:
 
 
 class _Keep:
-    """Calls the model and keeps its first outputs, so that a second look at them costs no second forward pass."""
+    """Calls the model and keeps what its fused head gives, so that a second look costs no second forward pass."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.first: Any = None
+        self.fused: Any = None
 
     def __call__(self, **inputs: Any) -> Any:
         outputs = self.model(**inputs)
-        self.first = outputs if self.first is None else self.first
+        if inputs.get("fused_lm_head"):  # label smoothing calls it without, too
+            self.fused = outputs
         return outputs
 
 

@@ -18,7 +18,7 @@ from vtrap_data.sources.jsonl import read_jsonl
 from vtrap_data.sources.toyworld.generate import Recipe, generate
 from vtrap_train.__main__ import main
 from vtrap_train.checkpoint_eval import CheckpointEval, alone
-from vtrap_train.config import parse
+from vtrap_train.config import mixture_of, parse, settings_of
 from vtrap_train.run import run
 
 
@@ -127,6 +127,22 @@ def test_a_metric_that_no_task_gives_is_named(model_dir, packed, tmp_path, capsy
     assert "going on from" in capsys.readouterr().err
     assert main(argv(model_dir, packed, out, *more, "video")) == 2
     assert 'metric_for_best_model "image" -> "video"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["1e-3", "1e-4"])
+def test_scores_of_a_run_with_other_settings_are_not_taken_for_its_own(rate, model_dir, packed, tmp_path, monkeypatch):
+    """It was given up before its first checkpoint. (The benchmark "fails": that it was asked tells.)"""
+    out = tmp_path / "out"
+    more = ["--eval_tasks", "image", "--max_steps", 1, "--save_strategy", "no", "--learning_rate"]
+    write_score(out, 0, 50.0, 60.0, tasks="image")
+    (out / "eval.jsonl").write_text('{"step": 0, "image": 50.0}\n')
+    before = parse(argv(model_dir, packed, out, *more, "1e-3"))
+    settings = settings_of(before, world_size=1, data=mixture_of(before).describe())
+    (out / "settings.json").write_text(json.dumps(settings))
+    monkeypatch.setattr("vtrap_train.checkpoint_eval.subprocess.call", lambda *_, **__: 2)
+    summary = run(parse(argv(model_dir, packed, out, *more, rate)))
+    assert ("error" in summary["evaluations"]["0"]) == (rate == "1e-4")
+    assert ("image" in lines(out)[0]) == (rate == "1e-3")
 
 
 def rank(number, port, out, pipe):

@@ -50,10 +50,13 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
     assert log(out) == log(straight) and same(out, straight)
 
 
-def test_dropout_goes_on_as_if_no_step_had_been_broken_off(model_dir, packed, tmp_path, monkeypatch):
-    """In the middle of an epoch, and in the first step of one (20 samples, of which a step takes four)."""
+def test_dropout_and_log_lines_go_on_as_if_no_step_had_been_broken_off(model_dir, packed, tmp_path, monkeypatch):
+    """In the middle of an epoch, and in the first step of one (20 samples, of which a step takes four).
+
+    A log line is for seven steps, so it sums up what two processes before it have seen.
+    """
     stock = trainer.SFTTrainer.compute_loss
-    more = "--max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 4"
+    more = "--max_steps 7 --per_device_train_batch_size 1 --gradient_accumulation_steps 4 --logging_steps 7"
     words = [*more.split(), "--lora_r", 2, "--lora_dropout", 0.2]
     straight, out = tmp_path / "straight", tmp_path / "out"
     run(parse(argv(model_dir, packed, straight, *words)))
@@ -70,28 +73,26 @@ def test_dropout_goes_on_as_if_no_step_had_been_broken_off(model_dir, packed, tm
             assert main(argv(model_dir, packed, out, *words)) == 1
         assert trainer.last_checkpoint(out).name == f"checkpoint-{last}"
     assert main(argv(model_dir, packed, out, *words)) == 0
-    assert log(out) == log(straight) and same(out, straight)
+    assert log(out) == log(straight) and len(log(out)) == 1 and same(out, straight)
     states = [json.loads((o / "checkpoint-7/trainer_state.json").read_text()) for o in (out, straight)]
     assert states[0]["total_flos"] == states[1]["total_flos"] > 0
 
 
+@pytest.mark.parametrize("most", [1, 0])  # with and without clipping
 def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
-    model_dir, packed, tmp_path, monkeypatch, capsys
+    most, model_dir, packed, tmp_path, monkeypatch, capsys
 ):
-    def spoilt(norms):
-        stock = trainer.SFTTrainer._clip_grad_norm
+    stock, calls = torch.Tensor.backward, []
 
-        def clip(self, model):
-            norms.append(stock(self, model))
-            return norms[-1] if len(norms) < 3 else torch.tensor(float("inf"))
+    def spoilt(self, *args, **kwargs):
+        calls.append(1)
+        return stock(self * (float("inf") if len(calls) == 3 else 1), *args, **kwargs)
 
-        return clip
-
-    monkeypatch.setattr(trainer.SFTTrainer, "_clip_grad_norm", spoilt([]))
+    monkeypatch.setattr(torch.Tensor, "backward", spoilt)
     out = tmp_path / "out"
-    assert main(argv(model_dir, packed, out)) == 1
+    assert main(argv(model_dir, packed, out, "--max_grad_norm", most)) == 1
     err = capsys.readouterr().err
-    assert "the gradient of step 3 is inf although its loss is finite" in err and "checkpoint-2" in err
+    assert "the gradient of step 3 is nan although its loss is finite" in err and "checkpoint-2" in err
 
 
 def test_a_log_that_cannot_be_written_is_one_line(model_dir, packed, tmp_path, monkeypatch, capsys):
@@ -104,7 +105,19 @@ def test_a_log_that_cannot_be_written_is_one_line(model_dir, packed, tmp_path, m
     assert "No space left on device: make room" in err and "Traceback" not in err
 
 
-def test_an_output_folder_inside_a_file_is_wrong_use(model_dir, packed, tmp_path, capsys):
+def test_a_gpu_that_is_full_is_one_line(model_dir, packed, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nIt has 80 GiB.")
+
+    monkeypatch.setattr(trainer.SFTTrainer, "compute_loss", full)
+    assert main(argv(model_dir, packed, tmp_path / "out")) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "vtrap-train: CUDA out of memory. Tried to allocate 2.00 GiB. Less is needed with a smaller --tokens" in told
+
+
+def test_an_output_folder_that_cannot_be_is_wrong_use(model_dir, packed, tmp_path, capsys):
+    assert main(argv(model_dir, packed, tmp_path / "caf\udce9")) == 2  # a byte that is no UTF-8
+    assert "no UTF-8: choose another name" in capsys.readouterr().err and not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     assert main(argv(model_dir, packed, tmp_path / "file" / "out")) == 2
     assert f"Not a directory: '{tmp_path / 'file' / 'out'}'" in capsys.readouterr().err.splitlines()[-1]

@@ -87,6 +87,22 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--freeze", "eyes"], "vision, projector, language"),
         (["--model", "toy-vl", "--vision_learning_rate=-1e-6"], "--vision_learning_rate -1e-06 is not 0 or above"),
         (["--model", "toy-vl", "--freeze", "vision", "--lora_r", "4"], "--lora_target"),
+        (["--model", "toy-vl", "--vision_learning_rate", "1e-6"], "has no effect with --freeze vision (the recipe's"),
+        (
+            ["--model", "toy-vl", "--lora_r", "4", "--vision_learning_rate", "1e-6"],
+            "--vision_learning_rate 1e-06 has no effect with --lora_target language",
+        ),
+        (["--model", "toy-vl", "--lora_alpha", "8"], "--lora_alpha 8.0 has no effect without --lora_r"),
+        (["--model", "toy-vl", "--lora_target", "vision"], "--lora_target vision has no effect without --lora_r"),
+        (["--model", "toy-vl", "--num_train_epochs", "0"], "neither --num_train_epochs 0.0 nor --max_steps"),
+        (["--model", "toy-vl", "--learning_rate=-1"], "--learning_rate -1.0 is not 0 or above"),
+        (["--model", "toy-vl", "--dataloader_drop_last"], "no effect with --tokens_per_batch"),  # of the recipe
+        (["--model", "toy-vl", "--completion_only_loss", "true"], "the loss is on assistant turns"),
+        (["--model", "toy-vl", "--chat_template_path", "mine.jinja"], "the model's own template"),
+        (["--model", "toy-vl", "--auto_find_batch_size"], "--tokens_per_batch bounds"),
+        (["--model", "toy-vl", "--ignore_data_skip"], "it would see samples again"),
+        (["--model", "toy-vl", "--eval_on_start"], "--eval_tasks scores the model before training"),
+        (["--model", "toy-vl", "--activation_offloading"], "moves activations off a GPU"),
         (["--model", "toy-vl", "--deepspeed", "zero9"], "zero2, zero3"),
         (["--model", "toy-vl", "--config", "no/such.yaml"], "no/such.yaml"),
         (["--model", "toy-vl", "--data", "no/such/place"], "no packed dataset"),
@@ -135,6 +151,25 @@ def test_adapters_are_not_refused_for_what_a_recipe_freezes(flag, tmp_path):
     assert (adapters.lora_r, adapters.freeze) == (8, [])
     with pytest.raises(UsageError, match="--lora_target"):
         parse(["--model", "qwen2.5-vl-3b", flag, "64", "--freeze", "vision"])
+
+
+def test_what_a_recipe_freezes_may_be_trained(tmp_path):
+    words = ["--model", "qwen2.5-vl-7b", "--vision_learning_rate", "1e-6"]
+    assert parse([*words, "--freeze", "none"]).arguments.freeze == []
+    (tmp_path / "all.yaml").write_text("freeze: none\n")
+    assert parse([*words, "--config", str(tmp_path / "all.yaml")]).arguments.freeze == []
+
+
+def test_the_old_name_of_a_setting_wins_where_it_is_said_more_strongly(tmp_path):
+    (tmp_path / "a.yaml").write_text("activation_checkpointing: true\n")
+    words = ["--model", "toy-vl", "--config", str(tmp_path / "a.yaml")]
+    assert parse(words).config.activation_checkpointing is True  # the recipe says no, by the old name
+    assert parse([*words, "--gradient_checkpointing", "false"]).config.activation_checkpointing is False
+    assert parse([*words, "--gradient-checkpointing=false"]).config.activation_checkpointing is False
+
+
+def test_an_output_folder_is_the_one_that_was_asked_for():
+    assert parse(["--model", "toy-vl", "--output_dir", "trainer_output"]).config.output_dir == "trainer_output"
 
 
 def test_config_with_an_unknown_key(tmp_path, capsys):
@@ -337,6 +372,22 @@ def test_one_of_several_gpus_is_a_process_that_sees_one(packed, tmp_path, monkey
     monkeypatch.setattr("vtrap_train.launch.launch", launch)
     with pytest.raises(SystemExit, match="1"):
         main(["--model", "toy-vl", "--data", str(packed), "--output_dir", str(tmp_path / "out"), "--gpus", "1"])
+
+
+def test_a_plan_is_only_a_plan_and_publishing_is_asked_for_first_under_torchrun_too(
+    packed, tmp_path, monkeypatch, capsys
+):
+    def refuse(model_id, *, output_dir):
+        raise UsageError("you may not write there")
+
+    monkeypatch.setattr("vtrap_train.launch.launched", lambda: True)
+    monkeypatch.setattr("vtrap_train.push.prepare", refuse)
+    out = tmp_path / "out"
+    words = ["--model", "toy-vl", "--data", str(packed), "--output_dir", str(out), "--push_to_hub"]
+    assert main([*words, "--plan"]) == 0
+    assert "samples an epoch" in capsys.readouterr().out and not out.exists()
+    assert main(words) == 2
+    assert "you may not write there" in capsys.readouterr().err and not out.exists()
 
 
 def test_totals_survive_json_bit_by_bit():

@@ -144,6 +144,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(at, straight, model_dir
     }
 
 
+def test_a_run_grouped_by_length_goes_on_in_the_order_that_it_began(model_dir, packed, tmp_path):
+    """In the second epoch (20 samples of which a step takes four), whatever dropout has drawn before."""
+    outs = [tmp_path / "whole", tmp_path / "killed"]
+    more = ["--train_sampling_strategy", "group_by_length", "--lora_r", 2, "--lora_dropout", 0.2, "--max_steps", 7]
+    run(parse(argv(model_dir, packed, outs[0], *more)))
+    with pytest.raises(Killed):
+        run(parse(argv(model_dir, packed, outs[1], *more)), callbacks=[KillAt(6)])
+    run(parse(argv(model_dir, packed, outs[1], *more)))
+    assert log(outs[0]) == log(outs[1]) and same(*outs)
+
+
 def test_a_run_killed_after_its_last_step_takes_no_further_one(straight, model_dir, packed, tmp_path):
     """Between its last checkpoint and the weights, in the middle of an epoch: Trainer would go on with its samples."""
     whole, expected = straight
@@ -168,6 +179,72 @@ def test_checkpoints_of_another_program_are_left_alone(model_dir, packed, tmp_pa
     assert main(argv(model_dir, packed, tmp_path / "out")) == 2
     assert "checkpoint-9 of another program" in capsys.readouterr().err
     assert foreign.read_bytes() == b"precious"
+
+
+def test_what_somebody_put_beside_the_checkpoints_is_not_removed(model_dir, packed, tmp_path, capsys):
+    """A model that was exported by hand: it has no optimiser, and looks like a checkpoint that was cut short."""
+    out = tmp_path / "out"
+    words = argv(model_dir, packed, out, "--max_steps", 2)
+    with pytest.raises(Killed):
+        run(parse([*words, "--save_steps", "1"]), callbacks=[KillAt(1)])
+    aside = out / "checkpoint-1-merged" / "model.safetensors"
+    aside.parent.mkdir()
+    aside.write_bytes(b"precious")
+    assert main(words) == 2
+    assert "holds checkpoint-1-merged, which is no checkpoint" in capsys.readouterr().err
+    assert aside.read_bytes() == b"precious"
+    aside.parent.rename(out / "merged-1")
+    (out / "checkpoint-notes.txt").write_text("a file is nobody's checkpoint")
+    assert main([*words, "--save_steps", "1"]) == 0
+    aside = shutil.copytree(out / "merged-1", out / "checkpoint-1-merged")
+    assert main(words) == 0  # finished: nothing is removed any more
+
+
+def test_training_does_not_overwrite_the_model_that_it_starts_from(model_dir, packed, tmp_path, capsys):
+    model = shutil.copytree(model_dir, tmp_path / "model")
+    (tmp_path / "link").symlink_to(model)
+    assert main(argv(model, packed, tmp_path / "link", "--lora_r", 2)) == 2
+    assert "is the model that training starts from" in capsys.readouterr().err
+    assert same(model, model_dir) and not (model / "settings.json").exists()
+
+
+def test_a_finished_run_of_which_nobody_knows_the_settings_is_not_taken_for_this_one(straight, tmp_path):
+    out, summary = straight
+    settings = json.loads((out / "settings.json").read_text())
+    shutil.copy(out / "training_summary.json", tmp_path)
+    assert finished(tmp_path, settings) == summary
+    with pytest.raises(UsageError, match="says which"):
+        finished(tmp_path, settings | {"seed": 7})
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--attn_implementation", "flash_attention_3"), "FlashAttention3"),
+        (("--lr_scheduler_kwargs", '{"x": 1}'), "unexpected keyword argument 'x'"),
+        (("--adam_beta1", 2), "Invalid beta parameter"),
+        (("--report_to", "papyrus"), "papyrus is not supported"),
+        (("--lora_r", 2, "--lora_target", "lm_head"), "`lm_head` is not supported"),
+    ],
+)
+def test_what_a_library_refuses_is_one_line(more, says, model_dir, packed, tmp_path, capsys):
+    assert main(argv(model_dir, packed, tmp_path / "out", *more)) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_labels_may_be_smoothed(straight, model_dir, packed, tmp_path):
+    """The losses by source and modality stay those of the labels; accumulated steps learn what whole ones do."""
+    outs = [tmp_path / "whole", tmp_path / "accumulated"]
+    for out, batch in zip(outs, (4, 1), strict=True):
+        more = ["--per_device_train_batch_size", batch, "--gradient_accumulation_steps", 4 // batch]
+        run(parse(argv(model_dir, packed, out, *more, "--label_smoothing_factor", 0.2, "--max_steps", 2)))
+    (first, last), accumulated = log(outs[0]), log(outs[1])
+    plain = log(straight[0])[0]
+    assert first["loss"] != pytest.approx(plain["loss"], rel=1e-4)
+    assert {k: v for k, v in first.items() if k.startswith("loss/")} == pytest.approx(
+        {k: v for k, v in plain.items() if k.startswith("loss/")}, rel=1e-6
+    )
+    assert [a["loss"] for a in accumulated] == pytest.approx([first["loss"], last["loss"]], rel=1e-5)
 
 
 def test_a_checkpoint_that_was_being_removed_is_known_as_ours(tmp_path, monkeypatch):
@@ -216,6 +293,7 @@ def test_frozen_groups_do_not_move_and_rates_differ(model_dir, packed, tmp_path)
     vision = {k for k in before if k.startswith("visual.") and "merger" not in k}
     assert vision and not moved & vision
     assert moved == set(before) - vision
+    assert log(out)[0]["learning_rate"] == 0.001  # that of --learning_rate, whatever others there are
     rates = {name: row["learning_rate"] for name, row in summary["groups"].items()}
     assert rates == {"vision": None, "projector": 0.01, "language": 0.001}
 
@@ -234,10 +312,12 @@ def test_samples_over_the_ceiling_are_skipped_and_listed(model_dir, packed, tmp_
         assert 1 <= line["step"] <= 6
 
 
-def test_batches_without_a_single_good_sample_train_nothing_and_end_well(model_dir, packed_by_kind, tmp_path):
+def test_batches_without_a_single_good_sample_train_nothing_and_end_well(model_dir, packed_by_kind, tmp_path, capsys):
     out = tmp_path / "out"
     more = ["--max_tokens", 5, "--max_skip_rate", 1, "--max_steps", 2]
-    summary = run(parse(argv(model_dir, packed_by_kind["video"], out, *more)))
+    assert main(argv(model_dir, packed_by_kind["video"], out, *more)) == 0
+    assert "0 samples, 0 visual tokens, no loss, 8 skipped" in capsys.readouterr().out
+    summary = json.loads((out / "training_summary.json").read_text())
     assert (summary["samples"], summary["skipped"], summary["train_loss"]) == (0, 8, None)
     before, after = load_file(model_dir / "model.safetensors"), load_file(out / "model.safetensors")
     assert all(torch.equal(before[k], after[k]) for k in before)
@@ -280,6 +360,19 @@ def test_workers_change_nothing_and_a_run_with_them_goes_on_exactly(straight, mo
     run(parse(words))
     assert log(out) == log(whole)
     assert same(whole, out)
+
+
+class Loader(TrainerCallback):
+    def on_train_begin(self, args, state, control, train_dataloader, **_):
+        self.loader = train_dataloader
+
+
+def test_batches_by_tokens_are_loaded_as_asked(model_dir, packed, tmp_path):
+    kept = Loader()
+    more = ["--tokens_per_batch", 200, "--dataloader_num_workers", 1, "--dataloader_prefetch_factor", 3]
+    more += ["--dataloader_persistent_workers", "--max_steps", 1, "--save_strategy", "no"]
+    run(parse(argv(model_dir, packed, tmp_path / "out", *more)), callbacks=[kept])
+    assert (kept.loader.prefetch_factor, kept.loader.persistent_workers) == (3, True)
 
 
 class Watch(TrainerCallback):
