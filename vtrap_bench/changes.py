@@ -314,7 +314,8 @@ def _run_settings(material: Material) -> list[Json]:
     for checkpoint in (material.base, *material.trained):
         for run in checkpoint.runs.values():
             decides = {k: v for k, v in run.info.decides.items() if k not in ("model", "frames")}
-            for name, value in {**decides, "device": run.info.device}.items():
+            limits = [("limit", task.limit) for task in run.info.tasks.values()]
+            for name, value in [*decides.items(), ("device", run.info.device), *limits]:
                 text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
                 if value is not None and text not in found.setdefault(name, []):
                     found[name].append(text)

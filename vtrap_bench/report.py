@@ -40,7 +40,7 @@ LIBRARIES = ("vtrap", "torch", "transformers", "trl", "numpy", "pillow", "av")
 
 CAPTIONS = {
     "trade_off": (
-        "Trade-off, at the frames trained with",
+        "Trade-off, {at}",
         "Image change against video change, each against the base at equal frames, with 95 % intervals. Small dots "
         "are seeds. Up and to the right is better.",
     ),
@@ -50,7 +50,7 @@ CAPTIONS = {
     ),
     "abilities": (
         "What moved",
-        "Change of each ability against the base, at the frames trained with; below the line, abilities that several "
+        "Change of each ability against the base, {at}; below the line, abilities that several "
         "tasks test, each task counting alike. A table below has the same numbers.",
     ),
     "frame_curve": (
@@ -60,7 +60,7 @@ CAPTIONS = {
     ),
     "cost": (
         "Cost",
-        "Scores at the frames trained with, against all visual tokens the model saw in training.",
+        "Scores {at}, against all visual tokens the model saw in training.",
     ),
 }
 
@@ -152,6 +152,8 @@ def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, f
         figures=[_figure(report, drawn, name) for name in CAPTIONS if name in drawn["light"]],
         swatch={s["name"]: f"c{i}" for i, s in enumerate(report["summary"])},
         uncompared=uncompared(report),
+        at=_at(report),
+        questions=_questions(report),
         most_tokens=max((s["train_visual_tokens"] or 0 for s in report["summary"]), default=0),
     )
 
@@ -193,6 +195,8 @@ def table(report: Mapping[str, Any], *, width: int) -> str:
     lines = []
     if report["synthetic"]:
         lines.append(cut("synthetic toy world: these numbers say nothing about real models", max(width, 40)))
+    if "--limit" in (asked := _questions(report)):
+        lines.append(cut(asked, max(width, 40)))
     for row in [[c.head for c in columns], *cells]:
         first, *rest = (
             cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
@@ -301,8 +305,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _at(report: Mapping[str, Any]) -> str:
+    """The frames of the main tables. A study scores each checkpoint as it was trained; of bare runs nobody knows."""
+    return "at the frames trained with" if report["commands"] else "at the frames of the runs"
+
+
+def _questions(report: Mapping[str, Any]) -> str:
+    """How many questions were answered, and what `--limit` was where it was given."""
+    numbers = dict.fromkeys(str(found["n"]) for found in (report["base"], *report["settings"]))
+    limits = [value for found in report["run_settings"] if found["name"] == "limit" for value in found["values"]]
+    return f"{' or '.join(numbers)} questions" + (f" (--limit {', '.join(limits)})" if limits else "")
+
+
 def _figure(report: Mapping[str, Any], drawn: Mapping[str, Mapping[str, figures.Drawn]], name: str) -> dict[str, Any]:
-    title, caption = (text.format(common=report["common_frames"]) for text in CAPTIONS[name])
+    title, caption = (text.format(common=report["common_frames"], at=_at(report)) for text in CAPTIONS[name])
     found = {theme: drawn[theme][name] for theme in ("light", "dark")}
     return {
         "title": title,

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
+        print(file=sys.stderr)  # the bar's line
         _complain("interrupted; the same command goes on from the last checkpoint")
         return 130
 

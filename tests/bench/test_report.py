@@ -491,6 +491,23 @@ def test_bare_runs_and_base_only(tmp_path: Path) -> None:
     assert made["summary"][0]["image_change"] is None and made["summary"][0]["video_change"]["value"] == 0
 
 
+def test_page_says_how_many_questions_and_at_which_frames(tmp_path: Path, study: Path, made: dict[str, Any]) -> None:
+    assert "At the frames trained with" in Page((study / "report.html").read_text("utf-8")).text
+    assert "--limit" not in report.table(made, width=100)
+    base = write_run(tmp_path / "base", model="toy-vl", frames="4", items=12)
+    tuned = write_run(tmp_path / "tuned", model="out/tuned", frames="4", items=12)
+    for folder in (base, tuned):
+        info = json.loads((folder / "run.json").read_text())
+        for task in info["tasks"].values():
+            task["limit"] = 60
+        (folder / "run.json").write_text(json.dumps(info))
+    found = report.write_report([base, tuned], out=tmp_path / "out")
+    text = Page((tmp_path / "out/report.html").read_text("utf-8")).text
+    assert "Scored on toy-image, toy-video: 120 questions (--limit 60)." in text
+    assert "At the frames of the runs" in text and "frames trained with" not in text
+    assert "\n120 questions (--limit 60)\n" in report.table(found, width=100)
+
+
 def test_wrong_use_is_one_clear_line(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", model="a", frames="4", items=6)
     fewer = write_run(tmp_path / "fewer", model="b", frames="4", items=5)
