@@ -69,16 +69,17 @@ def lmms_letter(response: str, letters: str) -> str:
 
 
 def mmmu_letter(response: str, options: Sequence[str]) -> str:
-    """MMMU's own parser, which lmms-eval has for MMMU and NExT-QA: the last `(X)`, else `X `, else `X.`, else text."""
+    """MMMU's own parser, which lmms-eval has for MMMU and NExT-QA: the last `(X)`, else `X `, else a `X.`, else text."""
     text = f" {response.strip().strip(',.!?;:' + chr(39))} "
     letters = LETTERS[: len(options)]
-    for form in ("({})", "{} ", "{}."):
-        if hits := [(text.rfind(form.format(x)), x) for x in letters if form.format(x) in text]:
-            return max(hits)[1]
+    # They look for `X.` as for ` X `, which is nowhere then: of several the first letter of the alphabet is taken.
+    for form, where in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+        if hits := [x for x in letters if form.format(x) in text]:
+            return max(hits, key=lambda x: text.rfind(where.format(x)))
     if len(text.split()) > 5:
-        places = ((text.lower().rfind(option.lower()), x) for x, option in zip(letters, options, strict=True))
-        named = [(place, x) for place, x in places if place >= 0]
-        return max(named)[1] if named else ""
+        places = {x: text.lower().rfind(option.lower()) for x, option in zip(letters, options, strict=True)}
+        if named := [x for x in letters if places[x] >= 0]:
+            return max(named, key=lambda x: places[x])
     return ""
 
 
@@ -120,9 +121,8 @@ def vlmevalkit_video_letter(response: str, letters: str = "ABCD") -> str:
 
 def vlmevalkit_is_right(response: str, truth: str) -> bool:
     """VLMEvalKit on MVBench and MLVU: the first word is in the truth's first word, as "" is, or vice versa."""
-    said = (response.lower().split() or [""])[0].replace(".", "")
-    wanted = truth.lower().split()[0].replace(".", "")
-    return said in wanted or wanted in said if said else True
+    said, wanted = response.lower().split(" ")[0].replace(".", ""), truth.lower().split(" ")[0]
+    return said in wanted or wanted in said
 
 
 _REFUSALS = (

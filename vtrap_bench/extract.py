@@ -486,12 +486,12 @@ def _yes_no(text: str) -> Extraction:
         return Extraction(_YES_NO[whole], Stage.EXACT)
     if whole in _YES_NO_ABROAD:
         return Extraction(_YES_NO_ABROAD[whole], Stage.EXACT)
-    whole_text = Marked(text)
+    whole_text = Marked(re.sub(r"\b(no)[ \t\r]*\n", r"\1.\n", text, flags=re.IGNORECASE))  # its line ends there
     marked, denials = whole_text.text, whole_text.denials
     # Before another word "no" is a determiner ("there is no dog"), which answers nothing by itself.
     word = (
         r"((?:yes|yep|yeah)(?! \| i (?:don't think so|do not think so|doubt))"
-        r"|nope|no(?= \| |\s*$| (?:because|since|as)\b))(?= )"
+        r"|nope|no(?= \| |\s*$| (?:because|since|as|it|it's|there|there's|i|he|she|they|we|you|this|that) ))(?= )"
     )
     lead = r" (?:the )?(?:answer|it)(?: is| \||'s)(?: \|)? (?:(?:definitely|clearly|probably) )?"
     stated = list(re.finditer(lead + word, marked))

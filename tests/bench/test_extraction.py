@@ -29,7 +29,7 @@ def test_golden_covers_every_form_and_stage():
     assert {c["stage"] for c in GOLDEN} == {s.value for s in Stage}
     assert sum(c.get("note") == "reference" for c in GOLDEN) == 26
     assert len({(c["form"], c["response"], *c["options"]) for c in GOLDEN}) == len(GOLDEN)  # no vector twice
-    counts = {"letter": 637, "yes-no": 102, "option": 94, "integer": 53, "text": 22}  # vectors come, but none goes
+    counts = {"letter": 637, "yes-no": 113, "option": 94, "integer": 53, "text": 22}  # vectors come, but none goes
     assert Counter(c["form"] for c in GOLDEN) == counts
 
 
