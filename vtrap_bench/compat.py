@@ -69,7 +69,7 @@ def lmms_letter(response: str, letters: str) -> str:
 
 
 def mmmu_letter(response: str, options: Sequence[str]) -> str:
-    """MMMU's own parser, which lmms-eval has for MMMU and NExT-QA: the last `(X)`, else `X `, else some `X.` or text."""
+    """MMMU's own parser, which lmms-eval has for MMMU and NExT-QA: the last `(X)`, else `X `, a `X.`, or text."""
     text = f" {response.strip().strip(',.!?;:' + chr(39))} "
     letters = LETTERS[: len(options)]
     # They look for `X.` as for ` X `, which is nowhere then: of several the first letter of the alphabet is taken.
