@@ -11,6 +11,7 @@ from vtrap_bench.records import RECORDS, RUN, Record, read_chained, read_records
 from vtrap_bench.run_info import RunInfo, read_typed
 from vtrap_bench.scores import SCORES, Scores, by_task, differences
 from vtrap_data.errors import UsageError
+from vtrap_data.trained import SUMMARY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ def read_run(folder: Path, *, rows: Sequence[dict[str, Any]] | None = None) -> R
     if not (folder / RUN).is_file():
         several = sorted(p.parent.name for p in folder.glob(f"*/{SCORES}"))
         hint = f"; it holds the runs {', '.join(several)}" if several else ""
+        if (folder / SUMMARY).is_file():
+            hint = f"; it is a trained model: score it first (python -m vtrap_bench run --model {folder} --out DIR)"
         raise UsageError(f"{folder} is no run: it has no {RUN}{hint}")
     if not (folder / SCORES).is_file():
         raise UsageError(f"the run in {folder} is not finished (no {SCORES}): run its command again")

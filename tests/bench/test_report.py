@@ -519,6 +519,12 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path) -> None:
         report.write_report([base, base], out=tmp_path / "out")
     with pytest.raises(UsageError, match=r"none is no run: it has no run\.json"):
         report.write_report([base, tmp_path / "none"], out=tmp_path / "out")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/training_summary.json").write_text("{}")
+    with pytest.raises(
+        UsageError, match=r"it is a trained model: score it first \(.* run --model .*/model --out DIR\)"
+    ):
+        report.write_report([base, tmp_path / "model"], out=tmp_path / "out")
     with pytest.raises(UsageError, match="--out is missing"):
         report.run(argparse.Namespace(paths=[base, fewer], out=None, json=False, benchmarks=None))
     lines = (base / "records.jsonl").read_text().splitlines(keepends=True)

@@ -10,6 +10,9 @@ import pytest
 from shards_media import write_corpus
 
 from vtrap_data.__main__ import main
+from vtrap_data.budgets import demand
+from vtrap_data.encoding.models import resolve
+from vtrap_data.errors import UsageError
 from vtrap_data.loading.corpus import Corpus, Part
 from vtrap_data.samples import Frames
 from vtrap_data.sources.jsonl import read_jsonl
@@ -69,3 +72,14 @@ def test_a_corpus_takes_folders_and_parts(tmp_path: Path) -> None:
 def test_frames_are_shown_without_their_pixels() -> None:
     frames = Frames(pixels=np.zeros((2, 4, 6, 3), np.uint8), times=(0.5, 1.5))
     assert repr(frames) == "Frames(pixels=uint8 [2, 4, 6, 3], times=(0.5, 1.5))"
+
+
+def test_a_folder_that_is_not_there_is_not_only_told_as_a_hub_id() -> None:
+    with pytest.raises(UsageError, match=r"'runs/hybird' cannot be used \(it is no folder here, and as a Hub id: "):
+        resolve("runs/hybird")
+
+
+def test_reading_questions_with_embeddings_shows_no_bar_of_a_library(capfd: pytest.CaptureFixture[str]) -> None:
+    demand._encoder.cache_clear()
+    assert len(demand.demands(["What happens last?"], scorer="embedding")) == 1
+    assert "Loading weights" not in capfd.readouterr().err

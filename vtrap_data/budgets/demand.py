@@ -522,12 +522,19 @@ def _encoder() -> tuple[Any, Any]:
     """Tokenizer and model."""
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
     folder = _folder()
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model: Any = AutoModel.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-    )
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of loading, which takes no time and stands between the lines of `pack`
+    try:
+        model: Any = AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return tokenizer, model.eval()
 
 

@@ -181,6 +181,8 @@ def _where(name: str, path: str, revision: str | None) -> Iterator[dict[str, Any
             advice = "a folder must hold what save_pretrained writes, of the model and of its processor"
         if away is not None and isinstance(error.__cause__, LocalEntryNotFoundError):
             what = f"{away}, and not all of its files are on this machine"
+        if name.split("@")[0] == path and not Path(path).is_dir():  # what was typed, which may be a folder's name
+            what = f"it is no folder here, and as a Hub id: {what}"
         raise UsageError(f"--model {name!r} cannot be used ({what}): {advice}") from error
 
 
