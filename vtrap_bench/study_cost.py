@@ -63,12 +63,14 @@ def loads(settings: Sequence[Setting], corpus: Path) -> list[Load]:
     return [Load(n, f, f / most if f is not None and most else None, note) for n, f, note in found]
 
 
-def items(tasks: Sequence[str], benchmarks: Path | None) -> dict[str, int | None]:
-    """Questions of each task; None where its packed data is not there yet."""
+def items(study: Study) -> dict[str, int | None]:
+    """Questions that are asked of each task; None where its packed data is not there yet."""
     counts: dict[str, int | None] = {}
-    for name in tasks:
-        root = folder_of(TASKS[name], benchmarks)
-        counts[name] = len(PackedDataset(root)) if (root / MANIFEST).is_file() else None
+    limit = study.score.get("limit")
+    for name in study.tasks:
+        root = folder_of(TASKS[name], study.benchmarks)
+        there = len(PackedDataset(root)) if (root / MANIFEST).is_file() else None
+        counts[name] = min(there, limit) if there is not None and isinstance(limit, int) else there
     return counts
 
 
@@ -90,7 +92,7 @@ def as_text(study: Study, planned: Sequence[Planned]) -> str:
         lines[-1] = f"  frames per video: {error}"
     scored = Counter(frames for p in planned if p.step.kind.startswith("score") for frames in _frames(p.step.argv))
     lines.append("scorings at " + ", ".join(f"{frames} frames: {count}" for frames, count in scored.items()))
-    for task, count in items(study.tasks, study.benchmarks).items():
+    for task, count in items(study).items():
         lines.append(f"  {task}: {'not packed yet' if count is None else f'{count} questions'}")
     lines.append(_time(planned))
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import math
 import re
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
+from vtrap_bench.run import add_arguments
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_bench.tasks.locate import present
 from vtrap_data.budgets.allocate import STRATEGIES as ALLOCATE
@@ -160,7 +162,7 @@ def _study(data: object) -> Study:
         common_frames=_whole(found["common_frames"], "common_frames", least=1),
         seeds=seeds,
         train=_options(found.get("train", {}), "train"),
-        score=_options(found.get("score", {}), "score", ours=_SCORE_OURS),
+        score=_score(found.get("score", {})),
         curve=_curve(found.get("curve", {}), names),
     )
 
@@ -231,6 +233,18 @@ def _options(data: object, where: str, *, ours: Sequence[str] = _TRAIN_OURS) -> 
             if not isinstance(one, (str, int, float)) or (isinstance(one, str) and one.startswith("-")):
                 raise UsageError(f"{where}.{key} is {_show(value)}: give text, a number, true, false or a list")
         options[key] = tuple(value) if isinstance(value, list) else value
+    return options
+
+
+def _score(data: object) -> dict[str, Option]:
+    """As `_options`, of which `run` knows each: found here, not when the first step has begun."""
+    options = _options(data, "score", ours=_SCORE_OURS)
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    known = [action.dest for action in parser._actions if action.dest not in _SCORE_OURS]
+    for key in options:
+        if key not in known:
+            raise UsageError(f"score has the unknown key {key!r}; allowed: {', '.join(known)}{_nearest(key, known)}")
     return options
 
 

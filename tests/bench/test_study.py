@@ -90,6 +90,7 @@ def test_yaml_becomes_typed_values(good: study_file.Study) -> None:
         ({"train": {"x": {"y": 1}}}, "train.x is"),
         ({"train": {"x": "--overwrite"}}, "train.x is"),
         ({"score": {"out": "x"}}, "score.out is set by the study itself"),
+        ({"score": {"limits": 3}}, "score has the unknown key 'limits'; allowed: limit, .*did you mean 'limit'"),
         ({"curve": {"frames": [2], "settings": ["fixed"]}}, "'fixed', which is no setting.*'fixed-2'"),
         ({"curve": {"settings": ["hybrid"]}}, "without curve.frames"),
     ],
@@ -395,9 +396,10 @@ def test_plan_says_steps_and_cost_first(tmp_path: Path, capsys: pytest.CaptureFi
     settings += "{name: seen, frames: hybrid, strategy: coverage}]"
     path.write_text(
         f"model: toy-vl\ncorpus: {tmp_path / 'corpus'}\ntasks: [toy-image, toy-video]\nbenchmarks: {tmp_path}\n"
-        f"common_frames: 16\nseeds: [0, 1]\nsettings: {settings}\n"
+        f"common_frames: 16\nseeds: [0, 1]\nscore: {{limit: 5}}\nsettings: {settings}\n"
     )
     (tmp_path / "none").mkdir()
+    (tmp_path / "toy-video").symlink_to(tmp_path / "corpus")  # with 8 questions
     args = argparse.Namespace(study=path, out=tmp_path / "out", plan=True, dry_run=False, jobs=1)
     assert study.run(args) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -407,6 +409,7 @@ def test_plan_says_steps_and_cost_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert table["two"] == ["2.0", "12", "%"] and table["most"] == ["16.0", "100", "%"]
     assert table["hybrid"] == table["random"] and table["seen"][0] == "-"
     assert any("not packed yet" in line for line in shown) and any("time: not known" in line for line in shown)
+    assert "  toy-video: 5 questions" in shown
     assert sum(line.startswith("to do") for line in shown) == 24
     assert not (tmp_path / "out").exists()
 
