@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         _complain(
-            f"{first_line(error)} Less is needed with a smaller --tokens_per_batch (or --per_device_train_batch_size and more "
-            "--gradient_accumulation_steps), --gradient_checkpointing true, more GPUs, a heavier --deepspeed, "
+            f"{first_line(error)} Less is needed with a smaller --tokens_per_batch (or --per_device_train_batch_size, "
+            "more --gradient_accumulation_steps), --gradient_checkpointing true, more GPUs, a heavier --deepspeed, "
             "--lora_r. A run that has checkpoints goes on with its own settings only: choose another --output_dir"
         )
         return 1

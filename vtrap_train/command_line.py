@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from vtrap_data.command_line import nearest
@@ -23,3 +25,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """As argparse calls it."""
         raise UsageError(f"{message} (see --help)")
+
+
+@contextlib.contextmanager
+def refused_by_library() -> Iterator[None]:
+    """What a library says against settings before it begins is wrong use, too: raises UsageError."""
+    try:
+        yield
+    except (ImportError, TypeError, ValueError) as error:
+        raise UsageError(" ".join(str(error).split())) from error

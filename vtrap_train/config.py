@@ -302,6 +302,8 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         self.push_to_hub: bool = False
         if self.eval_strategy != "no":
             raise UsageError("--eval_strategy is not possible: --eval_tasks image,video scores every checkpoint")
+        if self.eval_tasks and self.save_strategy == "no":
+            raise UsageError("--eval_tasks scores checkpoints, and with --save_strategy no there are none")
         best = self.load_best_model_at_end
         if best and not self.eval_tasks:
             raise UsageError("--load_best_model_at_end needs scores to choose by: add --eval_tasks image,video")

@@ -31,7 +31,7 @@ from vtrap_data.interruption import interruption_told
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import Example
 from vtrap_data.shards.manifest import INDEX
-from vtrap_train.command_line import Parser
+from vtrap_train.command_line import Parser, refused_by_library
 from vtrap_train.cosines import PARTS, VARIANTS, Estimate, Matrix, draw_weights, measure
 from vtrap_train.data import locate
 from vtrap_train.groups import GROUPS, group_of
@@ -129,7 +129,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     done = {count: kept for count in frames if (kept := _kept(out / f"gram-{count}.json", key)) is not None}
     if missing := [count for count in frames if count not in done]:
-        model: Any = load_model(ref, dtype=getattr(torch, args.dtype), attn_implementation=args.attn_implementation)
+        model: Any
+        with refused_by_library():
+            model = load_model(ref, dtype=getattr(torch, args.dtype), attn_implementation=args.attn_implementation)
         model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         total = len(image_batches) + len(missing) * len(video_batches) * len(VARIANTS)
         with tqdm(total=total, desc="gradients", unit="batch", dynamic_ncols=True) as bar:

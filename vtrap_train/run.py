@@ -23,6 +23,7 @@ from vtrap_data.parsing import parse_json
 from vtrap_data.trained import SETTINGS, SUMMARY
 from vtrap_train.checkpoint_eval import EVALUATIONS, SCORES, CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
+from vtrap_train.command_line import refused_by_library
 from vtrap_train.config import (
     CHOICE,
     Parsed,
@@ -47,7 +48,6 @@ from vtrap_train.trainer import (
     complete,
     last_checkpoint,
     ours,
-    refused_by_library,
 )
 
 
@@ -258,7 +258,7 @@ def finished(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         free = frozenset() if (out / SUMMARY).is_file() else CHOICE
         differing = sorted(k for k in (other.keys() | settings.keys()) - free if other.get(k) != settings.get(k))
         if differing:
-            changes = ", ".join(f"{k} {_short(other.get(k))} -> {_short(settings.get(k))}" for k in differing[:4])
+            changes = ", ".join(_change(k, other.get(k), settings.get(k)) for k in differing[:4])
             raise UsageError(
                 f"--output_dir {str(out)!r} holds a run with other settings ({changes}): choose another directory, "
                 "or remove that one"
@@ -355,6 +355,17 @@ def quiet() -> None:
 def _say(config: Any, text: str) -> None:
     if config.process_index == 0:
         print(text, file=sys.stderr)
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """Where two values differ first: of two corpora the beginning may be the same."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        key = min(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        return _change(f"{name}.{key}", before.get(key), now.get(key))
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        place = next(i for i, (one, other) in enumerate(zip(before, now, strict=True)) if one != other)
+        return _change(f"{name}[{place}]", before[place], now[place])
+    return f"{name} {_short(before)} -> {_short(now)}"
 
 
 def _short(value: Any) -> str:

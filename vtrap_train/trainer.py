@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -25,10 +25,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
-from vtrap_data.errors import UnreachableError, UsageError, VtrapError, storage_full
+from vtrap_data.errors import UnreachableError, VtrapError, storage_full
 from vtrap_data.trained import PREPROCESSING
 from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
+from vtrap_train.command_line import refused_by_library
 from vtrap_train.groups import Group, optimizer_groups
 from vtrap_train.ledger import Lines, Skip, allowance, enforce, write_text
 from vtrap_train.steps import steps
@@ -125,7 +126,7 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> Any:
         """As in Trainer; with `--tokens_per_batch` a loader of whole steps."""
         if not self.args.tokens_per_batch:
-            return super().get_train_dataloader()
+                return super().get_train_dataloader()
         sampler = StepSampler(
             self.lengths,
             per_step=self.args.train_batch_size * self.args.world_size,
@@ -528,15 +529,6 @@ def checkpoints(folder: Path) -> list[Path]:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
     return next((p for p in reversed(checkpoints(folder)) if complete(p)), None)
-
-
-@contextlib.contextmanager
-def refused_by_library() -> Iterator[None]:
-    """What a library says against settings before the first step is wrong use: one line, no traceback."""
-    try:
-        yield
-    except (ImportError, TypeError, ValueError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
 
 
 class AsAsked(TrainerCallback):  # type: ignore[misc]

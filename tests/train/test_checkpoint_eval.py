@@ -133,7 +133,7 @@ def test_a_metric_that_no_task_gives_is_named(model_dir, packed, tmp_path, capsy
 def test_scores_of_a_run_with_other_settings_are_not_taken_for_its_own(rate, model_dir, packed, tmp_path, monkeypatch):
     """It was given up before its first checkpoint. (The benchmark "fails": that it was asked tells.)"""
     out = tmp_path / "out"
-    more = ["--eval_tasks", "image", "--max_steps", 1, "--save_strategy", "no", "--learning_rate"]
+    more = ["--eval_tasks", "image", "--max_steps", 1, "--learning_rate"]
     write_score(out, 0, 50.0, 60.0, tasks="image")
     (out / "eval.jsonl").write_text('{"step": 0, "image": 50.0}\n')
     before = parse(argv(model_dir, packed, out, *more, "1e-3"))

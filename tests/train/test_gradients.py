@@ -158,6 +158,7 @@ def test_it_goes_on_where_it_stopped_and_gives_the_same_bytes(measured, monkeypa
         (["--images", "no/such/place"], "--images 'no/such/place'"),
         (["--seed", "-1"], "--seed -1 is not in 0 to"),
         (["--out", "/dev/null/x"], "'/dev/null/x'"),
+        (["--attn-implementation", "flash_attention_3"], "FlashAttention3"),
     ],
 )
 def test_wrong_use(change, says, measured, capsys):

@@ -101,6 +101,7 @@ def test_command_line_beats_config_beats_recipe(tmp_path):
         (["--model", "toy-vl", "--chat_template_path", "mine.jinja"], "the model's own template"),
         (["--model", "toy-vl", "--auto_find_batch_size"], "--tokens_per_batch bounds"),
         (["--model", "toy-vl", "--ignore_data_skip"], "it would see samples again"),
+        (["--model", "toy-vl", "--eval_tasks", "image", "--save_strategy", "no"], "--eval_tasks scores checkpoints"),
         (["--model", "toy-vl", "--eval_on_start"], "--eval_tasks scores the model before training"),
         (["--model", "toy-vl", "--activation_offloading"], "moves activations off a GPU"),
         (["--model", "toy-vl", "--deepspeed", "zero9"], "zero2, zero3"),

@@ -217,6 +217,15 @@ def test_a_finished_run_of_which_nobody_knows_the_settings_is_not_taken_for_this
         finished(tmp_path, settings | {"seed": 7})
 
 
+def test_a_corpus_that_was_packed_anew_is_told_from_the_one_before(tmp_path):
+    """What is said of the two begins alike."""
+    before, now = ({"data": [{"data": "a" * 99, "index_sha256": digest}], "world_size": 2} for digest in ("aa", "bb"))
+    (tmp_path / "settings.json").write_text(json.dumps(before))
+    (tmp_path / "training_summary.json").write_text("{}")
+    with pytest.raises(UsageError, match=r'\(data\[0\].index_sha256 "aa" -> "bb"\)'):
+        finished(tmp_path, now)
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
