@@ -21,6 +21,7 @@ from scipy import stats
 
 from vtrap_bench.abilities import across, common_ability, tasks_of
 from vtrap_bench.finished import Run, read_run
+from vtrap_bench.run_info import USUAL
 from vtrap_bench.scores import SCORES, Mean, group_mean
 from vtrap_bench.statistics import mean_difference, paired_difference
 from vtrap_bench.study_file import STUDY_RECORD
@@ -311,14 +312,16 @@ def _reading(run: Run, task: str) -> Json:
 def _run_settings(material: Material) -> list[Json]:
     """What decided the answers, each setting with its value, or its values where runs differ."""
     found: dict[str, list[str]] = {}
-    for checkpoint in (material.base, *material.trained):
-        for run in checkpoint.runs.values():
-            decides = {k: v for k, v in run.info.decides.items() if k not in ("model", "frames")}
-            limits = [("limit", task.limit) for task in run.info.tasks.values()]
-            for name, value in [*decides.items(), ("device", run.info.device), *limits]:
-                text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-                if value is not None and text not in found.setdefault(name, []):
-                    found[name].append(text)
+    runs = [run for checkpoint in (material.base, *material.trained) for run in checkpoint.runs.values()]
+    # What one run leaves out because it is as usual is a value, too, where another has it.
+    usual = {name: value for name, value in USUAL.items() if any(name in run.info.decides for run in runs)}
+    for run in runs:
+        decides = {k: v for k, v in {**usual, **run.info.decides}.items() if k not in ("model", "frames")}
+        limits = [("limit", task.limit) for task in run.info.tasks.values()]
+        for name, value in [*decides.items(), ("device", run.info.device), *limits]:
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            if value is not None and text not in found.setdefault(name, []):
+                found[name].append(text)
     return [{"name": name, "values": values} for name, values in sorted(found.items())]
 
 

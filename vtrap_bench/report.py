@@ -152,6 +152,7 @@ def render_html(report: Mapping[str, Any], *, drawn: Mapping[str, Mapping[str, f
         figures=[_figure(report, drawn, name) for name in CAPTIONS if name in drawn["light"]],
         swatch={s["name"]: f"c{i}" for i, s in enumerate(report["summary"])},
         uncompared=uncompared(report),
+        unlike=unlike(report),
         at=_at(report),
         questions=_questions(report),
         most_tokens=max((s["train_visual_tokens"] or 0 for s in report["summary"]), default=0),
@@ -206,6 +207,7 @@ def table(report: Mapping[str, Any], *, width: int) -> str:
     lines += [
         cut(f"no change for {name}: the base has no run at {at}", max(width, 40)) for name, at in uncompared(report)
     ]
+    lines += [cut(f"warning: runs differ beside the model: {name}", max(width, 40)) for name in unlike(report)]
     return "\n".join(lines)
 
 
@@ -216,6 +218,12 @@ def uncompared(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         for s in report["summary"]
         if s["evaluated"] not in report["base"]["at"]
     ]
+
+
+def unlike(report: Mapping[str, Any]) -> list[str]:
+    """Settings that decide answers, beside model and frames, in which the runs differ: each with its values."""
+    several = [s for s in report["run_settings"] if len(s["values"]) > 1 and s["name"] not in ("device", "limit")]
+    return [plain(f"{s['name']} ({' or '.join(s['values'])})") for s in several]
 
 
 def plain(text: str) -> str:

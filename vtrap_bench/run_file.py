@@ -12,12 +12,12 @@ from typing import Any
 from tqdm import tqdm
 
 import vtrap_bench
-from vtrap_bench.backends import GENERATION, BackendSettings, Serving
+from vtrap_bench.backends import GENERATION, BackendSettings
 from vtrap_bench.extract import EXTRACTOR_VERSION
 from vtrap_bench.jobs import Bench
 from vtrap_bench.models import LocalModel
 from vtrap_bench.records import RECORDS, RUN
-from vtrap_bench.run_info import RUN_FORMAT, RunInfo, read_typed
+from vtrap_bench.run_info import RUN_FORMAT, USUAL, RunInfo, read_typed
 from vtrap_bench.run_settings import RunSettings
 from vtrap_bench.statistics import RESAMPLES
 from vtrap_bench.tasks.task import PROMPTS_VERSION
@@ -31,7 +31,8 @@ from vtrap_data.trained import PREPROCESSING
 
 def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSettings) -> dict[str, Any]:
     """Everything that decides an answer, beside the item and its task. Part of every record's key."""
-    usual = Serving()
+    serving = settings.serving
+    given = {"answers": settings.answers, "engine": serving.engine, "videos": serving.videos}
     return {
         "model": model.digest,
         "backend": settings.backend,
@@ -42,10 +43,7 @@ def what_decides(settings: RunSettings, model: LocalModel, loading: BackendSetti
         "extractor": EXTRACTOR_VERSION,
         "frame_rule": FRAMES_VERSION,
         "frames": str(settings.frames),
-        # Left out where it is the usual way, so that runs made before there was another one go on.
-        **({} if settings.answers == "generate" else {"answers": settings.answers}),
-        **({} if settings.serving.engine == usual.engine else {"engine": settings.serving.engine}),
-        **({} if settings.serving.videos == usual.videos else {"videos": settings.serving.videos}),
+        **{name: value for name, value in given.items() if value != USUAL[name]},
     }
 
 

@@ -13,6 +13,9 @@ from vtrap_data.json_object import read_json_object
 from vtrap_data.parsing import typed
 
 RUN_FORMAT = 1
+USUAL = {"answers": "generate", "engine": "{}", "videos": "video"}
+"""Settings that `decides` leaves out where they are these, so that runs made before there were others go on."""
+_ASKED = {**{name: USUAL[name] for name in ("answers", "videos")}, "profile": "vtrap"}
 
 T = TypeVar("T")
 
@@ -115,6 +118,12 @@ class RunInfo:
     def __post_init__(self) -> None:
         if self.format != RUN_FORMAT:
             raise ValueError(f"'format': is {self.format}, not {RUN_FORMAT}")
+
+
+def unusual(info: RunInfo) -> dict[str, str]:
+    """How the questions of a run were put and answered, where that is not as usual: scores are no equals then."""
+    found = {name: str(info.decides.get(name, usual)) for name, usual in _ASKED.items()}
+    return {name: value for name, value in found.items() if value != _ASKED[name]}
 
 
 def read_typed(kind: type[T], path: Path, remedy: str) -> T:

@@ -16,10 +16,10 @@ from hub_cards.errors import Failed, Refused
 from hub_cards.eval_results import RESULTS_PATH, TaskNumber, eval_results_yaml, merge_eval_results, task_id
 from hub_cards.model_card import HUB_ID
 from vtrap_bench.changes import Json
-from vtrap_bench.finished import read_untouched
+from vtrap_bench.finished import Run, read_untouched
 from vtrap_bench.records import RUN
-from vtrap_bench.run_info import RunInfo
-from vtrap_bench.scores import SCORES, Scores, TaskScores
+from vtrap_bench.run_info import RunInfo, unusual
+from vtrap_bench.scores import SCORES, TaskScores
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.parsing import parse_json
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.run_dir
     found, rows = read_untouched(folder)
     blocked = _blocked(found.info, model=args.model)
-    numbers = task_numbers(found.scores, owner=args.benchmarks)
+    numbers = task_numbers(found, owner=args.benchmarks)
     if args.dry_run is None:
         if blocked:
             raise UsageError(f"{folder} may not be submitted: {' '.join(blocked)}")
@@ -93,25 +93,26 @@ def _blocked(info: RunInfo, *, model: str) -> list[str]:
     return blocked
 
 
-def task_numbers(scores: Scores, *, owner: str) -> list[TaskNumber]:
+def task_numbers(run: Run, *, owner: str) -> list[TaskNumber]:
     """One number per task of a run.
 
     The frame setting changes what a video task measures, so each has a board of its own: `toy-video-8-frames`,
     `toy-video-budget`. Image tasks have one.
 
     Args:
-        scores: What `scores.json` says.
+        run: The run.
         owner: Of the benchmark datasets, each named like its task.
     """
-    frames = scores.frames
+    frames = run.scores.frames
+    otherwise = [f"{name}={value}" for name, value in unusual(run.info).items()]
     return [
         TaskNumber(
             dataset_id=f"{owner}/{task}",
             task_id=task_id(task, frames if facts.modality == "video" else None),
             value=float(facts.score),
-            notes=_notes(facts, frames),
+            notes=", ".join([_notes(facts, frames), *otherwise]),
         )
-        for task, facts in scores.tasks.items()
+        for task, facts in run.scores.tasks.items()
     ]
 
 

@@ -15,7 +15,7 @@ from hub_cards.results import ResultRow
 from vtrap_bench.changes import Json, Material, ScoredModel, build
 from vtrap_bench.finished import Run, read_untouched
 from vtrap_bench.records import RUN
-from vtrap_bench.run_info import read_typed
+from vtrap_bench.run_info import read_typed, unusual
 from vtrap_data.errors import UsageError, VtrapError, printable
 from vtrap_data.interruption import terminable
 from vtrap_data.push_command import explained
@@ -84,22 +84,24 @@ def fetched(results: str) -> Iterator[Path]:
 
 
 def submitted_rows(root: Path, *, link: str) -> list[ResultRow]:
-    """A row per model and frame setting. A change is given where the base was submitted at the same setting.
+    """A row per model, frame setting and way of asking. A change is given where the base has the same two.
 
     A run is left out, and named on stderr, if it cannot be read, its hash chain is broken, or its scores are not what
-    its records give. Of two runs of a model at one setting the later one counts.
+    its records give. Of two such runs of a model the later one counts.
 
     Args:
         root: From `fetched`.
         link: Address of the folder that holds `runs/`, for the links to the records.
     """
-    found: dict[tuple[str, str], Submitted] = {}
+    found: dict[tuple[str, str, str], Submitted] = {}
     for path in sorted(root.glob(f"runs/*/*/*/{RUN}")):
         place = path.parent.relative_to(root).as_posix()
         entry = _sound(place, partial(_read, path.parent, f"{link}/{place}"))
-        before = None if entry is None else found.get((entry.model, entry.frames))
-        if entry is not None and (before is None or before.date <= entry.date):
-            found[entry.model, entry.frames] = entry
+        if entry is None:
+            continue
+        kind = (entry.model, entry.frames, _asked(entry))
+        if kind not in found or found[kind].date <= entry.date:
+            found[kind] = entry
     entries = list(found.values())
     rows = [_sound(entry.run.folder.relative_to(root).as_posix(), partial(_row, entry, entries)) for entry in entries]
     return [row for row in rows if row is not None]
@@ -131,18 +133,25 @@ def _read(folder: Path, link: str) -> Submitted:
 
 
 def _row(entry: Submitted, entries: Sequence[Submitted]) -> ResultRow:
-    base = next((e for e in entries if entry.base in e.names and e.frames == entry.frames), None)
+    alike = [e for e in entries if e.frames == entry.frames and _asked(e) == _asked(entry)]
+    base = next((e for e in alike if entry.base in e.names), None)
     own = _checkpoint(entry, entry.model)
     facts: Json = {"model": entry.model, "base": entry.base, "trained": entry.trained, "date": entry.date}
-    facts["records"] = entry.records
+    facts |= {"records": entry.records, "notes": _asked(entry)}
     if base is not None:
         try:
             report = build(Material(base=_checkpoint(base, "base"), trained=[own], common=None))
             return replace(report_rows(report)[-1].row, **{**facts, "base": base.model})
         except UsageError:
-            facts["notes"] = "scored on other items, or another version of a task, than its base"
+            other = "scored on other items, or another version of a task, than its base"
+            facts["notes"] = "; ".join(filter(None, (facts["notes"], other)))
     report = build(Material(base=own, trained=[], common=None))
     return replace(report_rows(report)[0].row, **facts)
+
+
+def _asked(entry: Submitted) -> str:
+    """How its questions were put and answered, where that is not as usual: "profile: lmms"."""
+    return ", ".join(f"{name}: {value}" for name, value in unusual(entry.run.info).items())
 
 
 def _checkpoint(entry: Submitted, name: str) -> ScoredModel:

@@ -16,6 +16,7 @@ from vtrap_bench.records import RECORDS, Record, RecordFile, read_records
 from vtrap_bench.run_file import read_info
 from vtrap_bench.scores import digest
 from vtrap_bench.study_file import read_study
+from vtrap_bench.submit import task_numbers
 from vtrap_bench.submitted import submitted_rows
 from vtrap_bench.sweep import sweep, text
 from vtrap_data.errors import UsageError
@@ -200,6 +201,24 @@ def test_a_bad_submission_leaves_the_others_on_the_board(tmp_path, capsys):
     assert "modality" in said[1] and "video.score is 99" in said[2] and "date" in said[0]
 
 
+def test_what_was_asked_otherwise_has_a_row_of_its_own_and_no_base(tmp_path):
+    asked = {"likely": {"answers": "likelihood"}, "lmms": {"profile": "lmms"}, "usual": {"profile": "vtrap"}}
+    for name, decides in asked.items():
+        said = {"submitted_to": "me/m", "base": "me/b", "date": "2026-01-01", "decides": decides}
+        make(tmp_path / f"runs/me/m/4-{name}", model="me/m", right=8, **said)
+    make(tmp_path / "runs/me/b/4-0", model="me/b", right=6, submitted_to="me/b", date="2026-01-01")
+    rows = submitted_rows(tmp_path, link="https://hub.example/tree")
+    assert {(row.model, row.notes): row.video_change is not None for row in rows} == {
+        ("me/m", "answers: likelihood"): False,
+        ("me/m", "profile: lmms"): False,
+        ("me/m", ""): True,
+        ("me/b", ""): False,
+    }
+    notes = {name: task_numbers(read_run(tmp_path / f"runs/me/m/4-{name}"), owner="o")[0].notes for name in asked}
+    assert notes["likely"].endswith(", answers=likelihood") and notes["lmms"].endswith(", profile=lmms")
+    assert not notes["usual"].endswith("=vtrap")
+
+
 # --- only what is equal is compared ----------------------------------------------------------------------------------
 
 
@@ -219,6 +238,22 @@ def test_no_change_where_the_base_was_not_scored_at_these_frames(tmp_path):
     assert made["summary"][0]["video_change"]["value"] == pytest.approx(100 * 5 / 12)
     assert "no change for" not in report.table(made, width=100)
     assert "Not compared" not in report.render_html(made, drawn={"light": {}, "dark": {}})
+
+
+def test_runs_that_were_asked_otherwise_are_told(tmp_path):
+    base = make(tmp_path / "base", model="b", decides={"profile": "vtrap", "dtype": "float32"})
+    other = make(
+        tmp_path / "other", model="t", decides={"profile": "lmms", "dtype": "float32", "answers": "likelihood"}
+    )
+    same = make(tmp_path / "same", model="s", decides={"profile": "vtrap", "dtype": "float32"}, device="cuda")
+    made = changes.build(changes.read_runs([base, other]))
+    assert report.unlike(made) == ["answers (generate or likelihood)", "profile (vtrap or lmms)"]
+    assert "warning: runs differ beside the model: profile (vtrap or lmms)" in report.table(made, width=100)
+    page = report.render_html(made, drawn={"light": {}, "dark": {}})
+    assert "Not alike" in page and "answers (generate or likelihood); profile (vtrap or lmms)" in page
+    made = changes.build(changes.read_runs([base, same]))
+    assert report.unlike(made) == [] and "differ" not in report.table(made, width=100)
+    assert "Not alike" not in report.render_html(made, drawn={"light": {}, "dark": {}})
 
 
 def test_a_total_is_over_the_tasks_that_its_change_is_over(tmp_path):
