@@ -28,10 +28,11 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
 
     Returns:
         JSON-ready: `per_epoch`, `steps` and `samples` of the whole run, `tokens` (text, visual and histogram per
-        epoch; `exact`: whether every sample was counted), `over_ceiling`, `against_fixed` (visual tokens at each fixed
-        budget and the share saved), `padding` (its share with `--tokens_per_batch`, else null) and `memory`: GB per
-        process for weights, gradients and optimiser states in each setup, a rough estimate of the activations on top,
-        the setup of this run and why it is that, the memory of a GPU.
+        epoch; `exact`: whether every sample was counted), `over_ceiling` (samples of an epoch) and `max_skip_rate`,
+        `against_fixed` (visual tokens at each fixed budget and the share saved), `padding` (its share with
+        `--tokens_per_batch`, else null) and `memory`: GB per process for weights, gradients and optimiser states in
+        each setup, a rough estimate of the activations on top, the setup of this run and why it is that, the memory of
+        a GPU.
 
     Raises:
         UsageError: As in `sharding.decide`: weights, gradients and optimiser states alone need more than a GPU has.
@@ -74,6 +75,7 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         },
         "ceiling": most,
         "over_ceiling": int((tokens > most).sum()),
+        "max_skip_rate": arguments.max_skip_rate,
         "against_fixed": {
             f: {
                 "visual_tokens": int(v.sum()),
@@ -142,9 +144,10 @@ def plan_text(facts: dict[str, Any]) -> str:
     if not tokens["exact"]:
         lines.append(f"  {ESTIMATED}")
     if facts["over_ceiling"]:
-        lines.append(
-            f"{facts['over_ceiling']:,} samples are over the ceiling of {facts['ceiling']:,} and would be skipped"
-        )
+        told = f"{facts['over_ceiling']:,} samples are over the ceiling of {facts['ceiling']:,} and would be skipped"
+        if facts["over_ceiling"] > facts["per_epoch"] * facts["max_skip_rate"]:
+            told += f": more than --max_skip_rate {facts['max_skip_rate']:g} of them, at which training stops"
+        lines.append(told)
     for budget, row in facts["against_fixed"].items():
         tokens_then = f"{row['visual_tokens']:,} visual tokens"
         share = (

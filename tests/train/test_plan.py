@@ -94,9 +94,13 @@ def test_steps_and_samples_of_several_processes(rows, batch, accumulate, process
 
 
 def test_plan_for_people(model_dir, packed, capsys):
-    assert main(["--model", str(model_dir), "--data", str(packed), "--max_tokens", "40", "--plan"]) == 0
+    words = ["--model", str(model_dir), "--data", str(packed), "--max_tokens", "40", "--plan"]
+    assert main(words) == 0
     out = capsys.readouterr().out
     assert "over the ceiling of 40" in out and "against " in out and "no recipe" in out
+    assert "skipped: more than --max_skip_rate 0.01 of them, at which training stops" in out
+    assert main([*words, "--max_skip_rate", "1"]) == 0
+    assert "skipped\n" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
