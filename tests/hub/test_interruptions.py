@@ -7,6 +7,7 @@ the imports alone would take most of an hour (`standin/forking.py`).
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import random
@@ -15,8 +16,6 @@ import shutil
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ class Watch:
 
     def __init__(self, hub: Running, repo: str) -> None:
         self.hub = hub
-        self.url = f"{hub.url}/api/{repo}/tree/refs%2Fheads%2Fmain?recursive=true"
+        self.path = f"/api/{repo}/tree/refs%2Fheads%2Fmain?recursive=true"
         self.seen: list[Tree] = []
         self.looks = 0
         self.leaks: set[str] = set()
@@ -85,17 +84,28 @@ class Watch:
         self.thread = threading.Thread(target=self.look, daemon=True)
 
     def look(self) -> None:
+        # One connection and one reading of what stays the same: so many looks must not take the core from the rest.
+        there = http.client.HTTPConnection(self.hub.url.removeprefix("http://"), timeout=30)
+        last = b""
         while not self.done.wait(0.01):
             try:
-                with urllib.request.urlopen(self.url, timeout=30) as answer:
-                    found = tree_of(json.load(answer))
-            except (urllib.error.HTTPError, OSError, ValueError):
-                continue  # not there yet; or this look was the one that a fault has hit
+                there.request("GET", self.path)
+                answer = there.getresponse()
+                body = answer.read()
+            except (http.client.HTTPException, OSError):
+                there.close()  # the next look opens it again
+                continue
+            if answer.status != 200:
+                continue  # not there yet
             self.looks += 1
-            if not self.seen or found != self.seen[-1]:
-                self.seen.append(found)
+            if body != last:
+                last = body
+                found = tree_of(json.loads(body))
+                if not self.seen or found != self.seen[-1]:
+                    self.seen.append(found)
             if self.looks % 20 == 0:
                 self.leaks |= set(leaks(self.hub))
+        there.close()
 
     def __enter__(self) -> Watch:
         self.thread.start()
@@ -124,7 +134,7 @@ def tree_at(state: dict[str, Any], commit: str) -> Tree:
 
 def history(hub: Running, repo: str) -> list[Tree]:
     """Every state that the default branch was ever in."""
-    state = hub.control("state")["repos"].get(repo)
+    state = hub.find(repo)
     at, found = None if state is None else state["branches"]["main"], []
     while at is not None:
         found.append(tree_at(state, at))
@@ -134,7 +144,7 @@ def history(hub: Running, repo: str) -> list[Tree]:
 
 def tagged(hub: Running, repo: str) -> dict[str, Tree]:
     """What is to be had under each tag."""
-    state = hub.control("state")["repos"].get(repo)
+    state = hub.find(repo)
     return {} if state is None else {tag: tree_at(state, commit) for tag, commit in state["tags"].items()}
 
 
@@ -231,10 +241,16 @@ def whole_checkpoint(folder: Path) -> None:
     (step / "rng_state.pth").write_bytes(b"not to be published")
 
 
+@pytest.fixture(scope="module")
+def bench_forking(own_hub: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    forking = Forking("bench", own_hub, tmp_path_factory.mktemp("bench") / "home")
+    yield forking
+    forking.close()
+
+
 @pytest.fixture
-def submit_flow(own_hub: Running, checkpoint: Path, write_run, tmp_path: Path):
+def submit_flow(bench_forking: Forking, own_hub: Running, checkpoint: Path, write_run, tmp_path: Path):
     """The results dataset only grows, by whole runs."""
-    forking = Forking("bench", own_hub, tmp_path / "home")
     upload = "from huggingface_hub import HfApi; api = HfApi(); api.create_repo('vtrap/scored', exist_ok=True); "
     upload += f"api.upload_file(path_or_fileobj={str(checkpoint / 'model.safetensors')!r}, "
     upload += "path_in_repo='model.safetensors', repo_id='vtrap/scored')"
@@ -267,8 +283,10 @@ def submit_flow(own_hub: Running, checkpoint: Path, write_run, tmp_path: Path):
         digest = json.loads((made[version] / "scores.json").read_text())["records_sha256"][:12]
         return any(name.endswith(digest) for name in folders(tree))
 
-    yield Flow(forking, words, lambda number: f"datasets/vtrap/results-{number}", whole, last, lambda tree: False)
-    forking.close()
+    def watched(number: int) -> str:
+        return f"datasets/vtrap/results-{number}"
+
+    yield Flow(bench_forking, words, watched, whole, last, lambda tree: False)
     # The model is its owner's: its default branch has never changed, and one proposal holds the scores.
     assert len(history(own_hub, "models/vtrap/scored")) == 2
     proposals = [d for d in own_hub.repo("models/vtrap/scored")["discussions"] if d["status"] == "open"]
@@ -369,7 +387,7 @@ def every_fault(flow: Flow, hub: Running, *, once: bool = False) -> None:
                 assert code in (0, 1, 2), said
                 assert "SECRET" not in said
                 assert "Traceback" not in said, said
-                if hub.control("state")["faults"][0]["hits"]:
+                if hub.control("faulty")["faults"][0]["hits"]:
                     struck.add(name)
                 failed |= {name} if code else set()
             hub.faults()

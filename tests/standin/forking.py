@@ -10,6 +10,7 @@ and so are the steps of a study: what is left out of it is the time to import, n
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -18,12 +19,20 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 MODULES = {
-    "data": ("vtrap_data.__main__", "vtrap_data.push", "hub_cards.readback", "datasets"),
+    "data": (
+        "vtrap_data.__main__",
+        "vtrap_data.push",
+        "vtrap_data.shards.doctor",
+        "hub_cards.publishing",
+        "hub_cards.readback",
+        "datasets",
+    ),
     "train": ("vtrap_train.push", "vtrap_train.readback", "vtrap_train.trainer", "transformers"),
     "bench": (
         "vtrap_bench.__main__",
@@ -127,6 +136,8 @@ def run_main(words: list[str], out: int) -> None:
     code = 70
     try:
         code = importlib.import_module(words[0]).main(words[1:])
+    except BaseException:  # whatever it is: this is where it ends
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -147,6 +158,7 @@ def main(kind: str) -> None:
     if "vtrap_bench.steps" in sys.modules:
         stand_in = {**vars(subprocess), "Popen": ForkedStep}
         sys.modules["vtrap_bench.steps"].subprocess = SimpleNamespace(**stand_in)  # type: ignore[attr-defined]
+    gc.freeze()  # or each collection in a child copies the pages of everything that was imported
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)

@@ -784,11 +784,17 @@ class Hub:
             self.received = 0
         elif verb == "faulty":
             return JSONResponse({"faults": self.faults.state()})
-        elif verb != "state":
+        elif verb == "repo":  # one alone: the whole state grows to megabytes
+            kind, _, name = body.partition("/")
+            repo = self.store.repos.get((kind.removesuffix("s"), name))
+            return JSONResponse(None if repo is None else repo.data)
+        elif verb == "state":
+            repos = {f"{kind}s/{name}": repo.data for (kind, name), repo in self.store.repos.items()}
+            facts = {"log": self.log, "received": self.received, "faults": self.faults.state(), "repos": repos}
+            return JSONResponse(facts)
+        else:
             raise Problem(404, verb)
-        repos = {f"{kind}s/{name}": repo.data for (kind, name), repo in self.store.repos.items()}
-        facts = {"log": self.log, "received": self.received, "faults": self.faults.state(), "repos": repos}
-        return JSONResponse(facts)
+        return JSONResponse({})
 
 
 async def _gently(parts: Any) -> Any:

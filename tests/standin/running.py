@@ -43,7 +43,7 @@ class Running:
         self.certificate = certificate
         self._trust = None if certificate is None else ssl.create_default_context(cafile=certificate)
 
-    def control(self, verb: str, body: Any = None) -> dict[str, Any]:
+    def control(self, verb: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_control/{verb}", data=data)
         with urllib.request.urlopen(request, timeout=30, context=self._trust) as answer:
@@ -52,13 +52,20 @@ class Running:
     def faults(self, *rules: Mapping[str, Any]) -> None:
         self.control("faults", list(rules))
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """State of `datasets/owner/name`, `models/owner/name` or `spaces/owner/name`; None: there is none."""
+        return self.control("repo", name)
+
     def repo(self, name: str) -> dict[str, Any]:
-        """State of `datasets/owner/name` or `models/owner/name`."""
-        return self.control("state")["repos"][name]
+        """The same of one that is there."""
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     def main_tree(self, name: str) -> dict[str, Any]:
         """What a reader of the default branch finds: path to entry."""
-        repo = self.control("state")["repos"].get(name)
+        repo = self.find(name)
         return {} if repo is None else repo["commits"][repo["branches"]["main"]]["tree"]
 
     def environment(self, home: Path, *, token: str | None = WRITE, xet: bool = False) -> dict[str, str]:
@@ -102,7 +109,7 @@ class Forking:
         )
         assert self._answer() == {"ready": True}
 
-    def start(self, words: Sequence[str | Path], *, token: str = WRITE, xet: bool = False) -> int:
+    def start(self, words: Sequence[str | Path], *, token: str | None = WRITE, xet: bool = False) -> int:
         """Start `python -m WORDS`; returns the process id."""
         environment = self.hub.environment(self.home, token=token, xet=xet)
         order = {"words": [str(word) for word in words], "env": environment, "log": str(self.log)}
