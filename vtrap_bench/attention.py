@@ -110,6 +110,11 @@ def measure(models: Sequence[LocalModel], task: Task, data: PackedDataset, *, ar
     given = {} if args.boxes is None else read_boxes(args.boxes)
     ids = data.column("item_id")
     order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())[: args.limit]
+    if given and not given.keys() & {ids[i] for i in order}:
+        raise UsageError(
+            f"--boxes {args.boxes} has none of the {len(order)} items that would be looked at ({ids[order[0]]}, ...): "
+            "name them by their ids, or raise --limit"
+        )
     device = device_of(args.device)
     profile = task.profiles[args.profile]
     looks: list[list[Look]] = []

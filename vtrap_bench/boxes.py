@@ -22,7 +22,7 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
     They hold for every picture of the item.
 
     Raises:
-        UsageError: A line is none, or a box lies outside the picture.
+        UsageError: A line names none, or a box lies outside the picture.
     """
     found: dict[str, list[Box]] = {}
     # Not splitlines: JSON may hold U+2028 and the like, which are no line ends here.
@@ -32,8 +32,8 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         try:
             row = parse_json(line)
             boxes = [Box(*map(float, box)) for box in row["boxes"]]
-            if not all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for b in boxes):
-                raise ValueError("left, top, right and bottom are shares, 0 to 1")
+            if not boxes or not all(0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1 for b in boxes):
+                raise ValueError("one or more, whose left, top, right and bottom are shares, 0 to 1")
             found[str(row["item_id"])] = boxes
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UsageError(f"{path}, line {number} holds no boxes ({error})") from error

@@ -19,6 +19,8 @@ from vtrap_bench import run as running
 from vtrap_bench.compare import ALPHA, Difference, compare
 from vtrap_bench.finished import read_run
 from vtrap_bench.statistics import holm
+from vtrap_bench.tasks import TASKS, select_tasks
+from vtrap_bench.tasks.locate import present
 from vtrap_data.errors import UsageError, printable_lines
 from vtrap_data.files import write_bytes
 
@@ -46,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     frames = running.parse_frames(args.frames)
     if len(frames) < 2:
         raise UsageError(f"--frames {args.frames!r}: a sweep needs at least two, such as 8,16,32,64")
+    tasks = select_tasks(args.tasks, present=present(TASKS.values(), benchmarks=args.benchmarks))
+    if not any(task.modality == "video" for task in tasks):
+        raise UsageError(f"--tasks {args.tasks}: a sweep over frames needs a video task")
     as_json, args.json = args.json, False
     with redirect_stdout(StringIO()):  # the tables of the single runs: what they hold comes below
         code = running.run(args)

@@ -211,10 +211,41 @@ def test_boxes_from_a_file(tmp_path):
     path = tmp_path / "boxes.jsonl"
     path.write_text('{"item_id": "a", "boxes": [[0.1, 0.2, 0.3, 0.4]]}\n')
     assert read_boxes(path) == {"a": [Box(0.1, 0.2, 0.3, 0.4)]}
-    for bad in ('{"item_id": "a"}', '{"item_id": "a", "boxes": [[0.5, 0, 0.1, 1]]}', "[]", "x"):
+    for bad in (
+        '{"item_id": "a"}',
+        '{"item_id": "a", "boxes": []}',
+        '{"item_id": "a", "boxes": [[0.5, 0, 0.1, 1]]}',
+        "[]",
+        "x",
+    ):
         path.write_text(bad + "\n")
         with pytest.raises(UsageError, match="line 1 holds no boxes"):
             read_boxes(path)
+
+
+def test_boxes_of_other_items_are_told(benchmarks, model_dir, tmp_path, capsys):
+    (tmp_path / "boxes.jsonl").write_text('{"item_id": "other", "boxes": [[0.1, 0.2, 0.3, 0.4]]}\n')
+    words = ["attention", str(model_dir), "--task", "toy-image", "--limit", "2", "--out", str(tmp_path / "gaze")]
+    assert main([*words, "--benchmarks", str(benchmarks), "--boxes", str(tmp_path / "boxes.jsonl")]) == 2
+    assert "has none of the 2 items that would be looked at (toy-images-" in capsys.readouterr().err
+    assert not (tmp_path / "gaze").exists()
+
+
+def test_a_sweep_of_pictures_is_refused(benchmarks, model_dir, tmp_path, capsys):
+    words = [
+        "sweep",
+        "--model",
+        str(model_dir),
+        "--tasks",
+        "toy-image",
+        "--frames",
+        "2,4",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    assert main([*words, "--benchmarks", str(benchmarks)]) == 2
+    assert "--tasks toy-image: a sweep over frames needs a video task" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
 
 
 def test_sweep_compares_neighbours(benchmarks, model_dir, tmp_path, capsys):

@@ -322,6 +322,15 @@ def test_what_was_answered_before_a_failure_is_kept(serve, asked):
     assert {0, 1, 2} <= caught.value.done.keys() and 3 not in caught.value.done
 
 
+def test_a_question_that_cannot_be_encoded_does_not_cost_the_answers_to_others(serve, asked):
+    names = [example(f"e{i}") for i in range(6)]
+    object.__setattr__(names[5].item, "messages", (Message(role="user", content="<image>What?"),))  # it has no image
+    server = serve(lambda n, body: (200, said("fine"), {}))
+    with pytest.raises(UnfinishedError, match="e5: ") as caught:
+        asked(server, concurrency=2).generate(names, max_new_tokens=2)
+    assert caught.value.done.keys() == {0, 1, 2, 3, 4}
+
+
 @pytest.mark.parametrize(
     ("behave", "says"),
     [

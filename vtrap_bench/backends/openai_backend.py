@@ -18,7 +18,7 @@ from vtrap_bench.backends import BackendSettings, Generation, Step, UnfinishedEr
 from vtrap_bench.backends.prompts import same_prompt, video_of, video_settings
 from vtrap_data.chat_server import ChatServer, first_answer, picture, png
 from vtrap_data.encoding import Encoded, encode, load_processor, preprocessing
-from vtrap_data.errors import SampleError, UsageError, VtrapError
+from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.samples import IMAGE_MARK, VIDEO_MARK, Example
 
 _TRUST = (
@@ -83,8 +83,8 @@ class OpenAIBackend:
             max_new_tokens: Longest answer.
 
         Raises:
-            SampleError: An example cannot be encoded.
-            UnfinishedError: The server refused a question or could not be reached; holds the answers to the others.
+            UnfinishedError: An example cannot be encoded, or the server refused a question or could not be reached;
+                holds the answers to the others.
         """
         done: dict[int, Generation] = {}
         failure: VtrapError | None = None
@@ -96,8 +96,6 @@ class OpenAIBackend:
                     continue  # not asked yet; those under way are waited for, and kept
                 try:
                     done[number] = answer.result()
-                except SampleError:
-                    raise
                 except VtrapError as error:
                     failure = failure or error
         finally:  # after Ctrl-C, say: those that are not asked yet never are, and nobody waits for the others
