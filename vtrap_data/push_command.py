@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from hub_cards.publishing import Publication
 
 T = TypeVar("T")
+
+_TAG = re.compile(r"(?!.*(?:\.\.|//|\.lock$|[./]$))\w[\w./-]*", re.ASCII)
 
 
 def add_push_arguments(parser: argparse.ArgumentParser, *, description: str, examples: str, folder: str) -> None:
@@ -32,8 +35,15 @@ def add_push_arguments(parser: argparse.ArgumentParser, *, description: str, exa
     parser.add_argument("dir", type=Path, metavar="DIR", help=folder)
     parser.add_argument("id", metavar="ID", help="owner/name on the Hub")
     parser.add_argument("--dry-run", type=Path, metavar="OUT", help="render into this folder, send nothing")
-    parser.add_argument("--tag", help="name of this version (default: made from the content)")
+    parser.add_argument("--tag", type=_tag, help="name of this version (default: made from the content)")
     parser.add_argument("--private", action="store_true", help="if the repository has to be made, make it private")
+
+
+def _tag(text: str) -> str:
+    """What git takes as a name: the tag comes last, when all else has been published."""
+    if not _TAG.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"must be letters, digits, dots and dashes, such as v1.0, not {text!r}")
+    return text
 
 
 def say_rendered(folder: Path, *, what: str, blocked: Sequence[str]) -> int:

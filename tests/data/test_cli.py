@@ -114,6 +114,16 @@ def test_a_split_that_datasets_does_not_take_is_refused(
     assert "--split all is what `datasets` calls all splits together" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("tag", ["a b", "", "-x", "v1..2", "v1/", "v1.lock", "é", "a~1"])
+def test_a_tag_that_git_does_not_take_is_told_before_anything_is_published(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tag: str
+) -> None:
+    push = ["push", str(packed), "me/corpus", "--dry-run", str(tmp_path / "hub")]
+    assert main([*push, f"--tag={tag}"]) == 2
+    assert "argument --tag: must be letters, digits, dots and dashes" in capsys.readouterr().err
+    assert main([*push, "--tag", "v1.0-a/b_2"]) == 0
+
+
 @pytest.mark.parametrize("place", [".", "/"])
 def test_a_folder_is_no_place_for_a_file(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str

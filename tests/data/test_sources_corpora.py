@@ -257,6 +257,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["subsets"][0]["expected"] == 40000
 
 
+@pytest.mark.parametrize("words", [["corpus", "llava-onevision-images"], ["benchmark", "mme"]])
+def test_rows_that_are_a_file_are_no_id_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/all.parquet").touch()
+    assert main([*words, "--rows", "rows/all.parquet", "--out", "out"]) == 2
+    assert "--rows rows/all.parquet is a file: give the folder that holds it" in capsys.readouterr().err
+
+
 def test_a_subset_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
     media = write_media(tmp_path / "media", "sharegpt4video")
     corpus, rows = CORPORA["sharegpt4video"], str(FIXTURES / "sharegpt4video")

@@ -216,6 +216,14 @@ def test_a_new_version_of_the_world_is_another_recipe(made, tmp_path, monkeypatc
 def test_wrong_use_is_one_line_and_exit_2(tmp_path, capsys):
     assert main(["toyworld", "images", "--out", str(tmp_path), "--count", "0"]) == 2
     assert "--count 0 must be at least 1" in capsys.readouterr().err
+    for words, said in (
+        # Ids of seven digits nobody reads back. (Refused for its slots, too, so that this never draws a million.)
+        (["--count", "1000001", "--slots", "64"], "1000000 at most"),
+        (["--seed", "-1"], "--seed -1 and --workers 0 must be 0 or more"),
+        (["--workers", "-1"], "--workers -1 must be 0 or more"),
+    ):
+        assert main(["toyworld", "images", "--out", str(tmp_path), *words]) == 2
+        assert said in capsys.readouterr().err
     assert main(["toyworld", "images", "--out", str(tmp_path), "--slots", "64"]) == 2
     assert "--slots 64 is for videos" in capsys.readouterr().err
 

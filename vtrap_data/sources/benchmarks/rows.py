@@ -142,6 +142,8 @@ def _hub(benchmark: Benchmark, part: Part, source: str, revision: str | None) ->
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
+    if Path(source).exists():
+        raise UsageError(f"--rows {source} is a file: give the folder that holds it")
     if "/" not in source or source.startswith((".", "/")) or source.count("/") > 1:
         raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(benchmark.ids)})")
     pinned = revision or benchmark.pinned(source)

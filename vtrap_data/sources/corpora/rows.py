@@ -104,6 +104,8 @@ def _download(corpus: NamedCorpus, subset: Subset, source: str, revision: str | 
     from hub_cards.errors import Failed
     from hub_cards.reachable import snapshot
 
+    if Path(source).exists():
+        raise UsageError(f"--rows {source} is a file: give the folder that holds it")
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise UsageError(f"--rows {source}: no such folder, nor an id on the Hub ({', '.join(corpus.ids)})")
     pinned = revision or corpus.pinned(source)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from vtrap_data.errors import UsageError
-from vtrap_data.sources.toyworld.generate import Recipe, generate
+from vtrap_data.sources.toyworld.generate import MOST, Recipe, generate
 from vtrap_data.sources.toyworld.questions import SLOTS
 
 EXAMPLES = """\
@@ -51,8 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generate; exit code 0."""
-    if args.count < 1:
-        raise UsageError(f"--count {args.count} must be at least 1")
+    if not 1 <= args.count <= MOST:
+        raise UsageError(f"--count {args.count} must be at least 1, and {MOST} at most")
+    if args.seed < 0 or args.workers < 0:
+        raise UsageError(f"--seed {args.seed} and --workers {args.workers} must be 0 or more")
     if args.kind == "images" and args.slots != SLOTS:
         raise UsageError(f"--slots {args.slots} is for videos")
     recipe = Recipe(kind=args.kind, purpose=args.purpose, count=args.count, seed=args.seed, slots=args.slots)

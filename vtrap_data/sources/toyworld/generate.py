@@ -38,6 +38,8 @@ from vtrap_data.sources.toyworld.scene import SIDE, Scene
 
 TOYWORLD_VERSION = 3
 JPEG_QUALITY = 92
+MOST = 1_000_000
+"""Media files: their numbers have six digits."""
 RECIPE = "recipe.json"
 """Of which recipe the media in a folder are: of every one of them but its count, and of which version of this."""
 
