@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def commands(study: Path, corpus: Path, benchmarks: Path) -> Iterator[list[str]]
     """Everything that is run, in order: data, models, results, the page."""
     vtrap = ["python", "-m"]
     yield [*vtrap, "vtrap_data", "push", str(corpus), CORPUS]
-    for folder in sorted(benchmarks.iterdir()):
-        yield [*vtrap, "vtrap_data", "push", str(folder), f"vtrap/{folder.name}"]
+    for folder in sorted(found.parent for found in benchmarks.glob("*/manifest.json")):
+        task = re.sub(r"-v[0-9]+$", "", folder.name)  # the cache of the benchmarks has their versions in its names
+        yield [*vtrap, "vtrap_data", "push", str(folder), f"vtrap/{task}"]
     yield ["hf", "upload", BASE, str(TOY_VL), "--quiet"]
     for checkpoint in json.loads((study / "study.json").read_text())["checkpoints"]:
         model = BASE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,15 @@ def test_a_benchmark_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert {record["task"] for record in records} == {"my-clips"}
     (asked,) = task.profiles["vtrap"].messages(PackedDataset(tmp_path / "packed/my-clips")[0].item)
     assert asked.content.startswith("<video>\n") and "\nA. " in asked.content
+
+
+def test_the_stand_in_takes_the_benchmarks_of_the_cache(tmp_path: Path) -> None:
+    for name in ("toy-video-v3", "my-clips"):
+        (tmp_path / "benchmarks" / name).mkdir(parents=True)
+        (tmp_path / "benchmarks" / name / "manifest.json").touch()
+    (tmp_path / "benchmarks/.toy-video-v3.lock").touch()
+    (tmp_path / "study.json").write_text('{"checkpoints": []}')
+    commands = runpy.run_path(str(DOCS.parent / "scripts/demo_hub.py"))["commands"]
+    run = commands(tmp_path, tmp_path, tmp_path / "benchmarks")
+    pushed = [words[-1] for words in run if words[2:4] == ["vtrap_data", "push"]]
+    assert pushed[1:] == ["vtrap/my-clips", "vtrap/toy-video"]
