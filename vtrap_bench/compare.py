@@ -18,6 +18,7 @@ from vtrap_bench.finished import Run, read_run
 from vtrap_bench.records import Record
 from vtrap_bench.scores import by_ability
 from vtrap_bench.statistics import (
+    FEW,
     FEWEST,
     Paired,
     holm,
@@ -52,6 +53,7 @@ class Difference:
         ability: None: the whole task.
         n: Items that both runs answered.
         clusters: Clusters that these items form.
+        changed: Clusters on which the two scores differ.
         a: Score of A on these items.
         b: Score of B on these items.
         difference: b - a.
@@ -73,6 +75,7 @@ class Difference:
     ability: str | None
     n: int
     clusters: int
+    changed: int
     a: float
     b: float
     difference: float
@@ -265,6 +268,7 @@ def _difference(part: _Part) -> Difference:
         ability=part.ability,
         n=n,
         clusters=groups,
+        changed=int(before != after) if found is None else found.changed,
         a=100 * sum(before) / n,
         b=100 * sum(after) / n,
         difference=100 * (sum(after) - sum(before)) / n,
@@ -383,7 +387,9 @@ def _sentence(d: Difference) -> str:
     if d.p_holm is None:
         return f"{where} nothing can be concluded: a single cluster gives no measure of chance."
     interval = (
-        "no interval, as every item changed" if d.low is None else f"95 % interval {d.low:+.1f} to {d.high:+.1f}"
+        "no interval, as all clusters changed alike"
+        if d.low is None
+        else f"95 % interval {d.low:+.1f} to {d.high:+.1f}"
     )
     between = f"({interval}, Holm-adjusted p {_p(d.p_holm)})"
     if d.p_holm < ALPHA:
@@ -396,6 +402,12 @@ def _sentence(d: Difference) -> str:
     )
     if d.clusters < FEWEST:
         reach = f" Fewer than {FEWEST} clusters never show a difference at {100 * ALPHA:.0f} %."
+    elif d.low is not None and d.changed < FEW:
+        reach += (
+            f" Only {d.changed} of the clusters changed: where fewer than {FEW} are to be expected, an interval of "
+            "models that are alike covers more than 95 %, wider than it would have to be, and fewer than "
+            f"{FEWEST} never show a difference at {100 * ALPHA:.0f} %."
+        )
     return (
         f"{where} no difference can be concluded: B - A is {d.difference:+.1f} points {between}.{reach} "
         "This does not show that they are equal."

@@ -43,6 +43,10 @@ RESAMPLES = 2000
 FEWEST = 6
 """Changed clusters that a p below 0.05 takes, all changed one way: 2 / 2^6 = 0.03."""
 
+FEW = 5
+"""Where fewer clusters are expected to change, an interval of models that are alike covers more than it says
+(docs/benchmark.md)."""
+
 FLIPS = 9999
 """Sign flips drawn when there are too many to try all: a p of 0.05 then has a Monte-Carlo error of 0.002."""
 
@@ -89,6 +93,11 @@ class Paired:
     error: float
     interval: Interval
     contributions: Floats
+
+    @property
+    def changed(self) -> int:
+        """Clusters on which the two scores differ."""
+        return int(np.count_nonzero(np.abs(self.contributions) > 1e-12))
 
     @cached_property
     def p(self) -> float:

@@ -144,6 +144,23 @@ def test_sentences_say_what_can_be_concluded(pair, tmp_path):
     assert "right on the same ones" in said and "does not show" in said
 
 
+def test_an_interval_of_few_changes_is_said_to_cover_more(tmp_path):
+    """And what fewer than six changed clusters cannot show; a flip that is made up for in its cluster is none."""
+    before = write_run(tmp_path / "a", items([0] * 30 + [1, 0, 0]))
+    for changed in (0, 1, 4, 5):
+        after = [0] * 30 + [0, 1, 0]
+        after[: 3 * changed : 3] = [1] * changed
+        result = compare(read_run(before), read_run(write_run(tmp_path / str(changed), items(after))))
+        assert (result.tasks[0].clusters, result.tasks[0].changed) == (11, changed)
+        few = (
+            f"Only {changed} of the clusters changed: where fewer than 5 are to be expected, an interval of models "
+            "that are alike covers more than 95 %, wider than it would have to be, and fewer than 6 never show a "
+            "difference at 5 %."
+        )
+        assert (few in result.sentences[0]) == (changed in (1, 4)), result.sentences[0]
+        assert ("no interval, as all clusters changed alike" in result.sentences[0]) == (changed == 0)
+
+
 def test_shares_of_an_answer_count_where_no_item_is_wholly_right(tmp_path):
     """VQA accuracy: none of these is right in either run, and B still earns more."""
     a = write_run(tmp_path / "a", items([0.3] * 60, per_cluster=1))

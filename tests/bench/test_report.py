@@ -269,6 +269,7 @@ def test_page_is_self_contained_and_says_it_is_synthetic(study: Path, made: dict
     text = (study / "report.html").read_text("utf-8")
     page = Page(text)
     assert "Synthetic toy world." in page.text
+    assert "fewer than five media are expected to change, the interval of a model that is no better" in page.text
     assert not {"script", "link", "iframe", "form"} & {tag for tag, _ in page.tags}
     for tag, attrs in page.tags:
         assert "style" not in attrs and not [a for a in attrs if a.startswith("on")], tag
