@@ -198,6 +198,8 @@ def _task(task: Task, records: Sequence[Record]) -> dict[str, Any]:
     try:
         extra = {} if task.measure is None else {"extra": dict(task.measure(records))}
     except KeyError as error:
+        if task.source is None:
+            raise  # a measure of one's own: nobody knows what it lacks
         raise UsageError(
             f"the items of {task.name} lack the fact {error}: make its data with `python -m vtrap_data benchmark "
             f"{task.name}`, and choose another --out"
