@@ -396,6 +396,12 @@ def test_a_shard_that_is_cut_off_is_told(packed: Path, tmp_path: Path, cut: str)
     assert len(seen + [e.item.id for e in stream]) == 10
 
 
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed, tmp_path / "my [1] [a-z]")
+    found = [e.item.id for e in Stream(tmp_path / "my [1] [a-z]", seed=1)]
+    assert found == [e.item.id for e in Stream(packed, seed=1)]
+
+
 class BrokenError(Exception):
     """Of a client whose errors are no OSErrors, as those of aiohttp are not."""
 

@@ -18,7 +18,7 @@ from shards_media import tree, write_corpus
 from test_shards_doctor import SETTINGS, edit_json, rewrite
 
 from vtrap_data.__main__ import main
-from vtrap_data.encoding import check
+from vtrap_data.encoding import check, load_processor, resolve
 from vtrap_data.encoding.check import check_tokens
 from vtrap_data.files import sha256_file
 from vtrap_data.media import jpeg
@@ -366,6 +366,14 @@ def test_deep_notices_pixels_that_do_not_fit_the_text(
 ) -> None:
     monkeypatch.setattr(check, "_given_tokens", lambda batch, claimed, processor: claimed + 1)
     assert {fault.kind for fault in check_tokens(corpus, toy_processor)} == {FaultKind.TOKENS}
+
+
+def test_deep_tells_a_processor_that_does_not_make_what_was_counted(corpus: Path) -> None:
+    """A model's folder may say that pictures are taken at their own size, whatever that is."""
+    processor: Any = load_processor(resolve("toy-vl"))
+    processor.image_processor.do_resize = processor.video_processor.do_resize = False
+    faults = list(check_tokens(corpus, processor))
+    assert faults and {fault.kind for fault in faults} == {FaultKind.TOKENS}
 
 
 def narrowed(root: Path) -> None:

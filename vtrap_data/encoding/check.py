@@ -12,7 +12,7 @@ from vtrap_data.encoding.batch import collate
 from vtrap_data.encoding.cost import token_cost
 from vtrap_data.encoding.family import Shown
 from vtrap_data.encoding.tokens import encode
-from vtrap_data.errors import SampleError
+from vtrap_data.errors import SampleError, first_line
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.size import Size
 from vtrap_data.shards.doctor import Fault, FaultKind, doctor
@@ -60,8 +60,10 @@ def check_tokens(root: Path, processor: Any) -> Iterator[Fault]:
             expected = token_cost(item.messages, shown, processor, train=train)
             encoded = encode(example, processor, train=train)
             given = _given_tokens(collate([encoded], processor, as_bytes=True), encoded.visual_tokens, processor)
-        except SampleError as error:
-            yield Fault(kind=FaultKind.TOKENS, where=example.key, detail=f"item {item.id}: {error.detail}")
+        # A processor with settings that the token counts do not know of raises the other two.
+        except (SampleError, RuntimeError, ValueError) as error:
+            said = error.detail if isinstance(error, SampleError) else first_line(error)
+            yield Fault(kind=FaultKind.TOKENS, where=example.key, detail=f"item {item.id}: {said}")
             continue
         counts = (expected.visual, encoded.visual_tokens, given)
         if len(set(counts)) > 1 or expected.tokens != len(encoded.input_ids):

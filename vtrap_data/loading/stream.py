@@ -156,6 +156,9 @@ class Stream:
 
         if self.location.startswith("s3://"):
             _open_s3_for_datasets()
+        files = self.shards(epoch)
+        if "://" not in self.location:  # `datasets` looks for what names with brackets match
+            files = [name.replace("[", "[[]") for name in files]
         # The features of the card: left to guess, `datasets` would drop and truncate what the first rows do not have.
         declared = Features._from_yaml_list(features())
         for name in (FRAMES, IMAGES):
@@ -163,7 +166,7 @@ class Stream:
         try:
             return load_dataset(
                 "webdataset",
-                data_files={"train": self.shards(epoch)},
+                data_files={"train": files},
                 split="train",
                 streaming=True,
                 features=declared,
