@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
@@ -57,6 +58,8 @@ _SHAPE = argparse.RawDescriptionHelpFormatter
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Returns the exit code: 0 done, 1 faults found, 2 wrong use."""
     words = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that is not UTF-8, as stderr does by itself
     try:
         with interruption_told():
             args = _parser(words[:1]).parse_args(words)

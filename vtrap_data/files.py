@@ -11,10 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vtrap_data.errors import UsageError
+
 
 def home() -> Path:
-    """Where vtrap keeps what can be had again: `$VTRAP_HOME`, or ~/.cache/vtrap."""
-    return Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap")
+    """Where vtrap keeps what can be had again: `$VTRAP_HOME`, or ~/.cache/vtrap.
+
+    Raises:
+        UsageError: The first is not set, and the system knows no home of this user, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("VTRAP_HOME") or Path.home() / ".cache" / "vtrap")
+    except RuntimeError as error:
+        raise UsageError(f"{error} Set VTRAP_HOME to a folder for what can be had again") from None
 
 
 @contextmanager

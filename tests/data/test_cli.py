@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from shards_media import SMALL, chat, write_corpus, write_photo, write_rows
 from vtrap_data.__main__ import main
 from vtrap_data.budgets import demand
 from vtrap_data.budgets.demand import embedding_available
-from vtrap_data.errors import SampleError
+from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.files import home
 from vtrap_data.samples import SourceSample
 from vtrap_data.shards import measure
 from vtrap_data.sources.toyworld.generate import Recipe, generate
@@ -122,6 +124,43 @@ def test_a_tag_that_git_does_not_take_is_told_before_anything_is_published(
     assert main([*push, f"--tag={tag}"]) == 2
     assert "argument --tag: must be letters, digits, dots and dashes" in capsys.readouterr().err
     assert main([*push, "--tag", "v1.0-a/b_2"]) == 0
+
+
+@pytest.mark.parametrize("words", [["stats"], ["contamination", "--json"]])
+def test_a_terminal_that_is_not_utf_8_ends_nothing(packed: Path, tmp_path: Path, words: list[str]) -> None:
+    rows = [{"conversations": chat("\u5728\u8fd9\u6bb5\u89c6\u9891\u91cc"), "ability": "caf\u00e9", "id": "\u00e9"}]
+    assert main(["pack", str(write_rows(tmp_path / "rows.jsonl", rows)), "--out", str(tmp_path / "c"), *SMALL]) == 0
+    command = [
+        words[0],
+        str(tmp_path / "c"),
+        *([str(tmp_path / "c")] if words[0] == "contamination" else []),
+        *words[1:],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "vtrap_data", *command],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (words[0] == "contamination"), done.stderr
+    assert "\\u" in done.stdout or "\\xe9" in done.stdout
+    if "--json" in words:
+        json.loads(done.stdout)
+
+
+def test_where_no_home_is_known_nothing_is_kept_or_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    for name in ("VTRAP_HOME", demand.CACHE):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=r"home directory\. Set VTRAP_HOME to a folder"):
+        home()
+    with closing(demand._Kept()) as kept:
+        kept.add([(b"key", 0.5)])
+        assert kept.read([b"key"]) == {}
 
 
 @pytest.mark.parametrize("place", [".", "/"])

@@ -15,7 +15,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -423,7 +423,10 @@ class _Kept:
 
     def __init__(self) -> None:
         self._file: sqlite3.Connection | None = None
-        folder = os.environ.get(CACHE, str(Path.home() / ".cache/vtrap"))
+        folder = os.environ.get(CACHE)
+        if folder is None:
+            with suppress(RuntimeError):  # the system knows no home of this user: nothing is kept
+                folder = str(Path.home() / ".cache/vtrap")
         if not folder:
             return
         path = Path(folder) / f"demand-{DEMAND_VERSION}-{PACKAGE}-{package_version(PACKAGE)}.sqlite"

@@ -221,7 +221,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command: exit code 1 if something is shared, otherwise 0."""
     found = contamination(args.corpus, args.benchmarks, distance=args.distance)
-    print(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False) if args.json else as_text(found))
+    print(json.dumps([asdict(one) for one in found], indent=1) if args.json else as_text(found))
     return int(any(one.found for one in found))
 
 

@@ -92,7 +92,7 @@ def finish(
     """
     for line in said:
         print(printable(line), file=sys.stderr)
-    print(json.dumps(asdict(done), indent=1, ensure_ascii=False) if as_json else wrote)
+    print(json.dumps(asdict(done), indent=1) if as_json else wrote)
     if wrong and not accepted:
         print(
             f"row counts that are not the expected ones: {wrong} of {of}. Is the copy whole, and the right version? "
