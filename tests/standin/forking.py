@@ -148,13 +148,14 @@ def main(kind: str) -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns on stdout, where we answer
     for name in MODULES[kind]:
         importlib.import_module(name)
+    from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
     from hub_cards import retrying, verifying
 
     verifying.subprocess = SimpleNamespace(run=forked_run, PIPE=subprocess.PIPE)
-    hurry(retrying)
-    hurry(_http)
+    for module in (retrying, _http, file_download):
+        hurry(module)
     if "vtrap_bench.steps" in sys.modules:
         stand_in = {**vars(subprocess), "Popen": ForkedStep}
         sys.modules["vtrap_bench.steps"].subprocess = SimpleNamespace(**stand_in)  # type: ignore[attr-defined]
