@@ -42,9 +42,10 @@ def lora_targets(arguments: VtrapArguments, model: Any) -> list[str]:
         except re.error as error:
             raise UsageError(f"--lora_target {arguments.lora_target!r} is no regular expression: {error}") from error
     if not found:
+        example = next(name for name in reversed(linear) if not name.endswith("lm_head"))  # which TRL does not adapt
         raise UsageError(
             f"--lora_target {arguments.lora_target!r} fits no linear layer: {', '.join(GROUPS)}, some with '+', "
-            f"or a regular expression for whole names such as {linear[-1]!r}"
+            f"or a regular expression for whole names such as {example!r}"
         )
     return found
 

@@ -234,6 +234,7 @@ def test_a_corpus_that_was_packed_anew_is_told_from_the_one_before(tmp_path):
         (("--adam_beta1", 2), "Invalid beta parameter"),
         (("--report_to", "papyrus"), "papyrus is not supported"),
         (("--lora_r", 2, "--lora_target", "lm_head"), "`lm_head` is not supported"),
+        (("--lora_r", 2, "--lora_target", "nothing"), "whole names such as 'model.language_model.layers."),
     ],
 )
 def test_what_a_library_refuses_is_one_line(more, says, model_dir, packed, tmp_path, capsys):
