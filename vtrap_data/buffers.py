@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-SMALL = 4 << 20
+SMALL = 1 << 20
 """Bytes below which the C library does it by itself."""
 KEPT = 4
 """Blocks that wait for the next request, at most."""

@@ -202,8 +202,8 @@ def padding(sampler: StepSampler, *, epoch: int = 0) -> Padding:
     return Padding(int(sampler.lengths.sum()), computed, batches)
 
 
-class _Rows(Dataset[list[dict[str, int]]]):
-    """What the loader fetches by: a batch's row numbers, as the collator wants them."""
+class Numbers(Dataset[Any]):
+    """What loaders fetch by: the row numbers themselves, of one row or of a batch. The collator opens them."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -211,8 +211,8 @@ class _Rows(Dataset[list[dict[str, int]]]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, rows: Rows) -> list[dict[str, int]]:
-        return [{"row": row} for row in rows]
+    def __getitem__(self, number: int | Rows) -> int | Rows:
+        return number
 
 
 class _Collate:
@@ -221,7 +221,7 @@ class _Collate:
     def __init__(self, collator: VideoCollator) -> None:
         self.collator = collator
 
-    def __call__(self, groups: Sequence[Sequence[dict[str, int]]]) -> dict[str, Any]:
+    def __call__(self, groups: Sequence[Rows]) -> dict[str, Any]:
         return {MICRO: [self.collator(rows) for rows in groups]}
 
 
@@ -248,7 +248,7 @@ class StepLoader(DataLoader[Any]):
         persistent: bool = False,
     ) -> None:
         super().__init__(
-            _Rows(len(sampler.lengths)),
+            Numbers(len(sampler.lengths)),
             batch_sampler=sampler,
             collate_fn=_Collate(collator),
             num_workers=workers,

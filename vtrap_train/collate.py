@@ -6,7 +6,7 @@ out again: what the loss logs, the summary and the ledger need to know about its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -54,11 +54,11 @@ class VideoCollator:
         self.pack = pack
         self._source = {name: number for number, name in enumerate(sources)}
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
         """Build the batch.
 
         Args:
-            rows: Each with `row`, its number in the mixture.
+            rows: Their numbers in the mixture.
 
         Returns:
             What `encoding.collate` returns, and under `FACTS`: `source`, `kind`, `frames`, `visual_tokens`, `real`
@@ -69,8 +69,7 @@ class VideoCollator:
         encoded: list[Encoded] = []
         skips: list[Skip] = []
         unreachable = None
-        for row in rows:
-            number = int(row["row"])
+        for number in rows:
             try:
                 encoded.append(encode(self.mixture[number], self.processor, train=True, max_length=self.max_tokens))
             except SampleError as error:

@@ -312,10 +312,10 @@ def agree(config: TrainConfig) -> None:
 
 
 def row_table(mixture: Mixture) -> Dataset:
-    """What TRL shuffles and shards: row numbers, with lengths for `--train_sampling_strategy group_by_length`."""
+    """The rows as TRL wants them: their lengths, for `--train_sampling_strategy group_by_length`, and their number."""
     pictures = mixture.column("n_frames") + mixture.column("n_images")
     lengths = mixture.column("text_chars") // 4 + pictures * _area(mixture)
-    return Dataset.from_dict({"row": np.arange(len(mixture)), "length": lengths.astype(np.int64)})
+    return Dataset.from_dict({"length": lengths.astype(np.int64)})
 
 
 def _area(mixture: Mixture) -> Any:

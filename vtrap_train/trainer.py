@@ -27,7 +27,7 @@ from trl import SFTTrainer
 
 from vtrap_data.errors import UnreachableError, VtrapError, storage_full
 from vtrap_data.trained import PREPROCESSING
-from vtrap_train.batches import MICRO, Order, RowSampler, StepLoader, StepSampler
+from vtrap_train.batches import MICRO, Numbers, Order, RowSampler, StepLoader, StepSampler
 from vtrap_train.collate import FACTS
 from vtrap_train.command_line import refused_by_library
 from vtrap_train.groups import Group, optimizer_groups
@@ -124,9 +124,16 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
     # Batches by tokens.
 
     def get_train_dataloader(self) -> Any:
-        """As in Trainer; with `--tokens_per_batch` a loader of whole steps."""
+        """As in Trainer, by the numbers of rows alone; with `--tokens_per_batch` a loader of whole steps."""
         if not self.args.tokens_per_batch:
-                return super().get_train_dataloader()
+            # Trainer would look each row up in its table, which takes longer than all else but decoding frames.
+            return self._get_dataloader(
+                Numbers(len(self.train_dataset)),
+                description="Training",
+                batch_size=self._train_batch_size,
+                sampler_fn=lambda _: self._get_train_sampler(),
+                is_training=True,
+            )
         sampler = StepSampler(
             self.lengths,
             per_step=self.args.train_batch_size * self.args.world_size,

@@ -93,7 +93,7 @@ class Seen(TrainerCallback):
         stock = VideoCollator.__call__
 
         def noting(collator, rows):
-            self.rows += [int(r["row"]) for r in rows]
+            self.rows += rows
             return stock(collator, rows)
 
         monkeypatch.setattr(VideoCollator, "__call__", noting)
