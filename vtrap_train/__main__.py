@@ -61,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # the bar's line
         _complain("interrupted; the same command goes on from the last checkpoint")
         return 130
 
@@ -132,7 +131,9 @@ def _complain(error: object) -> None:
         if isinstance(error, (UsageError, FatalSampleError, UnreachableError, NotFiniteError)):
             return  # these stop all processes; the first says so
         who = f"process {rank}: "
-    print(f"vtrap-train: {who}{printable(error)}", file=sys.stderr)
+    from tqdm import tqdm
+
+    tqdm.write(f"vtrap-train: {who}{printable(error)}", file=sys.stderr)  # above a bar, not behind it
 
 
 if __name__ == "__main__":

@@ -316,8 +316,10 @@ class TrainConfig(SFTConfig):  # type: ignore[misc]
         self.load_best_model_at_end: bool = False  # the Trainer would ask for an evaluation of its own
         if self.tokens_per_batch < 0:
             raise UsageError(f"--tokens_per_batch {self.tokens_per_batch} is negative")
+        asked: Any = self.report_to  # transformers has made a list of it by now
+        trackers = [asked] if isinstance(asked, str) else asked or []
         for tracker in ("tensorboard", "trackio", "wandb"):
-            if tracker in str(self.report_to) and find_spec(tracker) is None:
+            if tracker in trackers and find_spec(tracker) is None:
                 raise UsageError(f"--report_to {tracker}: it is not installed (pip install {tracker})")
         if self.pack and not self.tokens_per_batch:
             raise UsageError("--pack needs --tokens_per_batch N: how many tokens a packed row may have")
