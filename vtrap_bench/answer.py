@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from vtrap_bench.jobs import Bench, Job
 from vtrap_bench.records import Record
 from vtrap_bench.run_settings import RunSettings
 from vtrap_data.errors import UsageError
-from vtrap_data.samples import Example, Item
+from vtrap_data.samples import Example, Item, Message
 from vtrap_data.sources.benchmarks.spec import read_facts
 from vtrap_data.sources.benchmarks.tempcompass import option_parts
 
@@ -51,29 +52,31 @@ def prepare(batch: Sequence[Job], bench: Bench, backend: Backend, settings: RunS
         SampleError: One cannot be decoded or encoded.
     """
     examples = [bench.data[job.number] for job in batch]
-    for example in examples:
-        _check(example.item, bench)
-    asked = [replace(e, item=replace(e.item, messages=bench.profile.messages(e.item))) for e in examples]
+    asked = [replace(e, item=replace(e.item, messages=_messages(e.item, bench))) for e in examples]
     return Ready(examples, backend.prepare(asked) if settings.answers == "generate" else asked)
 
 
-def _check(item: Item, bench: Bench) -> None:
-    """Refuse what cannot be asked or scored, before the model is asked."""
-    where = f"{bench.data.root}: item {item.id}"
+def _messages(item: Item, bench: Bench) -> tuple[Message, ...]:
+    """What the model is asked."""
     if item.answer is None:
-        raise UsageError(f"{where} has no answer, so it cannot be scored: pack a benchmark")
-    try:
-        bench.profile.messages(item)
-        if bench.task.grade is None:
-            read_answer("?", item, bench.profile.form)
-        else:
-            bench.task.grade("?", item)
+        raise UsageError(f"{bench.data.root}: item {item.id} has no answer, so it cannot be scored: pack a benchmark")
+    with _question(item, bench):
         if bench.task.source is not None:
             read_facts(item.category)
+        return bench.profile.messages(item)
+
+
+@contextmanager
+def _question(item: Item, bench: Bench) -> Iterator[None]:
+    """Whatever an item lacks that questions of its task have is told in a line."""
+    try:
+        yield
     except (ValueError, KeyError) as error:
         name = bench.task.name
         made = f": make its data with `python -m vtrap_data benchmark {name}`" if bench.task.source else ""
-        raise UsageError(f"{where} is no question of {name} ({type(error).__name__}: {error}){made}") from error
+        raise UsageError(
+            f"{bench.data.root}: item {item.id} is no question of {name} ({type(error).__name__}: {error}){made}"
+        ) from error
 
 
 def ask(backend: Backend, batch: Sequence[Job], ready: Ready, bench: Bench, settings: RunSettings) -> Answers:
@@ -99,11 +102,12 @@ def ask(backend: Backend, batch: Sequence[Job], ready: Ready, bench: Bench, sett
 def _record(job: Job, example: Example, said: Generation, likelihoods: tuple[float, ...], bench: Bench) -> Record:
     item, task = example.item, bench.task
     credit: float | None = None
-    if task.grade is None:
-        found, right = read_answer(said.text, item, bench.profile.form)
-    else:
-        found, earned = task.grade(said.text, item)
-        right, credit = earned == 1, earned if 0 < earned < 1 else None
+    with _question(item, bench):
+        if task.grade is None:
+            found, right = read_answer(said.text, item, bench.profile.form)
+        else:
+            found, earned = task.grade(said.text, item)
+            right, credit = earned == 1, earned if 0 < earned < 1 else None
     return Record(
         key=job.key,
         task=job.task,
