@@ -185,8 +185,9 @@ class PackedSample:
         if sample and sample.format == FORMAT_VERSION:
             return sample
         data = parse_json(text)
+        sample = cls.from_json(data)
         canonical_json(data)
-        return cls.from_json(data)
+        return sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
