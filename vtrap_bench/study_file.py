@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from vtrap_bench.run import add_arguments
 from vtrap_bench.tasks import TASKS, select_tasks
 from vtrap_bench.tasks.locate import present
 from vtrap_data.budgets.allocate import STRATEGIES as ALLOCATE
-from vtrap_data.errors import UsageError, cut
+from vtrap_data.errors import UsageError, cut, nearest
 from vtrap_data.parsing import parse_yaml
 
 BASE = "base"
@@ -187,7 +186,7 @@ def _setting(data: object, where: str) -> Setting:
         strategy = _text(strategy, f"{where}.strategy")
         if strategy not in STRATEGIES and not re.fullmatch(r"fixed:[1-9][0-9]{0,5}", strategy):
             allowed = f"one of {', '.join(STRATEGIES)}, or fixed:N"
-            raise UsageError(f"{where}.strategy is {strategy!r}: give {allowed}{_nearest(strategy, STRATEGIES)}")
+            raise UsageError(f"{where}.strategy is {strategy!r}: give {allowed}{nearest(strategy, STRATEGIES)}")
         if frames != "hybrid":
             raise UsageError(f"{where}.strategy re-allocates the packed budgets, so its frames must be hybrid")
     if mean is not None:
@@ -213,7 +212,7 @@ def _curve(data: object, names: Sequence[str]) -> Curve:
     settings = _list(found.get("settings", []), "curve.settings")
     for name in settings:
         if name not in names:
-            raise UsageError(f"curve.settings names {name!r}, which is no setting{_nearest(str(name), names)}")
+            raise UsageError(f"curve.settings names {name!r}, which is no setting{nearest(str(name), names)}")
     if settings and not frames:
         raise UsageError("curve.settings is given without curve.frames: name the frame counts to sweep")
     return Curve(frames=tuple(sorted(set(frames))), settings=tuple(dict.fromkeys(settings)))
@@ -244,7 +243,7 @@ def _score(data: object) -> dict[str, Option]:
     known = [action.dest for action in parser._actions if action.dest not in _SCORE_OURS]
     for key in options:
         if key not in known:
-            raise UsageError(f"score has the unknown key {key!r}; allowed: {', '.join(known)}{_nearest(key, known)}")
+            raise UsageError(f"score has the unknown key {key!r}; allowed: {', '.join(known)}{nearest(key, known)}")
     return options
 
 
@@ -255,17 +254,12 @@ def _mapping(data: object, kind: type[Any], where: str) -> dict[str, Any]:
     allowed = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
     for key in data:
         if key not in allowed:
-            near = _nearest(str(key), list(allowed))
+            near = nearest(str(key), allowed)
             raise UsageError(f"{where} has the unknown key {_show(key)}; allowed: {', '.join(allowed)}{near}")
     for key, needed in allowed.items():
         if needed and key not in data:
             raise UsageError(f"{where} lacks the key {key!r}")
     return dict(data)
-
-
-def _nearest(given: str, allowed: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, allowed, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _list(data: object, where: str) -> list[Any]:

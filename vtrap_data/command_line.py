@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from vtrap_data.errors import nearest
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What a name that is not known may have been meant for, to end a message with; nothing where none is near.
 
-    Example:
-        >>> nearest("--mean_frames", ["--mean-frames", "--out"])
-        '; did you mean --mean-frames?'
-    """
-    near = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def unrecognized(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """What argparse says of words that `parser` does not know, with the flag that the first may be meant for."""
+    hint = nearest(words[0].split("=")[0], parser._option_string_actions)
+    return f"unrecognized arguments: {' '.join(words)}{hint}"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -26,8 +22,7 @@ class OneLineParser(argparse.ArgumentParser):
         """As argparse calls it for a command, too: what that does not know is told with that command's own help."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            hint = nearest(unknown[0].split("=")[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(unrecognized(unknown, self))
         return found, unknown
 
     def error(self, message: str) -> NoReturn:

@@ -8,7 +8,8 @@ stops (exit code 1).
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 
 
@@ -42,6 +43,17 @@ def printable_lines(text: str) -> str:
         \x1b[2Jc
     """
     return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a name that is not known may have been meant for, to end a message with; nothing where none is near.
+
+    Example:
+        >>> nearest("--mean_frames", ["--mean-frames", "--out"])
+        "; did you mean '--mean-frames'?"
+    """
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from vtrap_data.command_line import nearest
+from vtrap_data.command_line import unrecognized
 from vtrap_data.errors import UsageError
 
 
@@ -18,8 +18,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse does it, with the flag that an unknown one may have been meant for."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            hint = nearest(unknown[0].split("=")[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(unrecognized(unknown, self))
         return found
 
     def error(self, message: str) -> NoReturn:

@@ -23,10 +23,9 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import torch
 from trl import SFTConfig, TrlParser
 
-from vtrap_data.command_line import nearest
 from vtrap_data.encoding.models import named
 from vtrap_data.encoding.turns import Turns
-from vtrap_data.errors import UsageError
+from vtrap_data.errors import UsageError, nearest
 from vtrap_data.files import home
 from vtrap_data.parsing import parse_json, parse_yaml
 from vtrap_train.command_line import Parser

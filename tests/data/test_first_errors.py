@@ -49,9 +49,9 @@ def test_a_row_that_names_no_medium_is_told_the_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pack", "a.jsonl", "--out", "b", "--mean_frames", "12"], "--mean_frames 12; did you mean --mean-frames?"),
+        (["pack", "a.jsonl", "--out", "b", "--mean_frames", "12"], "--mean_frames 12; did you mean '--mean-frames'?"),
         (["pack", "a.jsonl", "b", "--out", "b"], "unrecognized arguments: b (see"),
-        (["doctor", "b", "--quik"], "--quik; did you mean --quick?"),
+        (["doctor", "b", "--quik"], "--quik; did you mean '--quick'?"),
     ],
 )
 def test_an_unknown_flag_is_told_with_the_nearest_and_the_help_of_its_command(
