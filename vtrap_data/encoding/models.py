@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from hub_cards.reachable import unreachable
 from vtrap_data.encoding import llava_next_video
 from vtrap_data.encoding.families import FAMILIES, family_of
 from vtrap_data.encoding.family import FamilyName
-from vtrap_data.errors import UsageError, nearest, storage_full
+from vtrap_data.errors import UsageError, storage_full
 from vtrap_data.json_object import read_json_object
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ def resolve(name_or_path: str) -> ModelRef:
         or split_revision(name_or_path).name.count("/") != 1
         or name_or_path.startswith((".", "/", "~"))
     ):
+        near = difflib.get_close_matches(name_or_path, NAMED, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(
             f"--model {name_or_path!r} is no named model ({', '.join(NAMED)}), no directory with a config.json, "
-            f"and no Hub id of the form owner/name{nearest(name_or_path, NAMED)}"
+            f"and no Hub id of the form owner/name.{hint}"
         )
     else:
         path, revision = split_revision(name_or_path)
