@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import constants, is_offline_mode
@@ -22,6 +22,15 @@ _FRESH = 60
 _NOBODY = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
 
 
+class _Answer(NamedTuple):
+    until: float
+    """By the monotonic clock: a minute of the wall clock that ends would ask again in the middle of loading."""
+    away: str | None
+
+
+_answers: dict[str, _Answer] = {}
+
+
 def unreachable() -> str | None:
     """Why only what lies on this machine can be used, in a few words; None where something answers, whatever it says.
 
@@ -30,7 +39,12 @@ def unreachable() -> str | None:
     """
     if is_offline_mode():
         return "HF_HUB_OFFLINE is set"
-    return _asked(constants.ENDPOINT, int(time.monotonic() // _FRESH))
+    endpoint = constants.ENDPOINT
+    known = _answers.get(endpoint)
+    if known is None or time.monotonic() > known.until:
+        away = _asked(endpoint)
+        known = _answers[endpoint] = _Answer(time.monotonic() + _FRESH, away)
+    return known.away
 
 
 def snapshot(
@@ -61,8 +75,7 @@ def snapshot(
     return Path(found)
 
 
-@lru_cache(maxsize=1)
-def _asked(endpoint: str, _now: int) -> str | None:
+def _asked(endpoint: str) -> str | None:
     try:
         http_backoff("HEAD", endpoint, timeout=3, max_retries=2, base_wait_time=2, retry_on_status_codes=())
     except Exception as error:

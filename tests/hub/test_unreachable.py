@@ -29,9 +29,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=waited.append, time=time.time, monotonic=time.monotonic))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
-    reachable._asked.cache_clear()
+    reachable._answers.clear()
     yield waited
-    reachable._asked.cache_clear()
+    reachable._answers.clear()
 
 
 def test_offline_is_a_reason_of_its_own() -> None:
@@ -69,6 +69,16 @@ def test_a_name_fails_after_seconds_and_says_what_to_do(
     assert set(waits) == {2, 4}, "only whether anybody is there was asked again"
 
 
+def test_an_answer_counts_for_a_minute_from_when_it_was_given(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace()
+    monkeypatch.setattr(reachable, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for clock.now, asked in ((59.0, 1), (61.0, 1), (118.0, 1), (120.0, 2)):
+        assert unreachable() is not None
+        assert waits == [2, 4] * asked
+
+
 def test_whoever_answers_can_be_reached(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -84,7 +94,7 @@ def test_whoever_answers_can_be_reached(waits: list[float], monkeypatch: pytest.
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
         for server.drops in (False, True):  # type: ignore[attr-defined]
-            reachable._asked.cache_clear()
+            reachable._answers.clear()
             assert unreachable() is None
         server.shutdown()
 
@@ -94,12 +104,13 @@ import sys
 from hub_cards import reachable
 from vtrap_data.encoding.models import load_config, load_model, load_processor, resolve
 
+reachable._FRESH = 1e9  # however long a busy machine takes
 for _ in range(2):
     ref = resolve("ann/toy")
     load_config(ref), load_processor(ref), load_model(ref)
     print("loaded", flush=True)
     sys.stdin.readline()
-    reachable._asked.cache_clear()
+    reachable._answers.clear()
 """
 
 
