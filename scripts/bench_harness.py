@@ -217,16 +217,19 @@ def prepare(out: Path, items: int, *, media: str = "toy") -> dict[str, Path]:
                 pack += ["--scorer", "lexical"]
             subprocess.run([sys.executable, "-m", "vtrap_data", *pack], **QUIET)
     env = out / "env"
-    if not (env / "ready").is_file():
+    ready = env / "ready"
+    if not ready.is_file():
         print("installing lmms-eval in an environment of its own (once)", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(env)], check=True)
+    # Each time: the environment outlives a checkout that moves. The import mends torchvision.
+    lines = [sysconfig.get_paths()["purelib"], str(ROOT), "import vtrap_data"]
+    site = next((env / "lib").glob("python*")) / "site-packages"
+    (site / "beside.pth").write_text("\n".join(lines) + "\n")
+    if not ready.is_file():
         pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        site = next((env / "lib").glob("python*")) / "site-packages"
-        lines = [sysconfig.get_paths()["purelib"], str(ROOT), "import vtrap_data"]  # the import mends torchvision
-        (site / "beside.pth").write_text("\n".join(lines) + "\n")
         subprocess.run([*pip, "--no-deps", LMMS], check=True)
         subprocess.run([*pip, *NEEDS], check=True)
-        (env / "ready").touch()
+        ready.touch()
     tasks = out / "tasks"
     tasks.mkdir(exist_ok=True)
     (tasks / "utils.py").write_text(UTILS + SCORER)
