@@ -16,7 +16,7 @@ from hub_cards.model_card import HUB_ID, ModelFacts, model_card
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.push_command import add_push_arguments, explained, say_rendered, send
-from vtrap_data.trained import PREPROCESSING, SETTINGS, SUMMARY
+from vtrap_data.trained import LOCK, PREPROCESSING, SETTINGS, SUMMARY
 from vtrap_train.card_facts import model_facts, published, trade_off
 
 EXAMPLES = """\
@@ -61,6 +61,7 @@ SENT = (
 # What else a training leaves: the state of the optimiser, shards of this machine, scores, questions and answers.
 KNOWN = (
     "README.md",
+    LOCK,
     PREPROCESSING,
     "checkpoint-*",
     "adapter",

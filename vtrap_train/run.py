@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from vtrap_data.encoding import ModelRef, accept_bytes, load_model, load_process
 from vtrap_data.errors import FatalSampleError, UnreachableError, UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.parsing import parse_json
-from vtrap_data.trained import SETTINGS, SUMMARY
+from vtrap_data.trained import LOCK, SETTINGS, SUMMARY
 from vtrap_train.checkpoint_eval import EVALUATIONS, SCORES, CheckpointEval
 from vtrap_train.collate import KINDS, VideoCollator
 from vtrap_train.command_line import refused_by_library
@@ -62,7 +65,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
         The training summary, as it is in `training_summary.json`.
 
     Raises:
-        UsageError: Settings that cannot work, or an output folder that holds another run.
+        UsageError: Settings that cannot work, or an output folder that holds another run or is being written.
         FatalSampleError: More samples were bad than allowed.
     """
     arguments, config = parsed.arguments, parsed.config
@@ -85,8 +88,45 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
     if (summary := finished(out, settings)) is not None:
         _say(config, f"{out} is finished ({summary['steps']} steps, same settings): nothing to do")
         return summary
+    with alone(out) if config.should_save else nullcontext():
+        return _train(parsed, ref, mixture, most=most, settings=settings, callbacks=callbacks)
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep a second training out of the folder: each would remove what the other wrote.
+
+    The lock is the process's own. `flock`'s would pass to the workers of a loader, which outlive a killed run by
+    seconds, and keep out the one that goes on.
+
+    Raises:
+        UsageError: Another one is writing there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UsageError(
+                    f"another training is writing --output_dir {str(out)!r}: wait for it, or choose another directory"
+                ) from None
+            # else a file system without locks, on which nobody gets one
+        yield
+
+
+def _train(
+    parsed: Parsed,
+    ref: ModelRef,
+    mixture: Mixture,
+    *,
+    most: int,
+    settings: Mapping[str, Any],
+    callbacks: Sequence[transformers.TrainerCallback],
+) -> dict[str, Any]:
+    arguments, config = parsed.arguments, parsed.config
+    out = Path(str(config.output_dir))
     if config.should_save:
-        out.mkdir(parents=True, exist_ok=True)
         forget_others(out, settings)
         write_text(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
         for leftover in checkpoints(out):
@@ -196,7 +236,7 @@ def run(parsed: Parsed, *, callbacks: Sequence[transformers.TrainerCallback] = (
             n: {"parameters": g.parameters, "trainable": g.trainable, "learning_rate": g.learning_rate}
             for n, g in groups.items()
         },
-        "settings_hash": settings_hash(settings),
+        "settings_hash": settings_hash(dict(settings)),
     }
     if scored is not None:
         summary["evaluations"] = {str(step): scores for step, scores in sorted(scored.scores.items())}

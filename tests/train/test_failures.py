@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,6 +50,31 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(
     assert all(torch.isfinite(v).all() for v in load_file(out / "checkpoint-3" / "model.safetensors").values())
     assert main(argv(model_dir, packed, out)) == 0  # the machine had a bad moment: nothing is lost
     assert log(out) == log(straight) and same(out, straight)
+
+
+def test_two_trainings_do_not_write_one_folder(straight, model_dir, packed, tmp_path, monkeypatch, capsys):
+    """The second comes while the first is in its third step, and after it has stopped."""
+    out, argv_ = tmp_path / "out", argv(model_dir, packed, tmp_path / "out")
+    stock = trainer.SFTTrainer.compute_loss
+    calls, second = [], []
+
+    def meanwhile(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            before = sorted(out.rglob("*"))
+            second.append(
+                subprocess.run([sys.executable, "-m", "vtrap_train", *argv_], capture_output=True, text=True)
+            )
+            assert sorted(out.rglob("*")) == before
+        return stock(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.SFTTrainer, "compute_loss", meanwhile)
+        run(parse(argv_))
+    assert second[0].returncode == 2
+    assert f"another training is writing --output_dir {str(out)!r}: wait for it" in second[0].stderr
+    assert same(out, straight)
+    assert main(argv_) == 0 and "is finished" in capsys.readouterr().err
 
 
 def test_dropout_and_log_lines_go_on_as_if_no_step_had_been_broken_off(model_dir, packed, tmp_path, monkeypatch):
