@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from vtrap_bench import study_cost
 from vtrap_bench.steps import Step, locked, plan, run_steps
+from vtrap_bench.study_check import check_trainings
 from vtrap_bench.study_file import BASE, STUDY_RECORD, Option, Setting, Study, read_study
 from vtrap_data.errors import UsageError
 from vtrap_data.files import write_bytes
@@ -183,6 +184,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
+        check_trainings(plan(expanded.steps, out=out), corpus=study.corpus)
         write_bytes(out / STUDY_RECORD, (json.dumps(record(study, expanded, out=out), indent=1) + "\n").encode())
         code = run_steps(expanded.steps, out=out, jobs=args.jobs)
     if code != 0:

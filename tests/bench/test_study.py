@@ -17,6 +17,7 @@ import yaml
 
 from vtrap_bench import steps, study, study_file
 from vtrap_bench.steps import Step
+from vtrap_bench.study_check import check_trainings
 from vtrap_bench.tasks import TASKS
 from vtrap_data.errors import UsageError
 
@@ -382,24 +383,30 @@ def test_the_studies_cover_the_four_dimensions() -> None:
     assert {None, "random", "coverage", "instruction"} <= strategies  # the controls
 
 
-def test_plan_says_steps_and_cost_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight questions about four videos."""
     from vtrap_data.__main__ import main as data
 
-    source = tmp_path / "source"
+    folder = tmp_path_factory.mktemp("corpus")
+    source, packed = folder / "source", folder / "packed"
     assert data(["toyworld", "videos", "--purpose", "train", "--count", "4", "--out", str(source)]) == 0
-    pack = ["pack", str(source / "train.jsonl"), "--out", str(tmp_path / "corpus"), "--workers", "0", "--store", "16"]
+    pack = ["pack", str(source / "train.jsonl"), "--out", str(packed), "--workers", "0", "--store", "16"]
     assert data([*pack, "--budgets", "2,4,8,16", "--slots", "16", "--mean-frames", "6", "--scorer", "lexical"]) == 0
-    capsys.readouterr()
+    return packed
+
+
+def test_plan_says_steps_and_cost_first(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "study.yaml"
     settings = "[{name: two, frames: 2}, {name: most, frames: 16}, {name: hybrid, frames: hybrid}, "
     settings += "{name: random, frames: hybrid, strategy: random}, "
     settings += "{name: seen, frames: hybrid, strategy: coverage}]"
     path.write_text(
-        f"model: toy-vl\ncorpus: {tmp_path / 'corpus'}\ntasks: [toy-image, toy-video]\nbenchmarks: {tmp_path}\n"
+        f"model: toy-vl\ncorpus: {corpus}\ntasks: [toy-image, toy-video]\nbenchmarks: {tmp_path}\n"
         f"common_frames: 16\nseeds: [0, 1]\nscore: {{limit: 5}}\nsettings: {settings}\n"
     )
     (tmp_path / "none").mkdir()
-    (tmp_path / "toy-video").symlink_to(tmp_path / "corpus")  # with 8 questions
+    (tmp_path / "toy-video").symlink_to(corpus)  # with 8 questions
     args = argparse.Namespace(study=path, out=tmp_path / "out", plan=True, dry_run=False, jobs=1)
     assert study.run(args) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -412,6 +419,33 @@ def test_plan_says_steps_and_cost_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert "  toy-video: 5 questions" in shown
     assert sum(line.startswith("to do") for line in shown) == 24
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_training_are_checked_before_the_base_is_scored(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yaml = (
+        f"model: toy-vl\ncorpus: {corpus}\ntasks: [toy-video]\nbenchmarks: {corpus.parent}\ncommon_frames: 4\n"
+        "train: {max_steps: 2}\n"
+        "settings: [{name: two, frames: 2}, {name: again, frames: hybrid, strategy: random}"
+    )
+    args = argparse.Namespace(study=tmp_path / "study.yaml", out=tmp_path / "out", plan=False, dry_run=False, jobs=1)
+    args.study.write_text(f"{yaml}, {{name: typo, frames: 4, train: {{max_stepz: 3}}}}]\n")
+    with pytest.raises(
+        UsageError, match=r"step train-typo-s0 would fail: .*--max_stepz 3; did you mean '--max_steps'"
+    ):
+        study.run(args)
+    assert not (args.out / "scores").exists() and not (args.out / "models").exists()
+
+    args.study.write_text(f"{yaml}]\n")
+    ran = []
+    stock = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda argv, **how: ran.append(argv) or stock(argv, **how))
+    planned = steps.plan(study.expand(study_file.read_study(args.study), out=args.out).steps, out=args.out)
+    check_trainings(planned, corpus=corpus)
+    assert len(ran) == 1, "both settings have the same options, and the frames are no option of theirs"
+    check_trainings([p._replace(state="done") for p in planned], corpus=corpus)
+    assert len(ran) == 1
 
 
 def test_dry_run_writes_nothing(
