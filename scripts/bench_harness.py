@@ -14,7 +14,7 @@ divided by the items, is the cost per item. Start-up is what was used before the
 takes is measured at the end and left out. What they do after the last call (ours: intervals, theirs: standard errors)
 is in neither.
 
-What makes answers about videos differ is taken apart by `harness_differences.py`.
+What makes answers differ is taken apart by `harness_differences.py`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ ASKED = "asked.jsonl"
 WARM_UP = 10
 """Items before the cost per item is counted."""
 KEPT = "kept"
-"""Folder of what lmms-eval gave its model in its last run with videos."""
+"""Folder of what lmms-eval gave its model in its last run with one question at a time."""
 
 CLOCK = """
 import atexit, json, os, sys, time
@@ -322,7 +322,7 @@ def measured(
     argv = command(who, kind, paths, items=items, frames=frames, target=target, batch=batch)
     clock = out / "clock.json"
     kept: dict[str, str] = {}
-    if who == "lmms-eval" and kind == "video":
+    if who == "lmms-eval" and batch == 1:
         shutil.rmtree(out / KEPT, ignore_errors=True)
         (out / KEPT).mkdir()
         kept["CLOCK_KEEP"] = str(out / KEPT)
@@ -399,16 +399,17 @@ def killed(who: str, paths: dict[str, Path], out: Path, *, items: int) -> int:
 
 
 def differences(
-    paths: dict[str, Path], out: Path, *, frames: int, ours: dict[str, str], theirs: dict[str, str]
+    kind: str, paths: dict[str, Path], out: Path, *, frames: int, ours: dict[str, str], theirs: dict[str, str]
 ) -> Apart:
-    """What makes the answers to the last run's videos differ."""
-    rows = [json.loads(line) for line in paths["video"].read_text().splitlines()]
+    """What makes the answers of the last run differ."""
+    rows = [json.loads(line) for line in paths[kind].read_text().splitlines()]
     scorer: dict[str, Any] = {}
     exec(SCORER, scorer)
     return take_apart(
         read_calls(out / KEPT),
         model=paths["model"],
-        packed=paths["packed"] / "toy-video",
+        task=f"toy-{kind}",
+        packed=paths["packed"] / f"toy-{kind}",
         frames=frames,
         rows=rows,
         ours={name: text.strip() for name, text in ours.items()},
@@ -451,9 +452,8 @@ def main() -> int:
         shared = theirs["texts"].keys() & ours["texts"].keys()
         same = sum(theirs["texts"][i].strip() == ours["texts"][i].strip() for i in shared)
         name = f"{SHOWN[media, kind]}, {frames} frames" if frames else SHOWN[media, kind]
-        if kind == "video":
-            apart[name] = differences(paths, out, frames=frames, ours=ours["texts"], theirs=theirs["texts"])
-            print("\n".join(table({name: apart[name]}, items=args.items)), flush=True)
+        apart[name] = differences(kind, paths, out, frames=frames or 8, ours=ours["texts"], theirs=theirs["texts"])
+        print("\n".join(table({name: apart[name]}, items=args.items)), flush=True)
         for who, one in each.items():
             ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"
             row = f"| {name} | {who} | {one['score']:.1f} | {same} of {len(shared)} | {one['startup']:.1f} "
@@ -478,8 +478,7 @@ def main() -> int:
     ]
     lines += ["", *(f"- {line}" for line in closing)]
     print("\n".join(closing))
-    if apart:
-        lines += ["", *table(apart, items=args.items)]
+    lines += ["", *table(apart, items=args.items)]
     if not args.dry_run:
         write_section("HARNESS", "\n".join(lines))
     return 0

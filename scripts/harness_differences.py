@@ -1,7 +1,8 @@
-"""Why do lmms-eval and vtrap answer differently about a video? A part of `bench_harness.py`.
+"""Why do lmms-eval and vtrap answer differently? A part of `bench_harness.py`.
 
 What lmms-eval gave its model is kept, call by call. Then each question is asked again in this process, first as vtrap
-asks it, then with one thing after another exchanged for lmms-eval's, until everything is theirs:
+asks it, then with one thing after another exchanged for lmms-eval's, until everything is theirs (pictures have no
+frames and no seconds to exchange):
 
 * which frames: those that lmms-eval chose, decoded and stored as vtrap does it;
 * pixels: what lmms-eval made of the same frames (its decoder, no JPEG in between, its way of scaling);
@@ -43,7 +44,9 @@ from vtrap_data.media.probe import probe
 from vtrap_data.samples import Example, Frames
 
 STEPS = ("which frames", "pixels", "seconds", "positions", "prompt", "generation")
-_PIXELS, _GRID, _SECONDS = "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"
+_NAMES = {False: ("pixel_values", "image_grid_thw"), True: ("pixel_values_videos", "video_grid_thw")}
+"""Of the numbers, and of how many patches they are; of a picture, of a video."""
+_SECONDS = "second_per_grid_ts"
 
 
 class Call(NamedTuple):
@@ -92,6 +95,7 @@ def take_apart(
     *,
     model: Path,
     packed: Path,
+    task: str,
     frames: int,
     rows: Sequence[Mapping[str, str]],
     ours: Mapping[str, str],
@@ -103,7 +107,8 @@ def take_apart(
     Args:
         calls: From `read_calls`.
         model: Folder of the checkpoint.
-        packed: The packed videos.
+        task: Whose questions they are.
+        packed: The packed videos or pictures.
         frames: Shown per video.
         rows: The questions as lmms-eval has them: id, media, answer.
         ours: Answers of vtrap's run, by id.
@@ -113,10 +118,10 @@ def take_apart(
     Raises:
         SystemExit: A question asked again as vtrap asks it is answered in another way than in its run.
     """
-    asking = _Asking(model)
+    asking = _Asking(model, longest=TASKS[task].max_new_tokens)
     data = PackedDataset(packed, frames=frames)
     number = {name: n for n, name in enumerate(data.column("item_id"))}
-    profile = TASKS["toy-video"].profiles["vtrap"]
+    profile = TASKS[task].profiles["vtrap"]
     changed, right, left, scored = [0] * len(STEPS), [0] * (len(STEPS) + 1), 0, 0
     for row in rows:
         name, call = row["id"], calls[row["id"]]
@@ -141,7 +146,8 @@ def take_apart(
 class _Asking:
     """The model, asked as vtrap or as lmms-eval asks it."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, *, longest: int) -> None:
+        self._longest = {"max_new_tokens": longest}
         settings = BackendSettings(model=resolve(str(model)), dtype="bfloat16", device="cpu")
         self._backend = TransformersBackend(settings)
         self._processor = self._backend.processor
@@ -153,12 +159,15 @@ class _Asking:
     def ladder(self, example: Example, call: Call, media: Path, *, short_side: int | None) -> list[str]:
         """Answers as vtrap asks and after each of `STEPS`."""
         inputs = [self._inputs(example)]
-        inputs.append(self._inputs(replace(example, frames=_stored(media, call.frames, short_side=short_side))))
+        if example.frames is not None:
+            example = replace(example, frames=_stored(media, call.frames, short_side=short_side))
+        inputs.append(self._inputs(example))
+        numbers, grid = _NAMES[example.frames is not None]
         # Pictures of another size bring other numbers of patches, and of tokens that stand for them.
-        same_size = torch.equal(inputs[-1][_GRID], call.inputs[_GRID])
-        pixels = (_PIXELS,) if same_size else (*call.inputs.keys() - {_SECONDS},)
+        same_size = torch.equal(inputs[-1][grid], call.inputs[grid])
+        pixels = (numbers,) if same_size else (*call.inputs.keys() - {_SECONDS},)
         for names in (pixels, (_SECONDS,)):
-            inputs.append({**inputs[-1], **{name: call.inputs[name] for name in names}})
+            inputs.append({**inputs[-1], **{name: call.inputs[name] for name in names if name in call.inputs}})
         said = [self._ask(inputs[0])]
         for before, now in pairwise(inputs):
             said.append(said[-1] if _equal(before, now) else self._ask(now))
@@ -180,9 +189,8 @@ class _Asking:
         if not stock:
             inner.get_rope_index = self._numbering
         self._model.generation_config = self._own if settings is None else self._suggested
-        longest = {"max_new_tokens": TASKS["toy-video"].max_new_tokens}
         with torch.inference_mode():
-            out = self._model.generate(**inputs, **(longest if settings is None else settings))
+            out = self._model.generate(**inputs, **(self._longest if settings is None else settings))
         written = out[:, inputs["input_ids"].shape[1] :]
         (text,) = self._processor.tokenizer.batch_decode(
             written, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -206,7 +214,7 @@ def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def table(found: Mapping[str, Apart], *, items: int) -> list[str]:
-    """Lines of Markdown: a row per step, a column per kind of video."""
+    """Lines of Markdown: a row per step, a column per kind of items."""
     lines = [
         f"Answers that change when one thing after another is exchanged for lmms-eval's, of {items}; in brackets the "
         "score then.",
