@@ -207,8 +207,12 @@ def test_what_was_asked_otherwise_has_a_row_of_its_own_and_no_base(tmp_path):
         said = {"submitted_to": "me/m", "base": "me/b", "date": "2026-01-01", "decides": decides}
         make(tmp_path / f"runs/me/m/4-{name}", model="me/m", right=8, **said)
     make(tmp_path / "runs/me/b/4-0", model="me/b", right=6, submitted_to="me/b", date="2026-01-01")
+    said = {"submitted_to": "me/m", "base": "me/b", "date": "2026-01-02"}
+    make(tmp_path / "runs/me/m/4-few", model="me/m", right=8, **said)
+    edit(tmp_path / "runs/me/m/4-few/run.json", lambda d: d["tasks"]["toy-video"].update(limit=12))
     rows = submitted_rows(tmp_path, link="https://hub.example/tree")
     assert {(row.model, row.notes): row.video_change is not None for row in rows} == {
+        ("me/m", "first 12 questions: toy-video"): False,
         ("me/m", "answers: likelihood"): False,
         ("me/m", "profile: lmms"): False,
         ("me/m", ""): True,
