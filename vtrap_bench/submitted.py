@@ -152,11 +152,11 @@ def _row(entry: Submitted, entries: Sequence[Submitted]) -> ResultRow:
 def _asked(entry: Submitted) -> str:
     """How its questions were put and answered, where that is not as usual, and what was left out.
 
-    "profile: lmms", "first 50 questions: mme". `submit` refuses the latter, but a pull request can be made by hand.
+    "profile: lmms", "only 50 questions: mme". `submit` refuses the latter, but a pull request can be made by hand.
     """
     info = entry.run.info
     told = [f"{name}: {value}" for name, value in unusual(info).items()]
-    told += [f"first {task.limit} questions: {name}" for name, task in info.tasks.items() if task.limit is not None]
+    told += [f"only {task.limit} questions: {name}" for name, task in info.tasks.items() if task.limit is not None]
     return ", ".join(told)
 
 

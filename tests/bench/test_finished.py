@@ -212,7 +212,7 @@ def test_what_was_asked_otherwise_has_a_row_of_its_own_and_no_base(tmp_path):
     edit(tmp_path / "runs/me/m/4-few/run.json", lambda d: d["tasks"]["toy-video"].update(limit=12))
     rows = submitted_rows(tmp_path, link="https://hub.example/tree")
     assert {(row.model, row.notes): row.video_change is not None for row in rows} == {
-        ("me/m", "first 12 questions: toy-video"): False,
+        ("me/m", "only 12 questions: toy-video"): False,
         ("me/m", "answers: likelihood"): False,
         ("me/m", "profile: lmms"): False,
         ("me/m", ""): True,
