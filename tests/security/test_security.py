@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bench.benchmark_rows import fixture as benchmark_rows
-from targets import MANIFEST, SHARD, unpacked
+from targets import INDEX, MANIFEST, SHARD, unpacked
 
 from hub_cards.dry_run import list_uploads
 from hub_cards.errors import redact
 from hub_cards.rendering import write_text
+from vtrap_bench.backends.vllm_backend import _engine_arguments
 from vtrap_bench.claims import Worker
 from vtrap_data.__main__ import main
+from vtrap_data.encoding.models import load_model, resolve
 from vtrap_data.errors import UnreachableError, UsageError, VtrapError, printable
 from vtrap_data.files import write_bytes
 from vtrap_data.loading import remote
+from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.tars import tar_members, tar_names
 from vtrap_data.shards.contamination import Contamination, Shared, as_text
+from vtrap_data.shards.index import read_index
 from vtrap_data.shards.manifest import read_manifest
 from vtrap_data.shards.members import Span
 from vtrap_data.shards.reader import ShardReader
+from vtrap_train import data
+from vtrap_train.config import parse
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hub_cards", "vtrap_data", "vtrap_bench", "vtrap_train")
@@ -150,6 +159,17 @@ def test_a_link_in_a_shard_is_a_fault(packed: Path, capsys: pytest.CaptureFixtur
     assert "is no regular file" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["item_id", "n_frames", "media_sha256"])
+def test_an_index_with_columns_of_other_types_or_with_gaps_is_refused(packed: Path, name: str) -> None:
+    index = pq.read_table(packed / INDEX)
+    place = index.schema.get_field_index(name)
+    gap = pa.array([None, *index[name].to_pylist()[1:]], index.schema.field(name).type)
+    for column, said in ((pa.array([1.5] * len(index)), f"column {name} holds double, not"), (gap, "has gaps")):
+        pq.write_table(index.set_column(place, name, column), packed / INDEX)
+        with pytest.raises(UsageError, match=said):
+            read_index(packed)
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +227,26 @@ def test_an_address_that_cannot_be_read_is_told_without_its_password(
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_address_is_recorded_without_its_password(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "opened", lambda location, **how: PackedDataset(packed))
+    mixture = data.Mixture([data.Part(location="https://me:hunter2@host/c?sig=hunter2")], frames="hybrid", seed=0)
+    assert [part["data"] for part in mixture.describe()] == ["https://***@host/c?sig=***"]
+
+
+@pytest.mark.parametrize("engine", ['{"hf_token": "SECRET"}', '{"trust_remote_code": true}'])
+def test_the_engine_takes_no_token_and_no_code_of_others(engine: str) -> None:
+    with pytest.raises(UsageError, match="--engine: ") as caught:
+        _engine_arguments(engine)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_training_takes_no_token(tmp_path: Path) -> None:
+    words = ["--model", "toy-vl", "--data", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(UsageError, match="--hub_token is not possible") as caught:
+        parse([*words, "--hub_token", "SECRET"])
+    assert "SECRET" not in str(caught.value)
+
+
 def test_file_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"image": "\x1b]0;gone\x07.png", "messages": [{"role": "user", "content": "?"}], "answer": "a"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -214,6 +254,13 @@ def test_file_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Cap
     assert "\x1b" not in (said := capsys.readouterr().err)
     assert "\\x1b]0;gone" in said
     assert printable("a\n\ud800b") == "a \\ud800b"
+
+
+def test_faults_do_not_either(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (packed / "data/\x1b]0;gone\x07.tar").touch()
+    assert main(["doctor", str(packed)]) == 1
+    assert "\x1b" not in (said := capsys.readouterr().out)
+    assert "extra-shard: data/\\x1b]0;gone" in said
 
 
 def test_names_in_rows_do_not_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,6 +303,27 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell() -> None:
     )
     found = [f"{p.relative_to(ROOT)}: {m[0]}" for p in sources() for m in forbidden.finditer(p.read_text("utf-8"))]
     assert not found
+
+
+class _Pickled:
+    """Says so when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_pickled_weights_are_not_loaded(toy_processor: Any, random_toy: Any, tmp_path: Path) -> None:
+    folder, mark = tmp_path / "model", tmp_path / "unpickled"
+    toy_processor.save_pretrained(folder)
+    random_toy.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Pickled(mark)))
+    with pytest.raises(UsageError, match="cannot be used"):
+        load_model(resolve(str(folder)))
+    assert not mark.exists()
 
 
 def test_every_model_is_loaded_without_its_own_code() -> None:
