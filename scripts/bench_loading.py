@@ -6,7 +6,7 @@
 Three questions, all in one run, CPU milliseconds per sample, medians:
 
 1. vtrap against the floor: libjpeg-turbo on the same JPEGs, which lie in memory, by simplejpeg into the same arrays
-   again and again. Beside it Pillow, whose images are held until the sample is complete, in buffers used again.
+   again and again. Beside it Pillow, whose images are held until the sample is complete.
 2. the same videos as original mp4 in a tar: torchcodec (exact seeks, frames as they are) and qwen-vl-utils on
    torchcodec (with its resize), one thread
 3. only getting at the bytes, no decoding: webdataset, litdata, mosaicml-streaming, datasets, and vtrap
