@@ -310,7 +310,10 @@ def _reading(run: Run, task: str) -> Json:
 
 
 def _run_settings(material: Material) -> list[Json]:
-    """What decided the answers, each setting with its value, or its values where runs differ."""
+    """What decided the answers, each setting with its value, or its values where runs differ.
+
+    Of how frames became inputs, which is long, only what differs.
+    """
     found: dict[str, list[str]] = {}
     runs = [run for checkpoint in (material.base, *material.trained) for run in checkpoint.runs.values()]
     # What one run leaves out because it is as usual is a value, too, where another has it.
@@ -319,10 +322,27 @@ def _run_settings(material: Material) -> list[Json]:
         decides = {k: v for k, v in {**usual, **run.info.decides}.items() if k not in ("model", "frames")}
         limits = [("limit", task.limit) for task in run.info.tasks.values()]
         for name, value in [*decides.items(), ("device", run.info.device), *limits]:
-            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-            if value is not None and text not in found.setdefault(name, []):
-                found[name].append(text)
+            if value is not None and _text(value) not in found.setdefault(name, []):
+                found[name].append(_text(value))
+    prepared = [_leaves(run.info.preprocessing) for run in runs if run.info.preprocessing is not None]
+    for name in sorted({name for settings in prepared for name in settings}):
+        values = list(dict.fromkeys(_text(settings.get(name)) for settings in prepared))
+        if len(values) > 1:
+            found[f"preprocessing.{name}"] = values
     return [{"name": name, "values": values} for name, values in sorted(found.items())]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _leaves(settings: Mapping[str, Any]) -> Json:
+    """Nested settings by their path: `{"image_processor.size.longest_edge": 4096}`."""
+    found: Json = {}
+    for name, value in settings.items():
+        inner = _leaves(value) if isinstance(value, Mapping) else {"": value}
+        found |= {f"{name}.{rest}".rstrip("."): leaf for rest, leaf in inner.items()}
+    return found
 
 
 def _across(view: Mapping[str, Run], before: Mapping[str, Run] | None) -> Json:

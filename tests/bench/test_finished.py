@@ -258,6 +258,12 @@ def test_runs_that_were_asked_otherwise_are_told(tmp_path):
     made = changes.build(changes.read_runs([base, same]))
     assert report.unlike(made) == [] and "differ" not in report.table(made, width=100)
     assert "Not alike" not in report.render_html(made, drawn={"light": {}, "dark": {}})
+    size = {"longest_edge": 4096, "shortest_edge": 1024}
+    for name, longest in (("base", 4096), ("same", 8192)):
+        pixels = {"family": "qwen2_5_vl", "image_processor": {"size": {**size, "longest_edge": longest}}}
+        edit(tmp_path / name / "run.json", lambda d, pixels=pixels: d.update(preprocessing=pixels))
+    made = changes.build(changes.read_runs([base, same]))
+    assert report.unlike(made) == ["preprocessing.image_processor.size.longest_edge (4096 or 8192)"]
 
 
 def test_a_total_is_over_the_tasks_that_its_change_is_over(tmp_path):
