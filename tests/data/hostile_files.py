@@ -347,6 +347,22 @@ CASES = (
     Case("cut_99.mp4", "video", "MP4 without its last per cent", "not-media", "", cut(0.99)),
     Case("cut_fast.mp4", "video", "MP4 with its index in front, cut in half", "corrupt", "", cut(0.5, container=FAST)),
     Case("cut_fragments.mp4", "video", "fragmented MP4, cut in half", "corrupt", "", cut(0.5, container=FRAGMENTS)),
+    Case(
+        "cut_fast_long.mp4",
+        "video",
+        "MP4 with its index in front, of 200 frames, cut in half: no frame that is taken was where it breaks off",
+        "packed",
+        "16 frames",
+        cut(0.5, container=FAST, n=200),
+    ),
+    Case(
+        "cut_fragments_long.mp4",
+        "video",
+        "fragmented MP4 of 200 frames, cut in half: the same",
+        "packed",
+        "16 frames",
+        cut(0.5, container=FRAGMENTS, n=200),
+    ),
     Case("cut.mkv", "video", "Matroska, cut in half", "packed", "8 frames, noted", cut(0.5)),
     Case("cut_head.mkv", "video", "Matroska, cut in its header", "not-media", "", cut(0.02)),
     Case(
