@@ -131,7 +131,7 @@ def test_hybrid_budgets_for_a_7b(reader: Forking, clone: Path) -> None:
 
 @pytest.mark.slow
 def test_eight_gpus_tonight(reader: Forking, clone: Path) -> None:
-    one = " --config hybrid --gradient_accumulation_steps 8 --gpus 1"  # the same batch, in one process
+    one = " --config hybrid --gradient_accumulation_steps 8 --gpus 1"  # as many steps accumulated, in one process
     instead = {f" --config one-node,hybrid {flag}": f"{one} {flag}" for flag in ("--max_steps", "--save_steps")}
     instead |= {" --gpus 8": ""}
     said = walk(reader, clone, "eight_gpus", instead=instead)
