@@ -127,8 +127,8 @@ def stated_duration(stream: Any, first: int) -> float:
     """How long the container says that this stream lasts: by it, one that breaks off can be told from a whole one.
 
     AVI says it in the stream's header, Matroska as a tag of the stream; a duration of the whole file may be that of
-    the sound. MP4 is left out: one that breaks off is refused where its index is at its end, and missed otherwise unless
-    a frame that is taken lies at the break.
+    the sound. MP4 is left out: one that breaks off is refused where its index is at its end, and missed otherwise,
+    unless a frame that is taken lies at the break.
 
     Args:
         stream: As `open_video` gives it.
