@@ -34,8 +34,8 @@ def leaderboard_html(rows: Sequence[ResultRow]) -> str:
         rows: One per model and frame setting, in any order.
 
     Raises:
-        ValueError: A link to records that is neither https nor a path relative to the page, or the same model twice at
-            the same setting.
+        ValueError: A link to records that is neither https, to this machine nor a path relative to the page; or the
+            same model twice with the same base, setting and date.
     """
     seen: set[tuple[str, str, str | None, str]] = set()
     for row in rows:

@@ -84,7 +84,7 @@ def publish(publication: Publication, *, say: Callable[[str], None] | None = Non
     Args:
         publication: What.
         say: Told each step in a line. None: stderr.
-        pause: Seconds before the first retry of a failed request; doubled each time.
+        pause: Seconds before the first retry of a failed request; doubled each time, up to a minute.
 
     Raises:
         Refused: The token, the name or the content does not allow it. Nothing on the default branch has changed.

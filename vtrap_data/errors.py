@@ -67,7 +67,7 @@ def cut(text: str, most: int = 60) -> str:
 
 
 class VtrapError(Exception):
-    """Base of every error that vtrap raises on purpose."""
+    """Base of the errors that vtrap raises on purpose, but for those of `hub_cards` and ValueErrors."""
 
 
 class UsageError(VtrapError):

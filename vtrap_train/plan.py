@@ -35,7 +35,8 @@ def plan(parsed: Parsed, *, processes: int) -> dict[str, Any]:
         a GPU.
 
     Raises:
-        UsageError: As in `sharding.decide`: weights, gradients and optimiser states alone need more than a GPU has.
+        UsageError: Model, data or ceiling cannot be used; or, as in `sharding.decide`, weights, gradients and
+            optimiser states alone need more than a GPU has.
     """
     arguments, config = parsed.arguments, parsed.config
     ref = resolve(arguments.model)

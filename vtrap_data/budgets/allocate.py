@@ -89,13 +89,13 @@ def allocate(
         strategy: One of `STRATEGIES` or `JUDGED`.
         needs: One per video item, in corpus order. Items about images or text have no need and no budget.
         budgets: Candidate budgets, ascending.
-        mean_frames: The mean budget to reach; `fixed:N` and those of `JUDGED` ignore it.
+        mean_frames: The mean budget, at most; `fixed:N` and those of `JUDGED` ignore it.
         seed: For `random` and for the order in which ties are split.
         delta: For `loss`.
 
     Raises:
         UsageError: An unknown strategy, a budget or mean outside the candidates, or inputs of the strategy missing.
-        ValueError: Demands or residuals out of [0, 1], or not one residual per budget.
+        ValueError: Demands or residuals out of [0, 1], residuals that rise, or not one per budget.
     """
     check_strategy(strategy, budgets=budgets, mean_frames=mean_frames, judged=True)
     if strategy in JUDGED:

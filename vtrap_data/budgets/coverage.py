@@ -35,7 +35,8 @@ def residuals(luma: ArrayLike, *, budgets: Sequence[int], smallest: int | None =
         smallest: The smallest candidate budget, which fixes where the subsets lie; `budgets[0]` unless given.
 
     Returns:
-        One number in [0, 1] per budget, non-increasing; 0 for the whole pool, 1 for a single frame.
+        One number in [0, 1] per budget, non-increasing; 0 for the whole pool, 1 for a single frame; 0 for all where
+        nothing moves.
 
     Raises:
         UsageError: No budgets, not ascending, or they do not fit the number of slots.

@@ -41,7 +41,8 @@ def collate(
     Returns:
         input_ids, attention_mask, labels: int64 [batch, length]; mm_token_type_ids likewise for the Qwen families;
         where there are images or videos, what the family's own processor makes of them (`pixel_values`,
-        `pixel_values_videos` and their grids or sizes), over the batch in order of appearance.
+        `pixel_values_videos`, their grids or sizes, and `second_per_grid_ts` for Qwen2.5-VL), over the batch in order
+        of appearance.
     """
     family = family_of(processor)
     rows = [Row(e.images, e.video, e.seconds_per_grid) for e in batch]

@@ -31,7 +31,11 @@ class Cost(NamedTuple):
 
 
 def token_cost(messages: Sequence[Message], shown: Shown, processor: Any, *, train: bool = True) -> Cost:
-    """What `encode` would make of this conversation about media of these sizes. Raises SampleError as it does."""
+    """What `encode` would make of this conversation about media of these sizes.
+
+    Raises:
+        SampleError: BAD_ROW, as there, if marks and media do not match or the model takes no such media.
+    """
     types = lay_out(messages, shown, processor, train=train).types
     visual = int(np.count_nonzero(types))
     return Cost(visual, len(types) - visual)

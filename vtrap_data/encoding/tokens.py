@@ -74,8 +74,8 @@ def encode(example: Example, processor: Any, *, train: bool, max_length: int | N
         max_length: Ceiling in tokens. Vision tokens are never truncated.
 
     Raises:
-        SampleError: TOO_LONG over the ceiling; BAD_ROW if there is nothing to learn, marks and media do not match, or
-            a video has no frame.
+        SampleError: TOO_LONG over the ceiling; BAD_ROW if there is nothing to learn, marks and media do not match, a
+            video has no frame, or the model takes no such media (a video beside images, a very long strip).
     """
     item = example.item
     if example.frames is not None and not example.frames.times:

@@ -98,7 +98,7 @@ class PackedDataset:
             order: several questions about the same video or picture follow each other, and it is decoded once.
 
     Raises:
-        UsageError: No packed corpus there; or `frames` is none, is no budget of it, or frames it needs are not stored.
+        UsageError: No packed corpus there; or `frames` is no number, does not fit its pool, or frames are not stored.
 
     Example:
         >>> data = PackedDataset("corpus", frames=8)  # doctest: +SKIP

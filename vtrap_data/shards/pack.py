@@ -105,6 +105,7 @@ def pack(
     Raises:
         UsageError: Settings that do not fit each other, something else in `out`, or an id that is used twice.
         FatalSampleError: More samples are bad than `settings.max_quarantine_rate` allows, or nothing is left.
+        VtrapError: Media changed, or spooled frames were damaged, while it was packing.
     """
     todo = list(samples)
     check_settings(settings)
