@@ -352,7 +352,7 @@ CASES = (
         "video",
         "MP4 with its index in front, of 200 frames, cut in half: no frame that is taken was where it breaks off",
         "packed",
-        "16 frames",
+        "16 frames, noted",
         cut(0.5, container=FAST, n=200),
     ),
     Case(
@@ -360,7 +360,7 @@ CASES = (
         "video",
         "fragmented MP4 of 200 frames, cut in half: the same",
         "packed",
-        "16 frames",
+        "16 frames, noted",
         cut(0.5, container=FRAGMENTS, n=200),
     ),
     Case("cut.mkv", "video", "Matroska, cut in half", "packed", "8 frames, noted", cut(0.5)),

@@ -18,6 +18,7 @@ from PIL import Image
 
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media import decode as decode_module
+from vtrap_data.media.container import missing_bytes, open_video
 from vtrap_data.media.decode import decode
 from vtrap_data.media.probe import probe
 from vtrap_data.media.select import pool_frames
@@ -273,6 +274,33 @@ def test_what_a_container_states_is_its_length(tmp_path: Path, suffix: str) -> N
     assert whole.stated == pytest.approx(whole.duration, abs=2e-3) == pytest.approx(1.6, abs=2e-3)
     path.write_bytes(data[: len(data) // 2])
     assert probe(path).duration < probe(path).stated - 0.1 == pytest.approx(1.5, abs=2e-3)
+
+
+@pytest.mark.parametrize("container", [FAST, FRAGMENTS])
+def test_what_is_cut_off_an_mp4_is_missing(tmp_path: Path, container: dict[str, str]) -> None:
+    """To the byte; and nothing is where it ends between two boxes, where no box follows, or one that has no end."""
+    path = tmp_path / "a.mp4"
+
+    def missing(data: bytes) -> int:
+        path.write_bytes(data)
+        with open_video(path) as (opened, _):
+            return missing_bytes(path, opened)
+
+    data = clip(path, n=40, container=container)
+    assert probe(path).missing == 0
+    start = data.rindex(b"mdat") - 4  # of the last frames; what follows in a fragmented file holds none
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    for gone in (1, 100, end - start - 8):
+        assert missing(data[: end - gone]) == gone
+    assert missing(data[:end]) == 0 == missing(data[: start + 7])
+    for junk in (b"\0", b"\xff" * 40, b"\x7f\xff\xff\xffjunk"):
+        assert missing(data + junk) == 0
+    if container is FAST:
+        assert missing(data[:start] + bytes(4) + data[start + 4 :]) == 0
+        wide = (1).to_bytes(4, "big") + b"mdat" + (end - start + 8).to_bytes(8, "big")
+        assert missing(data[:start] + wide + data[start + 8 : end - 5]) == 5
+    path.write_bytes(data[: end - 1])
+    assert probe(path).missing == 1
 
 
 def test_a_length_that_is_no_length_is_none(tmp_path: Path) -> None:

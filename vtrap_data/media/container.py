@@ -31,6 +31,10 @@ _DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, TypeError, LookupError, 
 # AVI stores the order of decoding only; the presentation times that come with its packets are guesses.
 _WITHOUT_TIMES = frozenset({"avi"})
 
+_BOXES = frozenset({b"mdat", b"moof"})
+"""Of an MP4, those that hold frames, or the times of those that follow. What else is behind them may be anything."""
+_MOST_BOXES = 100_000  # a fragment has two
+
 _DURATION_TAG = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 
 
@@ -127,8 +131,7 @@ def stated_duration(stream: Any, first: int) -> float:
     """How long the container says that this stream lasts: by it, one that breaks off can be told from a whole one.
 
     AVI says it in the stream's header, Matroska as a tag of the stream; a duration of the whole file may be that of
-    the sound. MP4 is left out: one that breaks off is refused where its index is at its end, and missed otherwise,
-    unless a frame that is taken lies at the break.
+    the sound, and that of an MP4's stream includes what an edit list cuts away: of one, `missing_bytes` tells.
 
     Args:
         stream: As `open_video` gives it.
@@ -144,6 +147,34 @@ def stated_duration(stream: Any, first: int) -> float:
         return 0.0
     hours, minutes, seconds = (float(part) for part in found.groups())
     return max(0.0, 3600 * hours + 60 * minutes + seconds - float(first * stream.time_base))
+
+
+def missing_bytes(path: Path, container: Any) -> int:
+    """How many bytes of an MP4 lie behind the end of its file: what its last box says beyond what is there.
+
+    A file that breaks off between two fragments looks whole. 0 for other containers, too.
+
+    Args:
+        path: The file.
+        container: As `open_video` gives it.
+    """
+    if not container.format.name.startswith("mov,"):
+        return 0
+    end = path.stat().st_size
+    start = 0
+    with path.open("rb") as file:
+        for _ in range(_MOST_BOXES):
+            file.seek(start)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            if size == 1:  # then the size is the next 8 bytes behind the name
+                size = int.from_bytes(head[8:], "big")
+            if size < 8:  # 0: to the end of the file; or no box
+                return 0
+            start += size
+            if start > end:
+                return start - end if head[4:8] in _BOXES else 0
+    return 0
 
 
 def packet_sum(packet: Any) -> int:

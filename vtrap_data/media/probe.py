@@ -16,6 +16,7 @@ from vtrap_data.media.container import (
     Packets,
     decode_all,
     decode_packet,
+    missing_bytes,
     open_video,
     quarter_turns,
     read_packets,
@@ -40,6 +41,7 @@ class VideoInfo:
         height: Pixels as shown, after rotation.
         duration: Seconds from the first frame's appearance to the last one's disappearance.
         stated: What its container says that would be; 0.0 where it does not say.
+        missing: Bytes of an MP4 that are not there, because it breaks off.
         fps: Frames per second on average: number of frames / duration.
         pts: float64 [n], n >= 1: when each frame appears, in seconds after the first, ascending.
         packets: What lies where in the file: `decode` need not read it again.
@@ -53,6 +55,7 @@ class VideoInfo:
     height: int
     duration: float
     stated: float
+    missing: int
     fps: float
     pts: NDArray[np.float64]
     packets: Packets = field(repr=False, compare=False)
@@ -84,6 +87,7 @@ def _probe(path: Path) -> VideoInfo:
         if packets.keys.size == 0:
             raise SampleError(str(path), Reason.NO_VIDEO, "its video stream has no frame")
         stated = stated_duration(stream, 0 if packets.pts is None else int(packets.pts.min()))
+        missing = missing_bytes(path, container)
         width, height = _size(first.finish(), path)
     check_frame(str(path), width, height)
     if packets.pts is not None:
@@ -104,6 +108,7 @@ def _probe(path: Path) -> VideoInfo:
         height=height,
         duration=duration,
         stated=stated,
+        missing=missing,
         fps=pts.size / duration,
         pts=pts,
         packets=packets,

@@ -297,7 +297,9 @@ def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
 
 
 def _broken_off(info: VideoInfo) -> tuple[str, ...]:
-    """A note where a video is much shorter than its container says. Two frames more or less are common."""
+    """A note where a video is shorter than its container says. Of a duration, two frames more or less are common."""
+    if info.missing:
+        return (f"{info.path.name} breaks off: {info.missing} bytes are missing, {info.duration:.2f} s can be read",)
     if info.duration >= 0.95 * info.stated or info.stated - info.duration <= 2 / info.fps:
         return ()
     return (f"{info.path.name} breaks off: {info.duration:.2f} of the {info.stated:.2f} s that it states can be read",)
