@@ -188,13 +188,14 @@ def test_bad_rows_are_counted_and_too_many_are_an_error(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     good = {"video": "a.mp4", "QA": [{"i": "i", "q": "q", "a": "a"}]}
     bad = [{"video": "../../a.mp4", "QA": good["QA"]}, {"video": "a.mp4", "QA": []}, {"video": 3, "QA": good["QA"]}]
+    bad.append({"QA": good["QA"]})
     options = {"rows": str(tmp_path), "out": tmp_path / "out", "subsets": ["reasoning/next_qa"], "media": folder}
     (folder / "train.json").write_text(json.dumps([good] * 40 + bad))
     done = convert(corpus, **options)
-    assert [place for place, _ in done.bad] == [f"reasoning/next_qa/train.json[{n}]" for n in (40, 41, 42)]
-    assert "leaves the media root" in done.bad[0][1]
+    assert [place for place, _ in done.bad] == [f"reasoning/next_qa/train.json[{n}]" for n in (40, 41, 42, 43)]
+    assert "leaves the media root" in done.bad[0][1] and done.bad[3][1] == "it lacks 'video'"
     (folder / "train.json").write_text(json.dumps([good, *bad]))
-    with pytest.raises(FatalSampleError, match="3 of 4 rows"):
+    with pytest.raises(FatalSampleError, match=r"4 of 5 rows cannot be used; the first is reasoning/next_qa/train.json\[1\]: "):
         convert(corpus, **options)
 
 

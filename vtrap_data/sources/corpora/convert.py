@@ -150,7 +150,8 @@ def convert(
                     try:
                         line = _line(corpus, subset, row, place=place, root=root, out=out, missing=missing)
                     except (ValueError, KeyError, TypeError, AttributeError, SampleError) as error:
-                        bad.append((place, f"{type(error).__name__}: {error}"[:300]))
+                        said = "it lacks" if isinstance(error, KeyError) else f"{type(error).__name__}:"
+                        bad.append((place, f"{said} {error}"[:300]))
                         continue
                     others.update(dict.fromkeys(set(row) - {*corpus.columns, *corpus.optional}))
                     file.write(line)
@@ -170,7 +171,8 @@ def convert(
         if not total:
             raise UsageError(f"--rows {rows}: the files of {corpus.name} hold no rows")
         if len(bad) > MOST_BAD * total:
-            raise FatalSampleError(f"{corpus.name}: {len(bad)} of {total} rows cannot be used; the first, {bad[0]}")
+            first = ": ".join(bad[0])
+            raise FatalSampleError(f"{corpus.name}: {len(bad)} of {total} rows cannot be used; the first is {first}")
     asked = None if Path(rows).is_dir() else revision or corpus.pinned(rows)
     done = ConvertedCorpus(
         name=corpus.name,
