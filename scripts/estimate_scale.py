@@ -134,7 +134,7 @@ def main() -> None:
         ("--write-ms", 6.2, "to read back, hash and write one of 64 frames (`budget` on the corpus of bench_loading)"),
         ("--pack-kb", 5.6, "memory of the packing process per video (Scaling: from 7,500 media to 75,000)"),
         ("--index-kb", 0.56, "memory of the index per item, 64 slots"),
-        ("--open-kb", 1.5, "the same at its peak, while it is opened (Scaling: 2.6 times)"),
+        ("--open-kb", 1.5, "the same at its peak, while it is opened (Scaling)"),
         ("--load-ms", 8.9, "to read an item with 16 frames (Loading, Loader)"),
         ("--jpeg-ms", 0.53, "to decode a frame (Loading, libjpeg-turbo: 34.0 ms for 64)"),
         ("--step-s", 1.0, "GPU seconds an item takes to train on"),
