@@ -272,9 +272,10 @@ class VideoSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # the one of clipping, or without that its own
-        scaled = self.is_deepspeed_enabled or self.accelerator.scaler is not None  # those skip such a step themselves
-        if not scaled and norm is not None and not math.isfinite(float(norm)):
-            # The same on every rank: gradients have been averaged. The weights have not been touched yet.
+        # Under fp16 a scale of losses that is too high does that: the step is left out, and the scale lowered.
+        if not self.args.fp16 and norm is not None and not math.isfinite(float(norm)):
+            # The same on every rank: gradients have been averaged. The weights have not been touched: DeepSpeed leaves
+            # such a step out, and would do so in silence.
             raise NotFiniteError(
                 f"the gradient of step {self.state.global_step + 1} is {float(norm)} although its loss is finite: "
                 "lower --learning_rate, or train in float32."

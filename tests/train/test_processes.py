@@ -106,6 +106,39 @@ def test_a_process_that_is_killed_is_told_and_what_is_wrong_is_said_once(model_d
     assert "process 1 was ended by SIGKILL (too little memory?)" in done.stderr and "Traceback" not in done.stderr
 
 
+SPOILT = """
+import os, sys
+from deepspeed.runtime.engine import DeepSpeedEngine
+from vtrap_train.__main__ import main
+
+stock, calls = DeepSpeedEngine.backward, []
+
+def backward(self, loss, *args, **kwargs):
+    calls.append(1)
+    spoilt = len(calls) == 3 and os.environ["RANK"] == "1"
+    return stock(self, loss * (float("inf") if spoilt else 1), *args, **kwargs)
+
+DeepSpeedEngine.backward = backward
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["zero2", "zero3"])
+def test_a_gradient_that_is_no_number_stops_deepspeed_too(how, model_dir, nine, tmp_path):
+    """It leaves the step out by itself, and would end well however often that happens."""
+    words = ["--model", model_dir, "--data", nine, *STEPS.split(), "--max_steps", 4, *HOW[how].split()]
+    words += ["--per_device_train_batch_size", 1, "--output_dir"]
+    (tmp_path / "spoilt.py").write_text(SPOILT)
+    done = start([*words, tmp_path / "out"], by=(*TORCHRUN[:-2], str(tmp_path / "spoilt.py")))
+    assert done.returncode == 1 and done.stderr.count("vtrap-train: ") == 1
+    assert "the gradient of step 3 is " in done.stderr and f"in {tmp_path / 'out/checkpoint-2'}" in done.stderr
+    assert [line["step"] for line in log(tmp_path / "out")] == [1, 2]
+    for out in ("out", "straight"):  # nothing of the step is left in what was saved
+        launch([*words, tmp_path / out], by=TORCHRUN)
+    assert log(tmp_path / "out") == log(tmp_path / "straight") and same(tmp_path / "out", tmp_path / "straight")
+
+
 @pytest.mark.slow
 def test_batches_by_tokens_over_two_ranks_under_zero2(model_dir, nine, tmp_path):
     out = tmp_path / "out"
