@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vtrap_bench.backends import BackendSettings, Serving
+from vtrap_bench.backends import BackendSettings, Serving, engine_arguments
 from vtrap_bench.models import LocalModel, saved_dtype
 from vtrap_bench.tasks import Task
 from vtrap_data.errors import UsageError
@@ -86,6 +86,7 @@ def check(settings: RunSettings) -> None:
     for name, backend in (("engine", "vllm"), ("served_name", "openai"), ("videos", "openai")):
         if settings.backend != backend and getattr(settings.serving, name) != getattr(usual, name):
             raise UsageError(f"--{name.replace('_', '-')} is for --backend {backend} only")
+    engine_arguments(settings.serving.engine)
 
 
 def loading(settings: RunSettings, model: LocalModel) -> BackendSettings:

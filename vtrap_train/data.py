@@ -93,12 +93,12 @@ def parse_data(text: str) -> tuple[Part, ...]:
         if re.fullmatch(r"\w+://[^/:]*", location):
             location, weight = piece.strip(), 1.0  # a port: http://host:8000
         if not location or not 0 < weight < float("inf"):
-            raise UsageError(f"--data {piece!r} is not DIR_OR_ID[:weight] with a weight above 0")
+            raise UsageError(f"--data {redact(piece)!r} is not DIR_OR_ID[:weight] with a weight above 0")
         parts.append(Part(location=location, share=weight) if percent else Part(location=location, weight=weight))
     shares = [part.share for part in parts if part.share is not None]
     if shares and (len(shares) < len(parts) or abs(sum(shares) - 1) > 1e-3):
         raise UsageError(
-            f"--data {text!r}: with one share in %, every dataset has one, and together they are 100 % "
+            f"--data {redact(text)!r}: with one share in %, every dataset has one, and together they are 100 % "
             f"(here {len(shares)} of {len(parts)}, {sum(shares):.1%})"
         )
     return tuple(parts)
@@ -110,18 +110,20 @@ def locate(location: str, *, setting: str = "--data") -> Path:
     if (path / INDEX).is_file():
         return path
     if "://" in location:
-        raise UsageError(f"{setting} {location!r} is an address: read it with --streaming, or download it first")
+        raise UsageError(
+            f"{setting} {redact(location)!r} is an address: read it with --streaming, or download it first"
+        )
     name, revision = split_revision(location)
     if path.exists() or name.count("/") != 1 or location.startswith((".", "/", "~")):
         raise UsageError(
-            f"{setting} {location!r} is no packed dataset (a directory with {INDEX}, as `vtrap_data pack` "
+            f"{setting} {redact(location)!r} is no packed dataset (a directory with {INDEX}, as `vtrap_data pack` "
             "writes it) and no Hub id of the form owner/name"
         )
     try:
         return snapshot(name, repo_type="dataset", revision=revision)
     except Failed as error:
         raise UsageError(
-            f"{setting} {location!r} is not a local directory and could not be downloaded from the Hub "
+            f"{setting} {redact(location)!r} is not a local directory and could not be downloaded from the Hub "
             f"({error}): check the name, the network and `hf auth login`"
         ) from error
 
@@ -153,7 +155,7 @@ def _pinned(location: str) -> str:
         return f"hf://datasets/{name}@{HfApi().dataset_info(name, revision=revision).sha}"
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
-            f"--data {location!r} is not a local directory and was not found on the Hub "
+            f"--data {redact(location)!r} is not a local directory and was not found on the Hub "
             f"({away or type(error).__name__}): check the name, the network and `hf auth login`"
         ) from error
 

@@ -19,7 +19,7 @@ from targets import INDEX, MANIFEST, SHARD, unpacked
 from hub_cards.dry_run import list_uploads
 from hub_cards.errors import redact
 from hub_cards.rendering import write_text
-from vtrap_bench.backends.vllm_backend import _engine_arguments
+from vtrap_bench.__main__ import main as bench
 from vtrap_bench.claims import Worker
 from vtrap_data.__main__ import main
 from vtrap_data.encoding.models import load_model, resolve
@@ -34,6 +34,7 @@ from vtrap_data.shards.manifest import read_manifest
 from vtrap_data.shards.members import Span
 from vtrap_data.shards.reader import ShardReader
 from vtrap_train import data
+from vtrap_train.__main__ import main as train
 from vtrap_train.config import parse
 
 ROOT = Path(__file__).parents[2]
@@ -234,10 +235,21 @@ def test_an_address_is_recorded_without_its_password(packed: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("engine", ['{"hf_token": "SECRET"}', '{"trust_remote_code": true}'])
-def test_the_engine_takes_no_token_and_no_code_of_others(engine: str) -> None:
-    with pytest.raises(UsageError, match="--engine: ") as caught:
-        _engine_arguments(engine)
-    assert "SECRET" not in str(caught.value)
+def test_the_engine_takes_no_token_and_no_code_of_others(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["run", "--model", "toy-vl", "--tasks", "toy-image", "--backend", "vllm", "--out", str(out)]
+    assert bench([*words, "--engine", engine]) == 2
+    said = capsys.readouterr().err
+    assert "--engine: " in said and "SECRET" not in said and not out.exists(), "nothing is written down"
+
+
+@pytest.mark.parametrize("tail", ["", ":0", ":50%"])
+def test_a_password_in_an_address_of_data_is_not_printed(tail: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["--model", "toy-vl", "--data", f"https://me:SECRET@host/c{tail}", "--plan"]) == 2
+    said = capsys.readouterr().err
+    assert "https://***@host/c" in said and "SECRET" not in said
 
 
 def test_training_takes_no_token(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from hub_cards.errors import redact
 from vtrap_data.encoding.models import ModelRef
-from vtrap_data.errors import VtrapError
+from vtrap_data.errors import UsageError, VtrapError
+from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 
 
@@ -151,3 +153,23 @@ BATCH_SIZE: dict[str, int] = {"transformers": 32, "vllm": 128, "openai": 128}
 """Items handed to a backend at a time unless --batch-size says otherwise. vLLM and servers batch by themselves."""
 GENERATION: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 """Generation settings of every backend. They replace what the checkpoint suggests (Qwen2.5-VL: penalty 1.05)."""
+
+
+def engine_arguments(text: str) -> dict[str, Any]:
+    """What `Serving.engine` asks for. Looked at before a run writes its settings down, too.
+
+    Raises:
+        UsageError: It is no JSON object, or asks for what is not possible: a token, a model's own code.
+    """
+    try:
+        found = parse_json(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"--engine {redact(text)!r} is no JSON object, such as '{{\"max_model_len\": 16384}}'")
+    for name in found:
+        if name == "trust_remote_code":
+            raise UsageError("--engine: trust_remote_code is not possible, a model's own code is never run")
+        if "token" in name.lower().split("_"):
+            raise UsageError(f"--engine: {name} would be recorded and published; `hf auth login` or HF_TOKEN")
+    return found

@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vtrap_bench.backends import BackendSettings, Choice, Generation, Step
+from vtrap_bench.backends import BackendSettings, Choice, Generation, Step, engine_arguments
 from vtrap_bench.backends.ends import end_tokens
 from vtrap_bench.backends.prompts import folded, same_prompt, video_of, video_settings
 from vtrap_data.encoding import Encoded, encode, load_processor, preprocessing
 from vtrap_data.errors import UsageError, VtrapError, first_line
-from vtrap_data.parsing import parse_json
 from vtrap_data.samples import Example
 
 _CPU_KV_BYTES = 256 * 2**20
@@ -53,7 +52,7 @@ class VllmBackend:
         if on_cpu:
             # Without a number vLLM asks for most of the machine's memory. Blocks on a CPU are multiples of 32 tokens.
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": _CPU_KV_BYTES, "block_size": 32}
-        arguments |= _engine_arguments(settings.serving.engine)
+        arguments |= engine_arguments(settings.serving.engine)
         try:
             self._llm: Any = LLM(**arguments)
         except Exception as error:
@@ -179,18 +178,3 @@ def _step(token: int, likely: Mapping[int, float]) -> Step:
     others = [(logprob, other) for other, logprob in likely.items() if other != token]
     logprob, other = max(others, default=(float("-inf"), -1))
     return Step(token, likely[token], other, logprob)
-
-
-def _engine_arguments(text: str) -> dict[str, Any]:
-    try:
-        found = parse_json(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"--engine {text!r} is no JSON object, such as '{{\"max_model_len\": 16384}}'")
-    for name in found:
-        if name == "trust_remote_code":
-            raise UsageError("--engine: trust_remote_code is not possible, a model's own code is never run")
-        if "token" in name.lower().split("_"):
-            raise UsageError(f"--engine: {name} would be recorded and published; `hf auth login` or HF_TOKEN")
-    return found
