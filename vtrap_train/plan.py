@@ -210,9 +210,9 @@ def _padding(parsed: Parsed, mixture: Mixture, tokens: NDArray[np.int64], *, pro
 
 
 def _budgets(mixture: Mixture) -> list[int]:
-    """The fixed budgets to compare with: those of the packs, and 8, 16, 32 and 64 where a pool has as many slots."""
-    settings = [dataset.manifest.settings for dataset in mixture.datasets]
-    slots = max(s.slots for s in settings)
+    """The fixed budgets to compare with: those of packs with videos, and 8 to 64 where a pool has as many slots."""
+    settings = [d.manifest.settings for d in mixture.datasets if "video" in set(d.column("kind"))]
+    slots = max((s.slots for s in settings), default=0)
     return sorted({b for s in settings for b in s.budgets} | {b for b in (8, 16, 32, 64) if b <= slots})
 
 

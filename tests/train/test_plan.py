@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard
+from conftest import pack_into
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import get_peft_model
@@ -127,6 +128,16 @@ def test_every_named_model_has_a_recipe_and_a_plan(name, model_dir, wide, monkey
     assert plan["processes"] == 8
     assert plan["memory"]["setup"] == "no sharding" and "no GPU here" in plan["memory"]["why"]
     assert list(plan["against_fixed"]) == ["8", "16", "32", "64"]
+
+
+def test_fixed_budgets_to_compare_with_are_those_of_videos(model_dir, packed_by_kind, sources, tmp_path, capsys):
+    """Packs of pictures have the default slots, 64: nothing of the videos' 16 could be shown at 64 frames."""
+    pictures = pack_into([s for s in sources if s.kind == "images"], tmp_path / "pictures", slots=64)
+    found = {}
+    for name, data in (("both", f"{packed_by_kind['video']},{pictures}"), ("pictures", str(pictures))):
+        assert main(["--model", str(model_dir), "--data", data, "--plan", "--json"]) == 0
+        found[name] = list(json.loads(capsys.readouterr().out)["against_fixed"])
+    assert found == {"both": ["2", "4", "8", "16"], "pictures": []}
 
 
 @pytest.mark.parametrize("name", SETUPS)
