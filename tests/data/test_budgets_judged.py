@@ -405,7 +405,7 @@ def test_wrong_use_is_refused(packed: Path, tmp_path: Path, capsys: pytest.Captu
         settings=replace(SETTINGS, strategy="fixed:2", store=None),
     )
     ids = tmp_path / "ids.txt"
-    with pytest.raises(UsageError, match=r"7 items .*--store .*ids.txt"):
+    with pytest.raises(UsageError, match=rf"7 items .*--store {max(BUDGETS)}; .*ids.txt"):
         reallocate(small, tmp_path / "new", strategy="loss", judge=judge_by({}, []), missing=ids)
     assert ids.read_text().split() == PackedDataset(small).column("item_id")[:7]
     asked: list[tuple[str, int, int]] = []

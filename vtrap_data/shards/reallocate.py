@@ -109,8 +109,8 @@ def reallocate(
     check_again(settings, delta=delta)
     asked = asked_items(source)
     if judge is not None:
-        for budget in judge.looks_at(settings.budgets):
-            _check_stored(source, dict.fromkeys((one.id for one in asked), budget), settings, missing)
+        most = max(judge.looks_at(settings.budgets))  # what is told has to do for all of them
+        _check_stored(source, dict.fromkeys((one.id for one in asked), most), settings, missing)
     with _unfinished(out) as half:
         notes = out.with_name(f".{out.name}.scores.jsonl")
         if judge is not None:
