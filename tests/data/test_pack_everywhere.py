@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from shards_media import chat, tree, write_clip, write_photo, write_rows
 
-from vtrap_data.errors import SampleError, UsageError
+from vtrap_data.errors import Reason, SampleError, UsageError
 from vtrap_data.samples import SourceSample
 from vtrap_data.shards import cluster, measure
 from vtrap_data.shards.doctor import doctor
@@ -347,6 +347,15 @@ def test_a_result_may_be_seen_late(many: Path, tmp_path: Path) -> None:
     write.start()
     assert cluster._checked(None, sample, options) is None
     write.join()
+
+
+def test_media_that_a_machine_alone_does_not_see_are_not_set_aside(many: Path, tmp_path: Path) -> None:
+    sample, options = read_jsonl(many).samples[0], measure_options(SETTINGS, tmp_path)
+    gone = SampleError(sample.id, Reason.MISSING, "no such file")
+    with pytest.raises(UsageError, match=f"does not see the media of {sample.id}, which are here"):
+        cluster._checked(gone, sample, options)
+    nowhere = replace(sample, paths=(tmp_path / "nowhere.png",))
+    assert cluster._checked(gone, nowhere, options) is gone
 
 
 def elsewhere(sample: SourceSample, options: MeasureOptions) -> SampleError | None:

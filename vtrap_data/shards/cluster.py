@@ -51,7 +51,7 @@ def measure_on_ray(
         address: Of the cluster. None: that of RAY_ADDRESS, else a cluster of this machine for as long as it takes.
 
     Raises:
-        UsageError: There is no such cluster, or its machines do not share the folder of the corpus.
+        UsageError: There is no such cluster, or its machines do not share the folder of the corpus, or the media.
         UnreachableError: Machines go away again and again.
     """
     import ray
@@ -131,6 +131,11 @@ def _seconds_since_start(sample: SourceSample, options: MeasureOptions) -> float
 
 
 def _checked(outcome: SampleError | None, sample: SourceSample, options: MeasureOptions) -> SampleError | None:
+    if outcome is not None and outcome.reason is Reason.MISSING and all(path.exists() for path in sample.paths):
+        raise UsageError(
+            f"a machine of the cluster does not see the media of {sample.id}, which are here: they must lie on "
+            "storage that all machines share, under the same path"
+        )
     given_up = time.monotonic() + PATIENCE
     while outcome is None and not is_spooled(options.spool, sample):
         if time.monotonic() > given_up:
