@@ -105,13 +105,13 @@ class Gazer:
 
     def __init__(self, ref: ModelRef, *, dtype: str, device: str) -> None:
         self.processor: Any = load_processor(ref)
+        self.merge = int(getattr(getattr(self.processor, "image_processor", None), "merge_size", 0))
+        if self.merge < 1:
+            raise UsageError(f"attention: models of the family {ref.family} lay out no grid of vision tokens")
         # Eager attention is the only kind that gives its weights.
         self.model: Any = load_model(ref, dtype=getattr(torch, dtype), attn_implementation="eager")
         self.model.to(device).eval()
         self.device = device
-        self.merge = int(getattr(getattr(self.processor, "image_processor", None), "merge_size", 0))
-        if self.merge < 1:
-            raise UsageError(f"attention: models of the family {ref.family} lay out no grid of vision tokens")
         self._rows: dict[int, torch.Tensor] = {}
         for name, module in self.model.named_modules():
             found = _LAYER.search(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from test_report import CHROMIUM, Trap
 from test_run import benchmarks, model_dir  # noqa: F401 - fixtures
 
+from vtrap_bench import gaze
 from vtrap_bench.__main__ import main
 from vtrap_bench.attention import page
 from vtrap_bench.boxes import read_boxes, toy_boxes
 from vtrap_bench.gaze import Box, Gazer, Look, cover
 from vtrap_bench.statistics import paired_difference
 from vtrap_data.encoding import collate, encode, load_model
-from vtrap_data.encoding.models import resolve
+from vtrap_data.encoding.models import ModelRef, resolve
 from vtrap_data.errors import UsageError
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.samples import VIDEO_MARK, Example, Frames, Message, PackedItem
@@ -33,6 +35,14 @@ from vtrap_data.sources.toyworld.scene import COLOURS, SIDE, Scene
 def gazer(model_dir):
     torch.set_num_threads(1)
     return Gazer(resolve(str(model_dir)), dtype="float32", device="cpu")
+
+
+def test_a_family_without_a_grid_is_refused_before_its_weights_are_read(monkeypatch):
+    llava = SimpleNamespace(image_processor=SimpleNamespace(patch_size=14))
+    monkeypatch.setattr(gaze, "load_processor", lambda ref: llava)
+    monkeypatch.setattr(gaze, "load_model", lambda *_, **__: pytest.fail("14 GB for nothing"))
+    with pytest.raises(UsageError, match="the family llava lay out no grid"):
+        Gazer(ModelRef(name="x", path="x", family="llava"), dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize(("task", "frames"), [("toy-image", "hybrid"), ("toy-video", 8), ("toy-video", 2)])
