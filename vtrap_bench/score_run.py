@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,6 +85,9 @@ def score_model(
     """
     plan = _plan(settings, model)
     if (scores := _finished(settings, plan, Answered(settings.out))) is not None:
+        if (settings.out / WORK).is_dir():
+            with suppress(OSError, UsageError):  # it is not needed: the folder may be read-only by now, or in use
+                _tidy(settings, plan)
         return scores
     with Worker(settings.out / WORK) as me:
         with me.lock():
@@ -113,6 +117,15 @@ def score_model(
             me.forget_claims()
             _remove_parts(me)
     return scores
+
+
+def _tidy(settings: RunSettings, plan: _Plan) -> None:
+    """Remove what a process left that was killed when all was done but for that."""
+    with Worker(settings.out / WORK) as me, me.lock():
+        answered = Answered(settings.out)
+        if _finished(settings, plan, answered) is not None:
+            answered.fold(me)
+            me.forget_claims()
 
 
 def _plan(settings: RunSettings, model: LocalModel) -> _Plan:

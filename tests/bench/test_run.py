@@ -189,17 +189,34 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(settings):
     assert scores == whole
 
 
+def never(_):
+    raise AssertionError("a finished run opened a model")
+
+
 def test_a_finished_run_loads_no_model_and_changes_nothing(settings):
     scores, _ = score(settings)
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in settings.out.iterdir()}
-
-    def never(_):
-        raise AssertionError("a finished run opened a model")
 
     again = score_model(settings, model=local_model(settings.model), open_backend=never)
     assert again == scores
     assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in settings.out.iterdir()} == before
     assert before.keys() == {"run.json", "records.jsonl", "scores.json"}
+
+
+def test_what_was_left_by_a_kill_after_all_was_done_is_removed(settings):
+    """Of a process that had written the scores, and not yet removed its part and its sign of life."""
+    scores, _ = score(settings)
+    before = {p.name: p.read_bytes() for p in settings.out.iterdir()}
+    left = (
+        "import os, sys\nfrom pathlib import Path\nfrom vtrap_bench.claims import Worker\n"
+        "me = Worker(Path(sys.argv[1])).__enter__()\nme.claim('toy-image-0')\n"
+        "(me.folder / 'records.jsonl').write_bytes(Path(sys.argv[2]).read_bytes())\nos._exit(9)\n"
+    )
+    argv = [sys.executable, "-c", left, settings.out / "work", settings.out / RECORDS]
+    assert subprocess.run(argv, check=False).returncode == 9
+    assert list((settings.out / "work").rglob("alive"))
+    assert score_model(settings, model=local_model(settings.model), open_backend=never) == scores
+    assert {p.name: p.read_bytes() for p in settings.out.iterdir()} == before
 
 
 @pytest.mark.parametrize("cut", [1, 40])
