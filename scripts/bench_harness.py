@@ -444,15 +444,16 @@ def main() -> int:
         # The tasks' files name the questions, so they are written anew; the media are there.
         paths = prepare(out, args.items, media=media)
         each: dict[str, dict[str, Any]] = {}
+        shown = frames or 8  # of pictures it says nothing
         for who in ("lmms-eval", "vtrap"):
-            each[who] = measured(who, kind, paths, out, items=args.items, frames=frames or 8)
+            each[who] = measured(who, kind, paths, out, items=args.items, frames=shown)
         if kind == "image" and media == "toy":
             single = {who: one["texts"] for who, one in each.items()}
         theirs, ours = each["lmms-eval"], each["vtrap"]
         shared = theirs["texts"].keys() & ours["texts"].keys()
         same = sum(theirs["texts"][i].strip() == ours["texts"][i].strip() for i in shared)
         name = f"{SHOWN[media, kind]}, {frames} frames" if frames else SHOWN[media, kind]
-        apart[name] = differences(kind, paths, out, frames=frames or 8, ours=ours["texts"], theirs=theirs["texts"])
+        apart[name] = differences(kind, paths, out, frames=shown, ours=ours["texts"], theirs=theirs["texts"])
         print("\n".join(table({name: apart[name]}, items=args.items)), flush=True)
         for who, one in each.items():
             ratio = f"{theirs['per_item'] / one['per_item']:.1f}x"

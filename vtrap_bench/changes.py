@@ -26,6 +26,7 @@ from vtrap_bench.scores import SCORES, Mean, group_mean
 from vtrap_bench.statistics import mean_difference, paired_difference
 from vtrap_bench.study_file import STUDY_RECORD
 from vtrap_bench.thumbnails import Thumbnails
+from vtrap_data.encoding.manifest import unequal
 from vtrap_data.errors import UsageError
 from vtrap_data.json_object import read_json_object
 from vtrap_data.trained import SUMMARY
@@ -324,25 +325,17 @@ def _run_settings(material: Material) -> list[Json]:
         for name, value in [*decides.items(), ("device", run.info.device), *limits]:
             if value is not None and _text(value) not in found.setdefault(name, []):
                 found[name].append(_text(value))
-    prepared = [_leaves(run.info.preprocessing) for run in runs if run.info.preprocessing is not None]
-    for name in sorted({name for settings in prepared for name in settings}):
-        values = list(dict.fromkeys(_text(settings.get(name)) for settings in prepared))
-        if len(values) > 1:
-            found[f"preprocessing.{name}"] = values
+    prepared = [run.info.preprocessing for run in runs if run.info.preprocessing is not None]
+    for other in prepared[1:]:
+        for one in unequal(prepared[0], other):
+            values = found.setdefault(f"preprocessing.{one.name}", [_text(one.left)])
+            if _text(one.right) not in values:
+                values.append(_text(one.right))
     return [{"name": name, "values": values} for name, values in sorted(found.items())]
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def _leaves(settings: Mapping[str, Any]) -> Json:
-    """Nested settings by their path: `{"image_processor.size.longest_edge": 4096}`."""
-    found: Json = {}
-    for name, value in settings.items():
-        inner = _leaves(value) if isinstance(value, Mapping) else {"": value}
-        found |= {f"{name}.{rest}".rstrip("."): leaf for rest, leaf in inner.items()}
-    return found
 
 
 def _across(view: Mapping[str, Run], before: Mapping[str, Run] | None) -> Json:

@@ -109,21 +109,20 @@ def locate(location: str, *, setting: str = "--data") -> Path:
     path = Path(location).expanduser()
     if (path / INDEX).is_file():
         return path
+    given = f"{setting} {redact(location)!r}"
     if "://" in location:
-        raise UsageError(
-            f"{setting} {redact(location)!r} is an address: read it with --streaming, or download it first"
-        )
+        raise UsageError(f"{given} is an address: read it with --streaming, or download it first")
     name, revision = split_revision(location)
     if path.exists() or name.count("/") != 1 or location.startswith((".", "/", "~")):
         raise UsageError(
-            f"{setting} {redact(location)!r} is no packed dataset (a directory with {INDEX}, as `vtrap_data pack` "
-            "writes it) and no Hub id of the form owner/name"
+            f"{given} is no packed dataset (a directory with {INDEX}, as `vtrap_data pack` writes it) and "
+            "no Hub id of the form owner/name"
         )
     try:
         return snapshot(name, repo_type="dataset", revision=revision)
     except Failed as error:
         raise UsageError(
-            f"{setting} {redact(location)!r} is not a local directory and could not be downloaded from the Hub "
+            f"{given} is not a local directory and could not be downloaded from the Hub "
             f"({error}): check the name, the network and `hf auth login`"
         ) from error
 

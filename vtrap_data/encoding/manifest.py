@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from vtrap_data.encoding.families import FAMILIES
 from vtrap_data.encoding.models import ModelRef
@@ -48,16 +49,29 @@ def preprocessing(ref: ModelRef, processor: Any) -> dict[str, Any]:
     }
 
 
-def differences(a: dict[str, Any], b: dict[str, Any], *, prefix: str = "") -> list[str]:
-    """Names of the settings in which two manifests differ, dotted, sorted."""
-    found: list[str] = []
+class Difference(NamedTuple):
+    """A setting that two manifests do not share: its name, dotted, and what it is in each; None where it is not."""
+
+    name: str
+    left: Any
+    right: Any
+
+
+def unequal(a: Mapping[str, Any], b: Mapping[str, Any], *, prefix: str = "") -> list[Difference]:
+    """The settings in which two manifests differ, sorted by name."""
+    found: list[Difference] = []
     for key in sorted(a.keys() | b.keys()):
         left, right = a.get(key), b.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            found += differences(left, right, prefix=f"{prefix}{key}.")
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found += unequal(left, right, prefix=f"{prefix}{key}.")
         elif left != right:
-            found.append(f"{prefix}{key}: {left!r} != {right!r}")
+            found.append(Difference(f"{prefix}{key}", left, right))
     return found
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The same, each as "image_processor.size.longest_edge: 4096 != 8192"."""
+    return [f"{one.name}: {one.left!r} != {one.right!r}" for one in unequal(a, b)]
 
 
 def _settings(part: Any) -> dict[str, Any]:
