@@ -246,6 +246,11 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument(
         "--max-quarantine-rate", type=float, default=0.1, help="share of bad samples to accept (default: %(default)s)"
     )
+    pack.add_argument(
+        "--keep-truncated",
+        action="store_true",
+        help="pack of a video that breaks off what can be read, and note it (default: set it aside)",
+    )
     pack.add_argument("--synthetic", action="store_true", help="the media were drawn by a program: the card says so")
     pack.set_defaults(run=_pack)
 
@@ -282,6 +287,7 @@ def _pack(args: argparse.Namespace) -> int:
         shard_bytes=args.shard_bytes,
         shard_tokens=args.shard_tokens,
         max_quarantine_rate=args.max_quarantine_rate,
+        keep_truncated=args.keep_truncated,
         synthetic=args.synthetic,
         file_timeout=args.file_timeout,
         worker_memory=args.worker_memory,

@@ -89,6 +89,8 @@ class Reason(StrEnum):
     """The bytes are no video or image that the decoders know."""
     NO_VIDEO = "no-video"
     """A container without a video stream (audio only, say) or without a single frame."""
+    TRUNCATED = "truncated"
+    """A video that breaks off: shorter than its container says."""
     CORRUPT = "corrupt"
     """Frames that were asked for cannot be decoded."""
     TOO_LARGE = "too-large"

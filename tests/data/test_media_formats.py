@@ -18,10 +18,11 @@ from PIL import Image
 
 from vtrap_data.errors import Reason, SampleError
 from vtrap_data.media import decode as decode_module
-from vtrap_data.media.container import missing_bytes, open_video
+from vtrap_data.media.container import open_video
 from vtrap_data.media.decode import decode
 from vtrap_data.media.probe import probe
 from vtrap_data.media.select import pool_frames
+from vtrap_data.media.whole import missing_bytes
 
 SHORT = 33
 """Short side in pixels of the scaled frames: odd, and not a whole fraction of any clip's."""
@@ -284,7 +285,7 @@ def test_what_is_cut_off_an_mp4_is_missing(tmp_path: Path, container: dict[str, 
     def missing(data: bytes) -> int:
         path.write_bytes(data)
         with open_video(path) as (opened, _):
-            return missing_bytes(path, opened)
+            return missing_bytes(path, opened.format.name)
 
     data = clip(path, n=40, container=container)
     assert probe(path).missing == 0
@@ -301,6 +302,33 @@ def test_what_is_cut_off_an_mp4_is_missing(tmp_path: Path, container: dict[str, 
         assert missing(data[:start] + wide + data[start + 8 : end - 5]) == 5
     path.write_bytes(data[: end - 1])
     assert probe(path).missing == 1
+
+
+def test_what_is_cut_off_matroska_and_avi_is_missing(tmp_path: Path) -> None:
+    """To the byte, but for the 8 by which AVI writers differ; nothing of a recording that does not know its end."""
+
+    def missing(name: str, data: bytes) -> int:
+        path = tmp_path / name
+        path.write_bytes(data)
+        with open_video(path) as (opened, _):
+            return missing_bytes(path, opened.format.name)
+
+    avi, mkv = (clip(tmp_path / f"a{suffix}", n=40, **form) for suffix, form in WHOLE.items())
+    for data, name in ((avi, "b.avi"), (mkv, "b.mkv")):
+        for gone in (9, 100, len(data) // 2):
+            assert missing(name, data[:-gone]) == gone
+        for rest in (b"", b"junk", b"RIFF", bytes(40)):
+            assert missing(name, data + rest) == 0
+    assert missing("b.mkv", mkv[:-1]) == 1
+    assert missing("b.avi", avi[:-8]) == 0
+    # A second chunk, as programs append one for every gigabyte.
+    assert missing("b.avi", avi + b"RIFF" + (1000).to_bytes(4, "little") + b"AVIX" + bytes(900)) == 96
+    place = mkv.index(b"\x18\x53\x80\x67") + 4
+    assert mkv[place] == 1  # a size of 8 bytes
+    assert missing("b.mkv", mkv[:place] + b"\x01" + b"\xff" * 7 + mkv[place + 8 : -500]) == 0
+
+
+WHOLE: dict[str, dict[str, object]] = {".avi": CODECS["mpeg4"], ".mkv": {}}
 
 
 def test_a_length_that_is_no_length_is_none(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from vtrap_data.errors import UsageError, VtrapError
 from vtrap_data.files import sha256_file
 from vtrap_data.loading.dataset import PackedDataset
 from vtrap_data.media.tars import tar_members, tar_names
+from vtrap_data.media.whole import missing_bytes
 from vtrap_data.parsing import parse_json
 from vtrap_data.samples import PackedSample, SourceSample
 from vtrap_data.shards import spool
@@ -219,6 +220,12 @@ def tar_index(data: bytes, folder: Path) -> None:
     tar_names(path)
 
 
+def video_lengths(data: bytes, folder: Path) -> None:
+    path = _write(folder, a=data) / "a"
+    for container in ("mov,mp4", "avi", "matroska,webm", "mpegts"):
+        assert missing_bytes(path, container) >= 0
+
+
 def shard(data: bytes, folder: Path) -> None:
     """A corpus whose tar is replaced, with a manifest that agrees: everything that reads it."""
     root = unpacked(folder, **{SHARD: data})
@@ -397,6 +404,10 @@ _YAML = EXAMPLE.partition("study.yaml:\n")[2].replace("\n  ", "\n").strip().enco
 
 TARGETS: dict[str, Target] = {
     "tar_index": Target(tar_index, (UsageError,), _tars),
+    "video_lengths": Target(video_lengths, (), lambda: [
+        (24).to_bytes(4, "big") + b"ftypisom" + bytes(12) + (90).to_bytes(4, "big") + b"mdat" + bytes(40),
+        b"RIFF" + (90).to_bytes(4, "little") + b"AVI " + bytes(40),
+        b"\x1a\x45\xdf\xa3\x84webm\x18\x53\x80\x67\x01" + (90).to_bytes(7, "big") + bytes(40)]),
     "shard": Target(shard, (VtrapError,), lambda: [corpus()[SHARD]]),
     "index": Target(index, (VtrapError,), lambda: [corpus()[INDEX]]),
     "manifest": Target(manifest, (VtrapError,), lambda: [corpus()[MANIFEST]]),

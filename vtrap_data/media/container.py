@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +29,6 @@ _DECODER_ERRORS = (av.FFmpegError, OSError, ValueError, TypeError, LookupError, 
 
 # AVI stores the order of decoding only; the presentation times that come with its packets are guesses.
 _WITHOUT_TIMES = frozenset({"avi"})
-
-_BOXES = frozenset({b"mdat", b"moof"})
-"""Of an MP4, those that hold frames, or the times of those that follow. What else is behind them may be anything."""
-_MOST_BOXES = 100_000  # a fragment has two
-
-_DURATION_TAG = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 
 
 class Packets(NamedTuple):
@@ -125,56 +118,6 @@ def read_packets(container: Any, stream: Any, see: Callable[[Any], None] | None 
         keys=np.array(keys, dtype=np.bool_),
         sums=np.array(sums, dtype=np.uint32),
     )
-
-
-def stated_duration(stream: Any, first: int) -> float:
-    """How long the container says that this stream lasts: by it, one that breaks off can be told from a whole one.
-
-    AVI says it in the stream's header, Matroska as a tag of the stream; a duration of the whole file may be that of
-    the sound, and that of an MP4's stream includes what an edit list cuts away: of one, `missing_bytes` tells.
-
-    Args:
-        stream: As `open_video` gives it.
-        first: Time of its first frame, in units of its time base.
-
-    Returns:
-        Seconds after the first frame. 0.0: it does not say.
-    """
-    if stream.container.format.name == "avi":
-        return float(stream.frames * stream.time_base)
-    found = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
-    if found is None:
-        return 0.0
-    hours, minutes, seconds = (float(part) for part in found.groups())
-    return max(0.0, 3600 * hours + 60 * minutes + seconds - float(first * stream.time_base))
-
-
-def missing_bytes(path: Path, container: Any) -> int:
-    """How many bytes of an MP4 lie behind the end of its file: what its last box says beyond what is there.
-
-    A file that breaks off between two fragments looks whole. 0 for other containers, too.
-
-    Args:
-        path: The file.
-        container: As `open_video` gives it.
-    """
-    if not container.format.name.startswith("mov,"):
-        return 0
-    end = path.stat().st_size
-    start = 0
-    with path.open("rb") as file:
-        for _ in range(_MOST_BOXES):
-            file.seek(start)
-            head = file.read(16)
-            size = int.from_bytes(head[:4], "big")
-            if size == 1:  # then the size is the next 8 bytes behind the name
-                size = int.from_bytes(head[8:], "big")
-            if size < 8:  # 0: to the end of the file; or no box
-                return 0
-            start += size
-            if start > end:
-                return start - end if head[4:8] in _BOXES else 0
-    return 0
 
 
 def packet_sum(packet: Any) -> int:

@@ -16,15 +16,14 @@ from vtrap_data.media.container import (
     Packets,
     decode_all,
     decode_packet,
-    missing_bytes,
     open_video,
     quarter_turns,
     read_packets,
     sample_errors,
-    stated_duration,
 )
 from vtrap_data.media.files import check_frame
 from vtrap_data.media.tars import Marks, marks
+from vtrap_data.media.whole import missing_bytes, stated_duration
 
 _LAST_RESORT = 1 / 25  # seconds that a lone frame is shown when nothing in the file says how long
 
@@ -41,7 +40,7 @@ class VideoInfo:
         height: Pixels as shown, after rotation.
         duration: Seconds from the first frame's appearance to the last one's disappearance.
         stated: What its container says that would be; 0.0 where it does not say.
-        missing: Bytes of an MP4 that are not there, because it breaks off.
+        missing: Bytes that its container counts and that are not there, because it breaks off.
         fps: Frames per second on average: number of frames / duration.
         pts: float64 [n], n >= 1: when each frame appears, in seconds after the first, ascending.
         packets: What lies where in the file: `decode` need not read it again.
@@ -87,7 +86,7 @@ def _probe(path: Path) -> VideoInfo:
         if packets.keys.size == 0:
             raise SampleError(str(path), Reason.NO_VIDEO, "its video stream has no frame")
         stated = stated_duration(stream, 0 if packets.pts is None else int(packets.pts.min()))
-        missing = missing_bytes(path, container)
+        missing = missing_bytes(path, container.format.name)
         width, height = _size(first.finish(), path)
     check_frame(str(path), width, height)
     if packets.pts is not None:

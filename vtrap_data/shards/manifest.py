@@ -50,6 +50,7 @@ class PackSettings:
         shard_bytes: Bytes of members per tar, at most, unless one sample alone has more. None: no limit.
         shard_tokens: Visual tokens (see `shards.tokens`) of the items per tar, likewise.
         max_quarantine_rate: Packing stops when a larger share of samples than this is bad.
+        keep_truncated: Pack of a video that breaks off what can be read, with a note, instead of setting it aside.
         synthetic: Generated, not recorded: the card says so at the top.
         description: One or two sentences for the card.
         workers: Processes that decode; 0: this one (on a cluster: as many as it has cores).
@@ -74,6 +75,7 @@ class PackSettings:
     shard_bytes: int | None = None
     shard_tokens: int | None = None
     max_quarantine_rate: float = 0.1
+    keep_truncated: bool = False
     synthetic: bool = False
     description: str = ""
     workers: int = 0

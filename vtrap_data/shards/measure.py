@@ -51,6 +51,7 @@ class MeasureOptions:
         coverage: Measure residuals.
         short_side: Of the encoded frames, in pixels.
         fit: Of `PackSettings`.
+        keep_truncated: Of `PackSettings`.
         file_timeout: Seconds that one sample's media may take.
         worker_memory: GiB that a worker process may use.
     """
@@ -63,6 +64,7 @@ class MeasureOptions:
     coverage: bool
     short_side: int
     fit: Fit | None
+    keep_truncated: bool
     file_timeout: float
     worker_memory: float
 
@@ -89,6 +91,7 @@ def measure_options(settings: PackSettings, spool: Path) -> MeasureOptions:
         coverage=reads_videos(settings.strategy),
         short_side=settings.short_side,
         fit=settings.fit,
+        keep_truncated=settings.keep_truncated,
         file_timeout=settings.file_timeout,
         worker_memory=settings.worker_memory,
     )
@@ -124,8 +127,11 @@ def _anonymous(sample: SourceSample, reason: Reason, detail: str, opened: Sequen
 
 
 def is_measured(sample: SourceSample, options: MeasureOptions) -> bool:
-    """Whether the spool holds the sample, whole and up to date."""
-    return read_facts(options.spool, sample) is not None and read_spool(options.spool, sample) is not None
+    """Whether the spool holds the sample, whole and up to date, and `options` would not set it aside."""
+    facts = read_facts(options.spool, sample)
+    if facts is None or (facts.truncated and not options.keep_truncated):
+        return False
+    return read_spool(options.spool, sample) is not None
 
 
 def measure_all(
@@ -269,6 +275,10 @@ def _frame(image: Image, *, light: bool) -> _Frame:
 
 def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
     info = probe(sample.paths[0])
+    breaks_off = _breaks_off(info)
+    if breaks_off and not options.keep_truncated:
+        detail = f"{breaks_off} (--keep-truncated packs what can be read)"
+        raise SampleError(sample.id, Reason.TRUNCATED, detail)
     pool = pool_frames(info.pts, info.duration, slots=options.slots)
     indices = sorted({int(pool[slot]) for slot in options.wanted})
     make = partial(_frame, light=options.coverage)
@@ -293,16 +303,17 @@ def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
         frame_height=frames[0].height,
         residuals=tuple(float(r) for r in loss),
     )
-    return _Opened(Measured(video=facts, notes=_broken_off(info)), member)
+    notes = (breaks_off,) if breaks_off else ()
+    return _Opened(Measured(video=facts, notes=notes, truncated=bool(breaks_off)), member)
 
 
-def _broken_off(info: VideoInfo) -> tuple[str, ...]:
-    """A note where a video is shorter than its container says. Of a duration, two frames more or less are common."""
+def _breaks_off(info: VideoInfo) -> str:
+    """How a video is shorter than its container says; empty where it is not. Two frames more or less are common."""
     if info.missing:
-        return (f"{info.path.name} breaks off: {info.missing} bytes are missing, {info.duration:.2f} s can be read",)
+        return f"{info.path.name} breaks off: {info.missing} bytes are missing, {info.duration:.2f} s can be read"
     if info.duration >= 0.95 * info.stated or info.stated - info.duration <= 2 / info.fps:
-        return ()
-    return (f"{info.path.name} breaks off: {info.duration:.2f} of the {info.stated:.2f} s that it states can be read",)
+        return ""
+    return f"{info.path.name} breaks off: {info.duration:.2f} of the {info.stated:.2f} s that it states can be read"
 
 
 def _open_images(sample: SourceSample, _: MeasureOptions) -> _Opened:

@@ -63,6 +63,8 @@ from vtrap_data.shards.write import ShardLimits, remove_other_shards, sample_key
 
 WORK = ".work"
 PLAN = "plan.json"
+_CHANGEABLE = ("max_quarantine_rate", "keep_truncated")
+"""Settings with which the spool of an unfinished pack may be gone on with, were they others at its start."""
 
 
 class Job(NamedTuple):
@@ -299,8 +301,8 @@ def _work_folder(out: Path, settings: PackSettings) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"another process is packing into {out} right now") from None
-        # But for what a pack that found too many bad samples asks to be changed: it goes on with what it measured.
-        decided = {name: value for name, value in settings.to_json().items() if name != "max_quarantine_rate"}
+        # What a pack that found too many bad samples asks to be changed: it goes on with what it measured.
+        decided = {name: value for name, value in settings.to_json().items() if name not in _CHANGEABLE}
         plan: dict[str, Any] = {"settings": decided, "format": FORMAT_VERSION, "versions": versions(settings)}
         try:
             old = parse_json((work / PLAN).read_bytes())

@@ -63,11 +63,13 @@ class Measured:
         video: Facts of the video.
         images: Facts of the images.
         notes: What a reader of the manifest should know about the media: sentences.
+        truncated: Its video breaks off.
     """
 
     video: VideoFacts | None = None
     images: tuple[PackedImage, ...] = ()
     notes: tuple[str, ...] = ()
+    truncated: bool = False
 
     @property
     def media(self) -> tuple[str, ...]:

@@ -1,0 +1,111 @@
+"""Is a video file whole? Compares what its container says about its own length with what is there.
+
+MP4, Matroska (WebM) and AVI say how many bytes they have. Other containers do not: what is there counts as whole.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_BOXES = frozenset({b"mdat", b"moof", b"moov"})
+"""Of an MP4, those that hold frames or the index of them. What else is behind them may be anything."""
+_MOST_BOXES = 100_000
+"""A fragment of an MP4 has two, a gigabyte of AVI one."""
+_RIFF_SLACK = 8
+"""Some programs count the 8 bytes before a RIFF chunk's contents as contents."""
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+_DURATION_TAG = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
+
+
+def missing_bytes(path: Path, container: str) -> int:
+    """How many bytes of a video lie behind the end of its file.
+
+    An MP4 that breaks off just between two fragments looks whole.
+
+    Args:
+        path: The file.
+        container: FFmpeg's name of its format ("matroska,webm", say).
+    """
+    measure = next((f for start, f in _LENGTHS.items() if container.startswith(start)), None)
+    if measure is None:
+        return 0
+    with path.open("rb") as file:
+        return max(0, measure(file, path.stat().st_size))
+
+
+def _mp4(file: BinaryIO, end: int) -> int:
+    start = 0
+    for _ in range(_MOST_BOXES):
+        file.seek(start)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:  # then the size is the next 8 bytes behind the name
+            size = int.from_bytes(head[8:], "big")
+        if size < 8:  # 0: to the end of the file; or no box
+            return 0
+        start += size
+        if start > end:
+            return start - end if head[4:8] in _BOXES else 0
+    return 0
+
+
+def _avi(file: BinaryIO, end: int) -> int:
+    start = 0
+    for _ in range(_MOST_BOXES):
+        file.seek(start)
+        head = file.read(8)
+        if head[:4] != b"RIFF" or len(head) < 8:
+            return 0
+        start += 8 + int.from_bytes(head[4:], "little")
+        if start > end:
+            return start - end if start - end > _RIFF_SLACK else 0
+    return 0
+
+
+def _matroska(file: BinaryIO, end: int) -> int:
+    """RFC 8794: an element is its id, its size, its contents; of a recording that went on, the size is not known."""
+    if file.read(4) != _EBML:
+        return 0
+    file.seek(_element_size(file) or 0, 1)
+    if file.read(4) != _SEGMENT:
+        return 0
+    size = _element_size(file)
+    return 0 if size is None else file.tell() + size - end
+
+
+def _element_size(file: BinaryIO) -> int | None:
+    """A whole number of 1 to 8 bytes, whose first says how many; None where all bits of the number are set."""
+    first = int.from_bytes(file.read(1), "big")
+    length = 9 - first.bit_length()
+    if length > 8:  # no size
+        return None
+    number = int.from_bytes(bytes([first & (0xFF >> length)]) + file.read(length - 1), "big")
+    return None if number == (1 << 7 * length) - 1 else number
+
+
+_LENGTHS = {"mov,": _mp4, "matroska,": _matroska, "avi": _avi}
+
+
+def stated_duration(stream: Any, first: int) -> float:
+    """How long the container says that this stream lasts: by it, one that breaks off can be told from a whole one.
+
+    AVI says it in the stream's header, Matroska as a tag of the stream; a duration of the whole file may be that of
+    the sound, and that of an MP4's stream includes what an edit list cuts away.
+
+    Args:
+        stream: As `open_video` gives it.
+        first: Time of its first frame, in units of its time base.
+
+    Returns:
+        Seconds after the first frame. 0.0: it does not say.
+    """
+    if stream.container.format.name == "avi":
+        return float(stream.frames * stream.time_base)
+    found = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
+    if found is None:
+        return 0.0
+    hours, minutes, seconds = (float(part) for part in found.groups())
+    return max(0.0, 3600 * hours + 60 * minutes + seconds - float(first * stream.time_base))
