@@ -3,13 +3,14 @@
     python scripts/bench_packing.py                  measures, prints and writes a section of docs/performance.md
     python scripts/bench_packing.py --repeats 1 --dry-run
 
-The job: 64 evenly spaced frames of a 720p clip, short side 448, JPEG q85 4:2:0, into a WebDataset tar. CPU seconds,
-one thread each, medians, all in one run, by turns.
+The job: 64 evenly spaced frames of a 720p clip, scaled to a short side of 448 or not, JPEG q85 4:2:0, into
+a WebDataset tar. CPU seconds, one thread each, medians, all in one run, by turns.
 
 - *must decode*: decode exactly the frames without which the wanted ones cannot be shown (the groups of pictures that
   hold them, up to the last wanted frame, without the frames that nothing refers to), and do nothing with them
 - *must encode*: libjpeg-turbo on the finished frames, in memory
-- *must resize*: to the stored size in YUV by swscale, bicubic, and from there to RGB, in memory
+- *must resize*: to the stored size in YUV by swscale, bicubic, and from there to RGB, in memory; of frames that are
+  left as they are, only the second
 - vtrap: `pack` from JSONL rows to a finished corpus: probe, hash, decode, resize, JPEG, spool, tar, less the next
 - *once per corpus*: `pack` of one row of text, that is index, card, manifest and their way onto the disk
 
@@ -41,6 +42,8 @@ CLIPS = {
     "60 s, keyframe every 250": (60, 250),
     "60 s, keyframe every 30": (60, 30),
 }
+FULL = (1280, 720)
+ROWS = [*((name, SIZE) for name in CLIPS), *((f"{name}, not scaled", FULL) for name in list(CLIPS)[:2])]
 
 
 def clip(seconds: int, gop: int) -> Path:
@@ -93,8 +96,8 @@ def footage() -> Path:
     return WORK / "real/media"
 
 
-def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], int, int]:
-    """The measured jobs; how many frames must be decoded, and how many are wanted."""
+def jobs(path: Path, scratch: Path, *, size: tuple[int, int]) -> tuple[dict[str, Callable[[], object]], int, int]:
+    """The measured jobs, storing frames of `size`; how many frames must be decoded, and how many are wanted."""
     import av
     import cv2
     import decord
@@ -141,13 +144,14 @@ def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], in
 
     with av.open(str(path)) as container:
         raw = [frame for frame in container.decode(video=0) if frame.pts in marks]
-    pictures = [f.to_image(width=SIZE[0], height=SIZE[1], interpolation="BICUBIC") for f in raw]
+    width, height = size
+    pictures = [f.to_image(width=width, height=height, interpolation="BICUBIC") for f in raw]
 
     scale, colour = VideoReformatter(), VideoReformatter()
 
     def must_resize() -> None:
         for frame in raw:
-            small = scale.reformat(frame, width=SIZE[0], height=SIZE[1], interpolation="BICUBIC", threads=1)
+            small = scale.reformat(frame, width=width, height=height, interpolation="BICUBIC", threads=1)
             colour.reformat(small, format="rgb24", interpolation="BICUBIC", threads=1)
 
     def must_encode() -> None:
@@ -158,16 +162,19 @@ def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], in
         with TarWriter(str(scratch / "peer.tar")) as tar:
             tar.write({"__key__": "0", **{f"{n:03d}.jpg": blob for n, blob in enumerate(blobs)}, "json": {"a": 1}})
 
+    def sized(array: Any) -> Any:
+        return cv2.resize(array, size, interpolation=cv2.INTER_CUBIC) if size != FULL else array
+
     def turbo(array: Any) -> bytes:
         return bytes(simplejpeg.encode_jpeg(array, quality=85, colorsubsampling="420"))
 
     def with_torchcodec() -> None:
         decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
         frames = decoder.get_frames_at(wanted).data
-        write([turbo(cv2.resize(frame.numpy(), SIZE, interpolation=cv2.INTER_CUBIC)) for frame in frames])
+        write([turbo(sized(frame.numpy())) for frame in frames])
 
     def with_decord() -> None:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=SIZE[0], height=SIZE[1])
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=width, height=height)
         write([turbo(frame) for frame in reader.get_batch(wanted).asnumpy()])
 
     def with_opencv() -> None:
@@ -176,7 +183,7 @@ def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], in
         for number in range(max(wanted) + 1):  # a seek per frame is several times dearer
             video.grab()
             if number in marked:
-                small = cv2.resize(video.retrieve()[1], SIZE, interpolation=cv2.INTER_CUBIC)
+                small = sized(video.retrieve()[1])
                 blobs.append(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
         write(blobs)
 
@@ -190,13 +197,15 @@ def jobs(path: Path, scratch: Path) -> tuple[dict[str, Callable[[], object]], in
         def run() -> None:
             out = scratch / "corpus"
             shutil.rmtree(out, ignore_errors=True)
-            settings = PackSettings(name="bench", strategy=strategy, slots=SLOTS, store=SLOTS, workers=0)
+            settings = PackSettings(
+                name="bench", strategy=strategy, slots=SLOTS, store=SLOTS, short_side=height, workers=0
+            )
             pack(read_jsonl(source, media_root=scratch).samples, out, settings=settings)
 
         return run
 
     must_decode()
-    assert jpeg.QUALITY == 85 and pictures[0].size == SIZE
+    assert jpeg.QUALITY == 85 and pictures[0].size == size
     todo = {
         "must decode": must_decode,
         "must resize": must_resize,
@@ -224,9 +233,9 @@ def main() -> None:
         return profile()
     packers = OURS if args.without_peers else (*OURS, *PEERS)
     rows, ratios = [], []
-    for name, facts in CLIPS.items():
+    for name, size in ROWS:
         with tempfile.TemporaryDirectory(dir=WORK) as scratch:
-            todo, decoded, wanted = jobs(clip(*facts), Path(scratch))
+            todo, decoded, wanted = jobs(clip(*CLIPS[name.removesuffix(", not scaled")]), Path(scratch), size=size)
             for peer in PEERS if args.without_peers else ():
                 del todo[peer]
             found = measure(todo, repeats=args.repeats, warm=not rows)
@@ -259,7 +268,7 @@ def profile() -> None:
     import pstats
 
     with tempfile.TemporaryDirectory(dir=WORK) as scratch:
-        todo, _, _ = jobs(clip(*next(iter(CLIPS.values()))), Path(scratch))
+        todo, _, _ = jobs(clip(*next(iter(CLIPS.values()))), Path(scratch), size=SIZE)
         todo["vtrap hybrid"]()
         with cProfile.Profile() as profiler:
             todo["vtrap hybrid"]()

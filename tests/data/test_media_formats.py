@@ -328,6 +328,30 @@ def test_what_is_cut_off_matroska_and_avi_is_missing(tmp_path: Path) -> None:
     assert missing("b.mkv", mkv[:place] + b"\x01" + b"\xff" * 7 + mkv[place + 8 : -500]) == 0
 
 
+def test_what_is_cut_off_gif_and_mpeg_ts_is_missing(tmp_path: Path) -> None:
+    """Somewhere in a block, a table of colours or a packet; not where the file ends in what is no block."""
+    path = tmp_path / "a"
+
+    def missing(container: str, data: bytes) -> int:
+        path.write_bytes(data)
+        return missing_bytes(path, container)
+
+    ts = clip(tmp_path / "a.ts", codec="mpeg2video")
+    assert len(ts) % 188 == 0 == missing("mpegts", ts) == missing("mpegts", ts[:-188])
+    assert [missing("mpegts", ts[:-gone]) for gone in (1, 100, 187)] == [1, 100, 187]
+    wide = b"".join(bytes(4) + ts[place : place + 188] for place in range(0, len(ts), 188))
+    assert missing("mpegts", wide) == 0 and missing("mpegts", wide[:-30]) == 30
+    assert missing("mpegts", b"no packets" * 100) == 0
+
+    gif = clip(tmp_path / "a.gif", codec="gif", pixels="rgb8", n=8)
+    assert missing("gif", gif) == missing("gif", gif + b"behind its end") == missing("gif", gif[:-1] + b"\x99") == 0
+    for end in {*range(1000), *np.random.default_rng(0).integers(0, len(gif), 500).tolist()}:
+        assert missing("gif", gif[:end]) > 0
+    own = b"GIF89a" + bytes(7) + b"\x2c" + bytes(8) + b"\x81" + bytes(12) + b"\x02\x01\x00\x00" + b"\x3b"
+    assert missing("gif", own) == 0  # four colours of its own
+    assert [missing("gif", own[:end]) for end in (5, 20, 30, len(own) - 1)] == [8, 1, 6, 1]
+
+
 WHOLE: dict[str, dict[str, object]] = {".avi": CODECS["mpeg4"], ".mkv": {}}
 
 

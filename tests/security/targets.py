@@ -222,7 +222,7 @@ def tar_index(data: bytes, folder: Path) -> None:
 
 def video_lengths(data: bytes, folder: Path) -> None:
     path = _write(folder, a=data) / "a"
-    for container in ("mov,mp4", "avi", "matroska,webm", "mpegts"):
+    for container in ("mov,mp4", "avi", "matroska,webm", "gif", "mpegts", "flv"):
         assert missing_bytes(path, container) >= 0
 
 
@@ -406,6 +406,7 @@ TARGETS: dict[str, Target] = {
     "tar_index": Target(tar_index, (UsageError,), _tars),
     "video_lengths": Target(video_lengths, (), lambda: [
         (24).to_bytes(4, "big") + b"ftypisom" + bytes(12) + (90).to_bytes(4, "big") + b"mdat" + bytes(40),
+        b"GIF89a" + bytes(7) + b"\x21\xf9\x04" + bytes(5) + b"\x3b",
         b"RIFF" + (90).to_bytes(4, "little") + b"AVI " + bytes(40),
         b"\x1a\x45\xdf\xa3\x84webm\x18\x53\x80\x67\x01" + (90).to_bytes(7, "big") + bytes(40)]),
     "shard": Target(shard, (VtrapError,), lambda: [corpus()[SHARD]]),

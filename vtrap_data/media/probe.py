@@ -40,7 +40,7 @@ class VideoInfo:
         height: Pixels as shown, after rotation.
         duration: Seconds from the first frame's appearance to the last one's disappearance.
         stated: What its container says that would be; 0.0 where it does not say.
-        missing: Bytes that its container counts and that are not there, because it breaks off.
+        missing: Bytes, at least, that are not there, because it breaks off.
         fps: Frames per second on average: number of frames / duration.
         pts: float64 [n], n >= 1: when each frame appears, in seconds after the first, ascending.
         packets: What lies where in the file: `decode` need not read it again.

@@ -1,6 +1,7 @@
 """Is a video file whole? Compares what its container says about its own length with what is there.
 
-MP4, Matroska (WebM) and AVI say how many bytes they have. Other containers do not: what is there counts as whole.
+MP4, Matroska (WebM) and AVI say how many bytes they have; GIF has an end, and MPEG-TS packets of one size. Other
+containers say nothing: what is there counts as whole.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ _RIFF_SLACK = 8
 """Some programs count the 8 bytes before a RIFF chunk's contents as contents."""
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
+_GIF_END = b"\x3b"
+_TS, _M2TS = 188, 192
+"""Bytes of a packet."""
+
 _DURATION_TAG = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 
 
 def missing_bytes(path: Path, container: str) -> int:
-    """How many bytes of a video lie behind the end of its file.
+    """How many bytes of a video lie behind the end of its file, at least.
 
-    An MP4 that breaks off just between two fragments looks whole.
+    An MP4 that breaks off just between two fragments looks whole, and an MPEG-TS between two packets.
 
     Args:
         path: The file.
@@ -76,6 +81,39 @@ def _matroska(file: BinaryIO, end: int) -> int:
     return 0 if size is None else file.tell() + size - end
 
 
+def _gif(file: BinaryIO, end: int) -> int:
+    """GIF89a, 17 to 27: a header, then blocks, which end in chains of up to 255 bytes a link, then the end."""
+    head = file.read(13)
+    if len(head) < 13:
+        return 13 - len(head)
+    file.seek(_colours(head[10]), 1)
+    while (kind := file.read(1)) not in (b"", _GIF_END):
+        if kind == b"\x21":
+            file.seek(1, 1)
+        elif kind == b"\x2c":
+            place = file.read(9)
+            file.seek((_colours(place[8]) if len(place) == 9 else 0) + 1, 1)
+        else:
+            return 0  # damaged, which is another matter
+        while size := int.from_bytes(file.read(1)):
+            file.seek(size, 1)
+    return 0 if kind else max(1, file.tell() - end)
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the table of colours that these say there is."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _mpegts(file: BinaryIO, end: int) -> int:
+    head = file.read(2 * _M2TS)
+    for size in (_TS, _M2TS):
+        first = size - _TS  # of one in M2TS, 4 bytes are before
+        if len(head) > first + size and head[first] == head[first + size] == 0x47:
+            return -end % size
+    return 0
+
+
 def _element_size(file: BinaryIO) -> int | None:
     """A whole number of 1 to 8 bytes, whose first says how many; None where all bits of the number are set."""
     first = int.from_bytes(file.read(1), "big")
@@ -86,7 +124,8 @@ def _element_size(file: BinaryIO) -> int | None:
     return None if number == (1 << 7 * length) - 1 else number
 
 
-_LENGTHS = {"mov,": _mp4, "matroska,": _matroska, "avi": _avi}
+_LENGTHS = {"mov,": _mp4, "matroska,": _matroska, "avi": _avi, "gif": _gif, "mpeg": _mpegts}
+"""By how FFmpeg's name of the container begins. The start of an MPEG-TS alone it may take for what is inside."""
 
 
 def stated_duration(stream: Any, first: int) -> float:

@@ -310,7 +310,8 @@ def _open_video(sample: SourceSample, options: MeasureOptions) -> _Opened:
 def _breaks_off(info: VideoInfo) -> str:
     """How a video is shorter than its container says; empty where it is not. Two frames more or less are common."""
     if info.missing:
-        return f"{info.path.name} breaks off: {info.missing} bytes are missing, {info.duration:.2f} s can be read"
+        bytes_ = f"{info.missing} byte{'s' if info.missing > 1 else ''} or more"
+        return f"{info.path.name} breaks off: {bytes_} missing, {info.duration:.2f} s can be read"
     if info.duration >= 0.95 * info.stated or info.stated - info.duration <= 2 / info.fps:
         return ""
     return f"{info.path.name} breaks off: {info.duration:.2f} of the {info.stated:.2f} s that it states can be read"
