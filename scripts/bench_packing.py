@@ -229,6 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     in_bench_environment()
 
+    WORK.mkdir(parents=True, exist_ok=True)
     if args.profile:
         return profile()
     packers = OURS if args.without_peers else (*OURS, *PEERS)

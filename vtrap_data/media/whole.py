@@ -74,7 +74,10 @@ def _matroska(file: BinaryIO, end: int) -> int:
     """RFC 8794: an element is its id, its size, its contents; of a recording that went on, the size is not known."""
     if file.read(4) != _EBML:
         return 0
-    file.seek(_element_size(file) or 0, 1)
+    head = _element_size(file) or 0
+    if head > end:  # not one that was read; a seek to there may be an error
+        return 0
+    file.seek(head, 1)
     if file.read(4) != _SEGMENT:
         return 0
     size = _element_size(file)
