@@ -10,7 +10,7 @@ one thread each, medians, all in one run, by turns.
   hold them, up to the last wanted frame, without the frames that nothing refers to), and do nothing with them
 - *must encode*: libjpeg-turbo on the finished frames, in memory
 - *must resize*: to the stored size in YUV by swscale, bicubic, and from there to RGB, in memory
-- *quickest resize*: the same size by OpenCV, bilinear, brightness and colour apart, never made RGB: with nothing against
+- *quickest resize*: the same by OpenCV, bilinear, brightness and colour apart, never made RGB. With nothing against
   aliasing it is not good enough to store, but no quicker one was found
 - vtrap: `pack` from JSONL rows to a finished corpus: probe, hash, decode, resize, JPEG, spool, tar, less the next
 - *once per corpus*: `pack` of one row of text, that is index, card, manifest and their way onto the disk
@@ -263,8 +263,8 @@ def main() -> None:
             f"CPU seconds for {SLOTS} frames of a 720p clip, median of {args.repeats}, in turns. Other work on the "
             "machine moves them by 15 to 30 %: compare within a row.",
             table(["clip", "frames decoded", *todo], rows),
-            "Ratios: against *must decode + must encode* / against the same plus *must resize*. The last column: what the "
-            "first would be of a packer that does nothing but what it must, with the quickest resize.",
+            "Ratios: against *must decode + must encode* / against the same plus *must resize*. The last column: what "
+            "the first would be of a packer that does nothing but what it must, with the quickest resize.",
             table(["clip", *packers, "lowest possible"], ratios),
         ]
     )
