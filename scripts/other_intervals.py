@@ -11,7 +11,7 @@ What is drawn is in `statistics_designs.py`. Tried are, of the change between tw
 - *Jeffreys', more freedom*: t with one degree less than pairs that the media are worth, instead of media
 - *Jeffreys' of media*: of the media that gained and lost, each counting as many questions as it changed on average
 
-Written for many trials at once; a test holds Tango's and the first of Jeffreys' to the functions of vtrap_bench.
+Jeffreys' are written for many trials at once; a test holds them to the function of vtrap_bench.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 from scipy import special
 from statistics_designs import DESIGNS, KNOWN, Design, draw, write_between
 
-from vtrap_bench.statistics import sign_flip_p
+from vtrap_bench.statistics import (
+    change_interval,
+    cluster_sums,
+    correlation_within,
+    effective_clusters,
+    jackknife_error,
+    sign_flip_p,
+)
 
 FEWEST_MEDIA = [Design(media, size, 0.75, 0.3) for media in (3, 5, 8) for size in (20, 100)]
 """As few media as somebody may try, with many questions on each."""
@@ -40,7 +47,7 @@ Floats = NDArray[np.float64]
 
 
 class Facts(NamedTuple):
-    """What intervals are made of, per trial: float64 [trials], and `net` [trials, media].
+    """What intervals are made of, of one trial or of many: float64 [trials], and `net` [trials, media].
 
     Attributes:
         gained: Share of questions that gained.
@@ -78,40 +85,29 @@ class Bounds(NamedTuple):
 def facts(design: Design, known: float, *, trials: int, seed: int) -> Facts:
     """Of so many comparisons in which something changed."""
     rng = np.random.default_rng([seed, design.media, design.size, int(100 * design.accuracy), int(100 * known)])
-    sizes, ups, downs = (np.empty((trials, design.media)) for _ in range(3))
-    done = 0
-    while done < trials:
+    found: list[Facts] = []
+    while len(found) < trials:
         a, b, c, clusters = draw(design, rng)
-        change = (c if known else b) - a
-        up, down = (np.bincount(clusters, np.maximum(sign * change, 0), design.media) for sign in (1, -1))
-        size = np.bincount(clusters, minlength=design.media)
-        if np.ptp((up - down) / size) > 0:
-            sizes[done], ups[done], downs[done] = size, up, down
-            done += 1
-    return of(sizes, ups, downs)
+        one = of((c if known else b) - a, clusters)
+        if one.jackknife > 0:
+            found.append(one)
+    return Facts(*(np.array(column) for column in zip(*found, strict=True)))
 
 
-def of(sizes: Floats, ups: Floats, downs: Floats) -> Facts:
-    """Facts of media with so many questions, of which so many gained and lost: float64 [trials, media] each."""
-    media, n, net = sizes.shape[1], sizes.sum(1), ups - downs
-    gained, lost = ups.sum(1) / n, downs.sum(1) / n
-    change = (gained - lost)[:, None]
-    without = (net.sum(1, keepdims=True) - net) / (n[:, None] - sizes)
-    between = (sizes * (net / sizes - change) ** 2).sum(1) / (media - 1)
-    within = ((ups + downs).sum(1) - (net**2 / sizes).sum(1)) / np.maximum(n - media, 1)
-    typical = (n - (sizes**2).sum(1) / n) / (media - 1)
-    whole = between + (typical - 1) * within
-    alike = np.clip((between - within) / np.where(whole > 0, whole, 1), 0, None)
-    variance = gained + lost - (gained - lost) ** 2
+def of(change: Floats, clusters: NDArray[np.int64]) -> Facts:
+    """Facts of one comparison: the change of each question, and its medium; no error where all media changed alike."""
+    names, n = clusters.tolist(), len(change)
+    sums, sizes = cluster_sums(change, names)
+    alike = np.ptp(sums / sizes) == 0
     return Facts(
-        gained=gained,
-        lost=lost,
-        variance=variance,
-        jackknife=(media - 1) / media * ((without - change) ** 2).sum(1),
-        design=variance * (sizes * (1 + (sizes - 1) * alike[:, None])).sum(1) / n**2,
-        media=n**2 / (sizes**2).sum(1),
-        questions=n,
-        net=net,
+        gained=np.maximum(change, 0).mean(),
+        lost=np.maximum(-change, 0).mean(),
+        variance=change.var(),
+        jackknife=np.float64(0 if alike else jackknife_error(sums, sizes) ** 2),
+        design=change.var() * np.sum(sizes * (1 + (sizes - 1) * correlation_within(change, names))) / n**2,
+        media=np.float64(effective_clusters(sizes)),
+        questions=np.float64(n),
+        net=sums,
     )
 
 
@@ -121,24 +117,10 @@ def quantile(df: Floats) -> Floats:
 
 
 def tango(f: Facts) -> Bounds:
-    """Of `change_interval`, by halving."""
-    gained, lost, worth = f.gained, f.lost, quantile(f.media - 1) ** 2 / f.pairs
-    change = gained - lost
-
-    def holds(d: Floats) -> NDArray[np.bool_]:
-        half = gained + lost - (2 - gained + lost) * d
-        q = (half + np.sqrt(np.maximum(0, half**2 + 8 * lost * d * (1 - d)))) / 4
-        return np.asarray((change - d) ** 2 <= worth * (2 * q + d * (1 - d)))
-
-    ends = []
-    for end in (-1.0, 1.0):
-        out, inside = np.full_like(change, end), change
-        for _ in range(45):
-            middle = (out + inside) / 2
-            held = holds(middle)
-            out, inside = np.where(held, out, middle), np.where(held, middle, inside)
-        ends.append(inside)
-    return Bounds(*ends)
+    """Ours."""
+    worth = quantile(f.media - 1) ** 2 / f.pairs
+    found = [change_interval(*shares, worth=w) for *shares, w in zip(f.gained, f.lost, worth, strict=True)]
+    return Bounds(*np.array(found).T)
 
 
 def jeffreys(f: Facts, pairs: Floats, df: Floats) -> Bounds:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtrap_bench.statistics import correlation_within, paired_difference, single_change_interval
+from vtrap_bench.statistics import paired_difference, single_change_interval
 
 
 @pytest.fixture(scope="module")
@@ -16,49 +16,23 @@ def others():
         yield importlib.import_module("other_intervals")
 
 
-def answers(sizes, ups, downs):
-    """Of one trial: two models' answers and the medium of each question, with these gains and losses."""
-    before, after, media = [], [], []
-    for medium, (size, up, down) in enumerate(zip(sizes, ups, downs, strict=True)):
-        stay = size - up - down
-        before += [0] * up + [1] * down + [1] * stay
-        after += [1] * up + [0] * down + [1] * stay
-        media += [medium] * size
-    return np.array(before), np.array(after), media
-
-
-@pytest.fixture(scope="module")
-def trials():
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(2, 9, (20, 12))
-    ups = rng.integers(0, 2, (20, 12))
-    downs = rng.integers(0, 2, (20, 12))
-    ups[:, 0], downs[:, 0] = 2, 0
-    return sizes, ups, downs
-
-
-def test_tango_s_is_ours(others, trials):
-    f = others.of(*(counts.astype(float) for counts in trials))
-    low, high = others.tango(f)
-    for trial, counts in enumerate(zip(*trials, strict=True)):
-        before, after, media = answers(*counts)
-        ours = paired_difference(before, after, media)
-        assert (low[trial], high[trial]) == pytest.approx(tuple(ours.interval), abs=1e-9)
+def test_tango_s_is_ours_and_worth_the_same(others):
+    f = others.facts(others.Design(12, 0, 0.7, 0.3), others.KNOWN, trials=20, seed=3)
+    rng = np.random.default_rng([3, 12, 0, 70, 30])
+    for trial, (low, high) in enumerate(zip(*others.tango(f), strict=True)):
+        a, _, c, media = others.draw(others.Design(12, 0, 0.7, 0.3), rng)
+        ours = paired_difference(a, c, media.tolist())
+        assert (low, high) == pytest.approx(tuple(ours.interval), abs=1e-9)
         assert f.jackknife[trial] == pytest.approx(ours.error**2)
         assert f.media[trial] - 1 == pytest.approx(ours.df)
-        change = after - before
-        alike = correlation_within(change, media)
-        sizes = np.bincount(media)
-        design = change.var() * (sizes * (1 + (sizes - 1) * alike)).sum() / len(media) ** 2
-        assert f.design[trial] == pytest.approx(design)
 
 
 def test_jeffreys_of_single_questions_is_ours(others):
     rng = np.random.default_rng(1)
     kinds = rng.integers(0, 3, (20, 15))
     kinds[:, :2] = 1, 2
-    ones = np.ones((20, 15))
-    f = others.of(ones, (kinds == 1).astype(float), (kinds == 2).astype(float))
+    changes = np.array([0.0, 1.0, -1.0])[kinds]
+    f = others.Facts(*(np.array(c) for c in zip(*(others.of(c, np.arange(15)) for c in changes), strict=True)))
     found = others.jeffreys(f, np.full(20, 15.0), np.full(20, 14.0))
     media = others.of_media(f)
     for trial in range(20):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -277,16 +278,18 @@ def test_what_a_container_states_is_its_length(tmp_path: Path, suffix: str) -> N
     assert probe(path).duration < probe(path).stated - 0.1 == pytest.approx(1.5, abs=2e-3)
 
 
+def missing_of(path: Path, data: bytes) -> int:
+    """Of a file with these bytes, in the container that FFmpeg takes it for."""
+    path.write_bytes(data)
+    with open_video(path) as (opened, _):
+        return missing_bytes(path, opened.format.name)
+
+
 @pytest.mark.parametrize("container", [FAST, FRAGMENTS])
 def test_what_is_cut_off_an_mp4_is_missing(tmp_path: Path, container: dict[str, str]) -> None:
     """To the byte; and nothing is where it ends between two boxes, where no box follows, or one that has no end."""
     path = tmp_path / "a.mp4"
-
-    def missing(data: bytes) -> int:
-        path.write_bytes(data)
-        with open_video(path) as (opened, _):
-            return missing_bytes(path, opened.format.name)
-
+    missing = partial(missing_of, path)
     data = clip(path, n=40, container=container)
     assert probe(path).missing == 0
     start = data.rindex(b"mdat") - 4  # of the last frames; what follows in a fragmented file holds none
@@ -308,10 +311,7 @@ def test_what_is_cut_off_matroska_and_avi_is_missing(tmp_path: Path) -> None:
     """To the byte, but for the 8 by which AVI writers differ; nothing of a recording that does not know its end."""
 
     def missing(name: str, data: bytes) -> int:
-        path = tmp_path / name
-        path.write_bytes(data)
-        with open_video(path) as (opened, _):
-            return missing_bytes(path, opened.format.name)
+        return missing_of(tmp_path / name, data)
 
     avi, mkv = (clip(tmp_path / f"a{suffix}", n=40, **form) for suffix, form in WHOLE.items())
     for data, name in ((avi, "b.avi"), (mkv, "b.mkv")):
